@@ -1,0 +1,2 @@
+//! The driftlog-server binary.
+fn main() {}

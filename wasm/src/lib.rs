@@ -1,0 +1,1 @@
+//! The Driftlog engine in the browser.
