@@ -1,1 +1,15 @@
 //! The sans-IO engine of Driftlog.
+//!
+//! Both ends of the protocol and everything between a user's action and a view live here as state machines: they take
+//! events in and give outputs out. **Invariant:** nothing in this crate reads a clock, draws entropy, does I/O or
+//! starts a thread; `now` and random seeds are arguments.
+
+pub mod chain;
+pub mod codec;
+pub mod entry;
+pub mod id;
+pub mod limits;
+pub mod op;
+pub mod packed;
+pub mod time;
+pub mod value;

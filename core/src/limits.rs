@@ -1,0 +1,44 @@
+//! Every bound of the formats and the protocol, each with its unit and its reason.
+//!
+//! What a server's owner may tune is in the server's configuration; these are part of format version 1.
+
+/// Bytes of an action, collection or field name. Long enough for any identifier, short enough to sit in a table.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Bytes of a log name.
+pub const LOG_NAME_BYTES_MAX: usize = 256;
+/// Bytes of a record id: room for two UUIDs and a prefix.
+pub const RECORD_ID_BYTES_MAX: usize = 128;
+/// Bytes of a user id (the token's `sub`).
+pub const USER_ID_BYTES_MAX: usize = 256;
+/// Depth of nested arrays and maps, in values and frames; keeps the decoder's stack bounded.
+pub const DEPTH_MAX: usize = 48;
+/// Bytes of one entry, header and body. Larger content belongs into several actions or, later, an attachment.
+pub const ENTRY_BYTES_MAX: usize = 256 * 1024;
+/// Ops of one action: one action is atomic, so this bounds the longest step of the log writer.
+pub const ENTRY_OPS_MAX: usize = 4096;
+/// Entries that one entry may name in `needs`.
+pub const ENTRY_NEEDS_MAX: usize = 256;
+/// Bytes of one rich change.
+pub const RICH_CHANGE_BYTES_MAX: usize = 128 * 1024;
+/// Living concurrent values a register keeps; beyond it the lowest by time goes.
+pub const REGISTER_VALUES_MAX: usize = 16;
+/// Bytes of one frame. Larger is refused before it is decoded.
+pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes at which a sender closes a frame of entries and begins the next; small, so that a write never waits behind bulk.
+pub const FRAME_BYTES_TARGET: usize = 64 * 1024;
+/// Entries in one frame.
+pub const FRAME_ENTRIES_MAX: usize = 1024;
+/// Bytes of one snapshot part.
+pub const SNAPSHOT_PART_BYTES: usize = 64 * 1024;
+/// Bytes that may wait in the browser's socket before the session holds back more.
+pub const SOCKET_BUFFERED_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of entries that one side may have outstanding in one session, before credit.
+pub const CREDIT_BYTES: u64 = 1024 * 1024;
+/// Logs one session may have open at once.
+pub const SESSION_LOGS_MAX: usize = 16 * 1024;
+/// Characters of a reason given to people.
+pub const REASON_CHARS_MAX: usize = 500;
+
+const _: () = assert!(ENTRY_BYTES_MAX * 2 <= FRAME_BYTES_MAX, "any entry fits a frame, packed or not");
+const _: () = assert!(RICH_CHANGE_BYTES_MAX < ENTRY_BYTES_MAX, "any rich change fits an entry");
+const _: () = assert!(FRAME_BYTES_MAX as u64 <= CREDIT_BYTES, "any frame fits the first credit");

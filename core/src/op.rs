@@ -1,0 +1,199 @@
+//! Ops: what an action does to records, each naming its merge.
+//!
+//! Because the op names the merge, servers and old apps fold it without the app's schema. Kinds are numbered once and
+//! for ever (docs/log-format.md, "Ops"). The generic `N` is a name as text ([`Name`]) in canonical bytes, and an index
+//! into a frame's table of names when packed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::tagged;
+use crate::id::{Name, RecordId};
+use crate::value::Value;
+
+/// One effect of an action.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op<N = Name> {
+    /// Creates a record; on one that exists it merges field by field.
+    Insert(Insert<N>),
+    /// Changes one field of a record.
+    Update(Update<N>),
+    /// Removes a record.
+    Delete(Delete<N>),
+    /// A kind from a newer version, by its number. A reader stops its log here (`update-needed`); servers refuse it.
+    Unknown(u8),
+}
+
+tagged!(Op<N> { Insert(Insert<N>) = 0, Update(Update<N>) = 1, Delete(Delete<N>) = 2 } unknown Unknown);
+
+/// Creates a record, or merges into it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Insert<N = Name> {
+    /// The collection.
+    pub collection: N,
+    /// The record's id.
+    pub record: RecordId,
+    /// First values, in the order the app gave them.
+    pub fields: Vec<(N, FieldOp)>,
+}
+
+/// Changes one field.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Update<N = Name> {
+    /// The collection.
+    pub collection: N,
+    /// The record's id.
+    pub record: RecordId,
+    /// The field.
+    pub field: N,
+    /// What happens to it.
+    pub op: FieldOp,
+}
+
+/// Removes a record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Delete<N = Name> {
+    /// The collection.
+    pub collection: N,
+    /// The record's id.
+    pub record: RecordId,
+    /// What happens to edits the author had not seen.
+    pub policy: DeletePolicy,
+}
+
+/// What a delete does to edits its author had not seen, as a number on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeletePolicy {
+    /// The record goes; unseen edits are void and reported (`record-gone`).
+    Wins,
+    /// A policy of a newer version.
+    Unknown(u8),
+}
+
+impl Serialize for DeletePolicy {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(match self {
+            Self::Wins => 0,
+            Self::Unknown(policy) => *policy,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for DeletePolicy {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match u8::deserialize(deserializer)? {
+            0 => Self::Wins,
+            policy => Self::Unknown(policy),
+        })
+    }
+}
+
+/// What happens to one field. Each kind has state of its own, so two kinds on one field never disturb each other.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FieldOp {
+    /// Register family: this value takes the place of those its author had seen.
+    Set(Value),
+    /// Counter: adds an integer, which may be negative.
+    Increment(i64),
+    /// Set: adds elements.
+    Add(Vec<Value>),
+    /// Set: removes the adds its author had seen.
+    Remove(Vec<Value>),
+    /// Rich field: first content or a change.
+    Edit(Edit),
+    /// A kind from a newer version, by its number.
+    Unknown(u8),
+}
+
+tagged!(FieldOp {
+    Set(Value) = 0, Increment(i64) = 1, Add(Vec<Value>) = 2, Remove(Vec<Value>) = 3, Edit(Edit) = 4,
+} unknown Unknown);
+
+/// What happens to a rich field.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Edit {
+    /// First content of a text field. Every replica derives the same change from it, so the same content given by two
+    /// devices stands there once.
+    InitialText(String),
+    /// One change, as the merge kernel encodes it.
+    Change(RichChange),
+    /// A kind from a newer version, by its number.
+    Unknown(u8),
+}
+
+tagged!(Edit { InitialText(String) = 0, Change(RichChange) = 1 } unknown Unknown);
+
+/// One change of a rich field.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RichChange {
+    /// The root it builds on: 0 is the fixed genesis; later ones are named by the offset of their re-rooting.
+    pub root: u64,
+    /// Counts this tab's new starts on this document; part of the change's derived actor.
+    pub incarnation: u32,
+    /// One raw automerge change chunk, never deflated.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+}
+
+impl<N> Op<N> {
+    /// The same op with every name replaced, in the order they stand in the bytes.
+    ///
+    /// # Errors
+    /// Whatever `rename` gives.
+    pub fn try_rename<'a, M, E>(&'a self, rename: &mut impl FnMut(&'a N) -> Result<M, E>) -> Result<Op<M>, E> {
+        Ok(match self {
+            Self::Insert(op) => Op::Insert(Insert {
+                collection: rename(&op.collection)?,
+                record: op.record.clone(),
+                fields: op
+                    .fields
+                    .iter()
+                    .map(|(field, op)| Ok((rename(field)?, op.clone())))
+                    .collect::<Result<_, E>>()?,
+            }),
+            Self::Update(op) => Op::Update(Update {
+                collection: rename(&op.collection)?,
+                record: op.record.clone(),
+                field: rename(&op.field)?,
+                op: op.op.clone(),
+            }),
+            Self::Delete(op) => {
+                Op::Delete(Delete { collection: rename(&op.collection)?, record: op.record.clone(), policy: op.policy })
+            }
+            Self::Unknown(kind) => Op::Unknown(*kind),
+        })
+    }
+}
+
+impl Op {
+    /// The record it touches; none for a kind this build does not know.
+    pub fn target(&self) -> Option<(&Name, &RecordId)> {
+        match self {
+            Self::Insert(op) => Some((&op.collection, &op.record)),
+            Self::Update(op) => Some((&op.collection, &op.record)),
+            Self::Delete(op) => Some((&op.collection, &op.record)),
+            Self::Unknown(_) => None,
+        }
+    }
+
+    /// Its field ops with their fields.
+    pub fn field_ops(&self) -> impl Iterator<Item = (&Name, &FieldOp)> {
+        let (inserted, updated) = match self {
+            Self::Insert(op) => (op.fields.as_slice(), None),
+            Self::Update(op) => (&[][..], Some((&op.field, &op.op))),
+            Self::Delete(_) | Self::Unknown(_) => (&[][..], None),
+        };
+        inserted.iter().map(|(field, op)| (field, op)).chain(updated)
+    }
+
+    /// The number of a kind that this build does not know, wherever it stands in the op.
+    pub fn unknown_kind(&self) -> Option<u8> {
+        match self {
+            Self::Unknown(kind) => Some(*kind),
+            Self::Delete(Delete { policy: DeletePolicy::Unknown(policy), .. }) => Some(*policy),
+            _ => self.field_ops().find_map(|(_, op)| match op {
+                FieldOp::Unknown(kind) | FieldOp::Edit(Edit::Unknown(kind)) => Some(*kind),
+                _ => None,
+            }),
+        }
+    }
+}
