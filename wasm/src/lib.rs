@@ -1,1 +1,13 @@
-//! The Driftlog engine in the browser.
+//! The Driftlog engine in the browser: it moves bytes between core, the local database, the socket and JavaScript,
+//! and wakes core when something happened. What decides is in core.
+
+#[allow(dead_code)]
+mod clock;
+#[allow(dead_code)]
+mod entropy;
+#[allow(dead_code)]
+mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+#[allow(dead_code)]
+mod timer;

@@ -1,0 +1,106 @@
+//! What only the browser tests call. Compiled with the cargo feature `testing`, never published.
+
+use wasm_bindgen::prelude::*;
+
+use crate::store::conformance;
+use crate::store::indexeddb::IndexedDbStore;
+use crate::store::memory::MemoryStore;
+use crate::store::{CommitError, Durability, KeyRange, Store, StoreError, Write};
+
+/// Runs the conformance suite on the store of this kind (`indexeddb` or `memory`); `name` is a database that does not
+/// exist yet. Resolves to a sentence, rejects with the first check that failed.
+#[wasm_bindgen]
+pub async fn store_conformance(kind: String, name: String) -> Result<String, JsValue> {
+    let outcome = match kind.as_str() {
+        "memory" => {
+            let rows = MemoryStore::default();
+            conformance::run(async |_check| Ok(rows.sibling())).await
+        }
+        "indexeddb" => conformance::run(async |_check| IndexedDbStore::open(&name).await).await,
+        _ => return Err(JsValue::from_str("no such store")),
+    };
+    let passed = outcome.map_err(|broken| JsValue::from_str(&broken.to_string()))?;
+    Ok(format!("{passed} of {} checks passed", conformance::CHECKS))
+}
+
+/// Loses the connection of an IndexedDB store in several ways and checks that it comes back, or stays closed when the
+/// database was deleted.
+#[wasm_bindgen]
+pub async fn store_connection_loss(name: String) -> Result<String, JsValue> {
+    let fail = |error: StoreError| JsValue::from_str(&error.to_string());
+    let store = IndexedDbStore::open(&name).await.map_err(fail)?;
+    let put = async |n: u8| {
+        store
+            .commit(Durability::Strict, &[vec![1]], |_| {
+                Ok::<_, ()>((vec![Write::Put(vec![1], vec![n])], ()))
+            })
+            .await
+    };
+    let check = |found: bool, what: &str| {
+        if found {
+            Ok(())
+        } else {
+            Err(JsValue::from_str(what))
+        }
+    };
+    check(put(1).await.is_ok(), "the first commit failed")?;
+    store.sever();
+    check(
+        put(2).await.is_ok(),
+        "a commit on a severed handle was not repeated",
+    )?;
+    store.sever();
+    let rows = store.read(&[KeyRange::only([1])]).await.map_err(fail)?;
+    check(
+        rows[0] == [(vec![1], vec![2])],
+        "a read on a severed handle was not repeated",
+    )?;
+
+    let factory = indexed_db_futures::database::Database::delete_by_name(&name);
+    let deletion = factory.map_err(|error| JsValue::from_str(&error.to_string()))?;
+    deletion
+        .await
+        .map_err(|error| JsValue::from_str(&error.to_string()))?;
+    check(
+        store.read(&[KeyRange::only([1])]).await == Err(StoreError::Closed),
+        "a deleted database was opened again",
+    )?;
+    check(
+        put(3).await == Err(CommitError::Store(StoreError::Closed)),
+        "a deleted database was written to",
+    )?;
+    Ok("the store survives a lost connection and obeys a deletion".to_owned())
+}
+
+/// Commits `commits` groups of `bytes` bytes one after the other and resolves to the milliseconds it took.
+#[wasm_bindgen]
+pub async fn store_speed(
+    name: String,
+    strict: bool,
+    commits: u32,
+    bytes: u32,
+) -> Result<f64, JsValue> {
+    let fail = |error: String| JsValue::from_str(&error);
+    let durability = if strict {
+        Durability::Strict
+    } else {
+        Durability::Relaxed
+    };
+    let store = IndexedDbStore::open(&name)
+        .await
+        .map_err(|error| fail(error.to_string()))?;
+    let start = js_sys::Date::now();
+    for n in 0..commits {
+        let row = Write::Add(
+            [&[9], n.to_be_bytes().as_slice()].concat(),
+            vec![7; bytes as usize],
+        );
+        store
+            .commit(durability, &[vec![1], vec![2]], |_| {
+                Ok::<_, ()>((vec![row], ()))
+            })
+            .await
+            .map_err(|error| fail(format!("{error:?}")))?;
+    }
+    Ok(js_sys::Date::now() - start)
+}
