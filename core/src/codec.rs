@@ -132,7 +132,7 @@ macro_rules! tagged {
                         f.write_str(concat!("[tag, content] of ", stringify!($name)))
                     }
                     fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                        use serde::de::Error;
+                        use serde::de::Error as _;
                         let tag: u8 = seq.next_element()?.ok_or_else(|| A::Error::invalid_length(0, &self))?;
                         let value = match tag {
                             $($tag => $name::$variant(

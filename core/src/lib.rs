@@ -11,5 +11,6 @@ pub mod id;
 pub mod limits;
 pub mod op;
 pub mod packed;
+pub mod protocol;
 pub mod time;
 pub mod value;

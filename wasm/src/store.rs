@@ -51,22 +51,12 @@ pub(crate) struct KeyRange {
 impl KeyRange {
     /// All rows from `start` (inclusive) to `end` (exclusive), ascending.
     pub(crate) fn between(start: impl Into<Key>, end: impl Into<Key>) -> Self {
-        KeyRange {
-            start: start.into(),
-            end: Some(end.into()),
-            limit: None,
-            direction: Direction::Forward,
-        }
+        KeyRange { start: start.into(), end: Some(end.into()), limit: None, direction: Direction::Forward }
     }
 
     /// All rows from `start` on, ascending.
     pub(crate) fn from(start: impl Into<Key>) -> Self {
-        KeyRange {
-            start: start.into(),
-            end: None,
-            limit: None,
-            direction: Direction::Forward,
-        }
+        KeyRange { start: start.into(), end: None, limit: None, direction: Direction::Forward }
     }
 
     /// The row with this key, if it exists.
@@ -130,10 +120,7 @@ pub(crate) struct Fault {
 impl Fault {
     /// A fault that this crate found itself.
     pub(crate) fn new(name: &str, text: impl Into<String>) -> Self {
-        Fault {
-            name: name.to_owned(),
-            text: text.into(),
-        }
+        Fault { name: name.to_owned(), text: text.into() }
     }
 }
 
@@ -196,12 +183,7 @@ pub(crate) trait Store: Clone + 'static {
     ///
     /// # Errors
     /// Any [`CommitError`]; `decide` was called at most once, and not at all when [`CommitError::Store`] says `Lost`.
-    async fn commit<T, A, F>(
-        &self,
-        durability: Durability,
-        reads: &[Key],
-        decide: F,
-    ) -> Result<T, CommitError<A>>
+    async fn commit<T, A, F>(&self, durability: Durability, reads: &[Key], decide: F) -> Result<T, CommitError<A>>
     where
         F: FnOnce(&[Option<Vec<u8>>]) -> Result<(Vec<Write>, T), A>;
 
@@ -226,12 +208,7 @@ impl Store for LocalStore {
         }
     }
 
-    async fn commit<T, A, F>(
-        &self,
-        durability: Durability,
-        reads: &[Key],
-        decide: F,
-    ) -> Result<T, CommitError<A>>
+    async fn commit<T, A, F>(&self, durability: Durability, reads: &[Key], decide: F) -> Result<T, CommitError<A>>
     where
         F: FnOnce(&[Option<Vec<u8>>]) -> Result<(Vec<Write>, T), A>,
     {

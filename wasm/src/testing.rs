@@ -30,75 +30,37 @@ pub async fn store_connection_loss(name: String) -> Result<String, JsValue> {
     let fail = |error: StoreError| JsValue::from_str(&error.to_string());
     let store = IndexedDbStore::open(&name).await.map_err(fail)?;
     let put = async |n: u8| {
-        store
-            .commit(Durability::Strict, &[vec![1]], |_| {
-                Ok::<_, ()>((vec![Write::Put(vec![1], vec![n])], ()))
-            })
-            .await
+        store.commit(Durability::Strict, &[vec![1]], |_| Ok::<_, ()>((vec![Write::Put(vec![1], vec![n])], ()))).await
     };
     let check = |found: bool, what: &str| {
-        if found {
-            Ok(())
-        } else {
-            Err(JsValue::from_str(what))
-        }
+        if found { Ok(()) } else { Err(JsValue::from_str(what)) }
     };
     check(put(1).await.is_ok(), "the first commit failed")?;
     store.sever();
-    check(
-        put(2).await.is_ok(),
-        "a commit on a severed handle was not repeated",
-    )?;
+    check(put(2).await.is_ok(), "a commit on a severed handle was not repeated")?;
     store.sever();
     let rows = store.read(&[KeyRange::only([1])]).await.map_err(fail)?;
-    check(
-        rows[0] == [(vec![1], vec![2])],
-        "a read on a severed handle was not repeated",
-    )?;
+    check(rows[0] == [(vec![1], vec![2])], "a read on a severed handle was not repeated")?;
 
     let factory = indexed_db_futures::database::Database::delete_by_name(&name);
     let deletion = factory.map_err(|error| JsValue::from_str(&error.to_string()))?;
-    deletion
-        .await
-        .map_err(|error| JsValue::from_str(&error.to_string()))?;
-    check(
-        store.read(&[KeyRange::only([1])]).await == Err(StoreError::Closed),
-        "a deleted database was opened again",
-    )?;
-    check(
-        put(3).await == Err(CommitError::Store(StoreError::Closed)),
-        "a deleted database was written to",
-    )?;
+    deletion.await.map_err(|error| JsValue::from_str(&error.to_string()))?;
+    check(store.read(&[KeyRange::only([1])]).await == Err(StoreError::Closed), "a deleted database was opened again")?;
+    check(put(3).await == Err(CommitError::Store(StoreError::Closed)), "a deleted database was written to")?;
     Ok("the store survives a lost connection and obeys a deletion".to_owned())
 }
 
 /// Commits `commits` groups of `bytes` bytes one after the other and resolves to the milliseconds it took.
 #[wasm_bindgen]
-pub async fn store_speed(
-    name: String,
-    strict: bool,
-    commits: u32,
-    bytes: u32,
-) -> Result<f64, JsValue> {
+pub async fn store_speed(name: String, strict: bool, commits: u32, bytes: u32) -> Result<f64, JsValue> {
     let fail = |error: String| JsValue::from_str(&error);
-    let durability = if strict {
-        Durability::Strict
-    } else {
-        Durability::Relaxed
-    };
-    let store = IndexedDbStore::open(&name)
-        .await
-        .map_err(|error| fail(error.to_string()))?;
+    let durability = if strict { Durability::Strict } else { Durability::Relaxed };
+    let store = IndexedDbStore::open(&name).await.map_err(|error| fail(error.to_string()))?;
     let start = js_sys::Date::now();
     for n in 0..commits {
-        let row = Write::Add(
-            [&[9], n.to_be_bytes().as_slice()].concat(),
-            vec![7; bytes as usize],
-        );
+        let row = Write::Add([&[9], n.to_be_bytes().as_slice()].concat(), vec![7; bytes as usize]);
         store
-            .commit(durability, &[vec![1], vec![2]], |_| {
-                Ok::<_, ()>((vec![row], ()))
-            })
+            .commit(durability, &[vec![1], vec![2]], |_| Ok::<_, ()>((vec![row], ())))
             .await
             .map_err(|error| fail(format!("{error:?}")))?;
     }

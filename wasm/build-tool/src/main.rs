@@ -13,8 +13,7 @@ use wasm_bindgen_cli_support::Bindgen;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
-    let (Some(input), Some(out_dir), None) = (arguments.next(), arguments.next(), arguments.next())
-    else {
+    let (Some(input), Some(out_dir), None) = (arguments.next(), arguments.next(), arguments.next()) else {
         eprintln!("usage: driftlog-build-tool INPUT.wasm OUT_DIR");
         return ExitCode::from(2);
     };

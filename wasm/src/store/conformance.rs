@@ -39,15 +39,10 @@ where
     macro_rules! check {
         ($check:ident) => {
             let name = stringify!($check);
-            let broken = |error: StoreError| Broken::Store {
-                check: name,
-                error: error.to_string(),
-            };
+            let broken = |error: StoreError| Broken::Store { check: name, error: error.to_string() };
             let first = open(name).await.map_err(broken)?;
             let second = open(name).await.map_err(broken)?;
-            $check(&first, &second)
-                .await
-                .map_err(|found| Broken::Check { check: name, found })?;
+            $check(&first, &second).await.map_err(|found| Broken::Check { check: name, found })?;
             first.close();
             second.close();
             passed += 1;
@@ -90,10 +85,7 @@ fn all(tag: u8) -> KeyRange {
 }
 
 async fn write<S: Store>(store: &S, writes: Vec<Write>) -> Outcome {
-    store
-        .commit(Durability::Relaxed, &[], |_| Ok::<_, ()>((writes, ())))
-        .await
-        .map_err(|error| format!("{error:?}"))
+    store.commit(Durability::Relaxed, &[], |_| Ok::<_, ()>((writes, ()))).await.map_err(|error| format!("{error:?}"))
 }
 
 async fn keys<S: Store>(store: &S, range: KeyRange) -> Result<Vec<Key>, String> {
@@ -106,10 +98,7 @@ async fn rows<S: Store>(store: &S, ranges: &[KeyRange]) -> Result<Vec<Vec<Row>>,
 }
 
 fn puts(tag: u8, rests: &[&[u8]]) -> Vec<Write> {
-    rests
-        .iter()
-        .map(|rest| Write::Put(key(tag, rest), rest.to_vec()))
-        .collect()
+    rests.iter().map(|rest| Write::Put(key(tag, rest), rest.to_vec())).collect()
 }
 
 async fn empty_store_reads_nothing<S: Store>(store: &S, _: &S) -> Outcome {
@@ -119,14 +108,7 @@ async fn empty_store_reads_nothing<S: Store>(store: &S, _: &S) -> Outcome {
 }
 
 async fn keys_are_ordered_by_their_bytes<S: Store>(store: &S, _: &S) -> Outcome {
-    write(
-        store,
-        puts(
-            2,
-            &[&[255], &[0], &[], &[128, 0], &[0, 0], &[127, 255], &[128]],
-        ),
-    )
-    .await?;
+    write(store, puts(2, &[&[255], &[0], &[], &[128, 0], &[0, 0], &[127, 255], &[128]])).await?;
     let ordered: [&[u8]; 7] = [&[], &[0], &[0, 0], &[127, 255], &[128], &[128, 0], &[255]];
     let expected = ordered.iter().map(|rest| key(2, rest)).collect::<Vec<_>>();
     expect(keys(store, all(2)).await?, expected)
@@ -135,56 +117,27 @@ async fn keys_are_ordered_by_their_bytes<S: Store>(store: &S, _: &S) -> Outcome 
 async fn a_range_holds_its_start_and_not_its_end<S: Store>(store: &S, _: &S) -> Outcome {
     write(store, puts(3, &[&[1], &[2], &[3], &[4]])).await?;
     let range = KeyRange::between([3, 2], [3, 4]);
-    expect(
-        keys(store, range.clone()).await?,
-        vec![vec![3, 2], vec![3, 3]],
-    )?;
-    expect(
-        keys(store, range.backward()).await?,
-        vec![vec![3, 3], vec![3, 2]],
-    )?;
-    expect(
-        keys(store, KeyRange::between([3, 2], [3, 2])).await?,
-        vec![],
-    )?;
-    expect(
-        keys(store, KeyRange::between([3, 4], [3, 2]).backward()).await?,
-        vec![],
-    )?;
+    expect(keys(store, range.clone()).await?, vec![vec![3, 2], vec![3, 3]])?;
+    expect(keys(store, range.backward()).await?, vec![vec![3, 3], vec![3, 2]])?;
+    expect(keys(store, KeyRange::between([3, 2], [3, 2])).await?, vec![])?;
+    expect(keys(store, KeyRange::between([3, 4], [3, 2]).backward()).await?, vec![])?;
     expect(keys(store, KeyRange::only([3, 2])).await?, vec![vec![3, 2]])?;
-    expect(
-        keys(store, KeyRange::from([3, 4]).limit(1)).await?,
-        vec![vec![3, 4]],
-    )
+    expect(keys(store, KeyRange::from([3, 4]).limit(1)).await?, vec![vec![3, 4]])
 }
 
 async fn limit_and_direction_choose_the_rows<S: Store>(store: &S, _: &S) -> Outcome {
     write(store, puts(4, &[&[1], &[2], &[3]])).await?;
-    expect(
-        keys(store, all(4).limit(2)).await?,
-        vec![vec![4, 1], vec![4, 2]],
-    )?;
-    expect(
-        keys(store, all(4).backward().limit(2)).await?,
-        vec![vec![4, 3], vec![4, 2]],
-    )?;
+    expect(keys(store, all(4).limit(2)).await?, vec![vec![4, 1], vec![4, 2]])?;
+    expect(keys(store, all(4).backward().limit(2)).await?, vec![vec![4, 3], vec![4, 2]])?;
     expect(keys(store, all(4).backward().limit(9)).await?.len(), 3)?;
     expect(keys(store, all(4).limit(0)).await?, vec![])
 }
 
 async fn one_read_answers_many_ranges_in_order<S: Store>(store: &S, _: &S) -> Outcome {
     write(store, puts(5, &[&[1], &[2], &[3]])).await?;
-    let ranges = [
-        KeyRange::only([5, 3]),
-        all(5).backward().limit(1),
-        KeyRange::only([5, 9]),
-        all(5).limit(1),
-    ];
+    let ranges = [KeyRange::only([5, 3]), all(5).backward().limit(1), KeyRange::only([5, 9]), all(5).limit(1)];
     let row = |n: u8| vec![(vec![5, n], vec![n])];
-    expect(
-        rows(store, &ranges).await?,
-        vec![row(3), row(3), vec![], row(1)],
-    )
+    expect(rows(store, &ranges).await?, vec![row(3), row(3), vec![], row(1)])
 }
 
 async fn a_commit_reads_what_was_committed<S: Store>(store: &S, other: &S) -> Outcome {
@@ -209,22 +162,13 @@ async fn add_on_an_existing_key_fails_the_whole_commit<S: Store>(store: &S, othe
         Write::Add(vec![7, 5], vec![7]),
         Write::Add(vec![7, 5], vec![8]),
     ];
-    let outcome = other
-        .commit(Durability::Strict, &[], |_| Ok::<_, ()>((writes, ())))
-        .await;
+    let outcome = other.commit(Durability::Strict, &[], |_| Ok::<_, ()>((writes, ()))).await;
     expect(outcome, Err(CommitError::Conflict))?;
-    expect(
-        rows(store, &[all(7)]).await?,
-        vec![vec![(vec![7, 5], vec![5])]],
-    )
+    expect(rows(store, &[all(7)]).await?, vec![vec![(vec![7, 5], vec![5])]])
 }
 
 async fn an_abort_writes_nothing<S: Store>(store: &S, _: &S) -> Outcome {
-    let outcome = store
-        .commit(Durability::Strict, &[vec![8]], |_| {
-            Err::<(Vec<Write>, ()), _>("no")
-        })
-        .await;
+    let outcome = store.commit(Durability::Strict, &[vec![8]], |_| Err::<(Vec<Write>, ()), _>("no")).await;
     expect(outcome, Err(CommitError::Aborted("no")))?;
     write(store, puts(8, &[&[1]])).await?;
     expect(keys(store, all(8)).await?.len(), 1)
@@ -252,33 +196,20 @@ async fn two_handles_lose_no_update<S: Store>(store: &S, other: &S) -> Outcome {
                 let n = values[0].as_ref().map_or(0, |value| value[0]);
                 Ok::<_, ()>((vec![Write::Put(vec![10], vec![n + 1])], ()))
             };
-            store
-                .commit(Durability::Relaxed, &counter, one_more)
-                .await
-                .map_err(|error| format!("{error:?}"))?;
+            store.commit(Durability::Relaxed, &counter, one_more).await.map_err(|error| format!("{error:?}"))?;
         }
         Ok::<_, String>(())
     };
     both(count(store), count(other)).await?;
     let range = KeyRange::only([10]);
-    expect(
-        rows(store, &[range]).await?,
-        vec![vec![(vec![10], vec![2 * ROUNDS])]],
-    )
+    expect(rows(store, &[range]).await?, vec![vec![(vec![10], vec![2 * ROUNDS])]])
 }
 
 async fn a_read_never_sees_half_a_commit<S: Store>(store: &S, other: &S) -> Outcome {
     const ROUNDS: u8 = 20;
     let writer = async {
         for n in 1..=ROUNDS {
-            write(
-                store,
-                vec![
-                    Write::Put(vec![11, 1], vec![n]),
-                    Write::Put(vec![11, 2], vec![n]),
-                ],
-            )
-            .await?;
+            write(store, vec![Write::Put(vec![11, 1], vec![n]), Write::Put(vec![11, 2], vec![n])]).await?;
         }
         Ok(())
     };
@@ -296,43 +227,25 @@ async fn a_read_never_sees_half_a_commit<S: Store>(store: &S, other: &S) -> Outc
 
 async fn large_and_empty_values_survive<S: Store>(store: &S, other: &S) -> Outcome {
     let large: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
-    let mut writes = vec![
-        Write::Add(vec![12, 0], vec![]),
-        Write::Add(vec![12, 1], large.clone()),
-    ];
-    writes.extend(
-        (0..1_000_u16).map(|n| Write::Add(key(12, &[2, (n >> 8) as u8, n as u8]), vec![7])),
-    );
+    let mut writes = vec![Write::Add(vec![12, 0], vec![]), Write::Add(vec![12, 1], large.clone())];
+    writes.extend((0..1_000_u16).map(|n| Write::Add(key(12, &[2, (n >> 8) as u8, n as u8]), vec![7])));
     write(store, writes).await?;
-    let found = rows(
-        other,
-        &[all(12).limit(2), KeyRange::between([12, 2], [12, 3])],
-    )
-    .await?;
+    let found = rows(other, &[all(12).limit(2), KeyRange::between([12, 2], [12, 3])]).await?;
     expect(found[1].len(), 1_000)?;
-    expect(
-        found[0].clone(),
-        vec![(vec![12, 0], vec![]), (vec![12, 1], large)],
-    )
+    expect(found[0].clone(), vec![(vec![12, 0], vec![]), (vec![12, 1], large)])
 }
 
 async fn a_closed_handle_says_so_and_the_rows_stay<S: Store>(store: &S, other: &S) -> Outcome {
     write(store, puts(13, &[&[1]])).await?;
     store.close();
     expect(store.read(&[all(13)]).await, Err(StoreError::Closed))?;
-    let outcome = store
-        .clone()
-        .commit(Durability::Strict, &[], |_| Ok::<_, ()>((vec![], ())))
-        .await;
+    let outcome = store.clone().commit(Durability::Strict, &[], |_| Ok::<_, ()>((vec![], ()))).await;
     expect(outcome, Err(CommitError::Store(StoreError::Closed)))?;
     expect(keys(other, all(13)).await?.len(), 1)
 }
 
 /// Runs two futures side by side until both are done.
-async fn both(
-    first: impl Future<Output = Outcome>,
-    second: impl Future<Output = Outcome>,
-) -> Outcome {
+async fn both(first: impl Future<Output = Outcome>, second: impl Future<Output = Outcome>) -> Outcome {
     use std::pin::pin;
     use std::task::Poll;
     let (mut first, mut second) = (pin!(first), pin!(second));

@@ -28,9 +28,7 @@ use indexed_db_futures::typed_array::{Uint8Array, Uint8ArraySlice};
 use wasm_bindgen::prelude::*;
 use web_sys::IdbDatabase;
 
-use super::{
-    CommitError, Direction, Durability, Fault, Key, KeyRange, Row, Store, StoreError, Write,
-};
+use super::{CommitError, Direction, Durability, Fault, Key, KeyRange, Row, Store, StoreError, Write};
 use crate::timer;
 
 /// The object store that holds everything.
@@ -76,12 +74,8 @@ impl IndexedDbStore {
     /// [`StoreError::Unavailable`] where the environment has no IndexedDB or denies it, [`StoreError::Lost`] when all
     /// attempts failed.
     pub(crate) async fn open(name: &str) -> Result<Self, StoreError> {
-        let store = IndexedDbStore {
-            shared: Rc::new(Shared {
-                name: name.to_owned(),
-                link: RefCell::new(Link::Absent),
-            }),
-        };
+        let store =
+            IndexedDbStore { shared: Rc::new(Shared { name: name.to_owned(), link: RefCell::new(Link::Absent) }) };
         store.connect().await?;
         Ok(store)
     }
@@ -151,12 +145,7 @@ impl Store for IndexedDbStore {
         }
     }
 
-    async fn commit<T, A, F>(
-        &self,
-        durability: Durability,
-        reads: &[Key],
-        decide: F,
-    ) -> Result<T, CommitError<A>>
+    async fn commit<T, A, F>(&self, durability: Durability, reads: &[Key], decide: F) -> Result<T, CommitError<A>>
     where
         F: FnOnce(&[Option<Vec<u8>>]) -> Result<(Vec<Write>, T), A>,
     {
@@ -249,11 +238,7 @@ impl Connection {
         });
         raw.set_onclose(Some(on_close.as_ref().unchecked_ref()));
         raw.set_onversionchange(Some(on_version_change.as_ref().unchecked_ref()));
-        Connection {
-            database,
-            _on_close: on_close,
-            _on_version_change: on_version_change,
-        }
+        Connection { database, _on_close: on_close, _on_version_change: on_version_change }
     }
 }
 
@@ -277,10 +262,7 @@ async fn open_database(name: &str) -> Result<Database, OpenDbError> {
 }
 
 async fn read_once(database: &Database, ranges: &[KeyRange]) -> Result<Vec<Vec<Row>>, Error> {
-    let transaction = database
-        .transaction(ROWS)
-        .with_mode(TransactionMode::Readonly)
-        .build()?;
+    let transaction = database.transaction(ROWS).with_mode(TransactionMode::Readonly).build()?;
     let store = transaction.object_store(ROWS)?;
     // Ascending ranges are asked all at once; the transaction stays open while their answers are awaited.
     let mut asked = Vec::with_capacity(ranges.len());
@@ -327,9 +309,7 @@ fn pair(
     keys: impl Iterator<Item = Result<JsValue, Error>>,
     values: impl Iterator<Item = Result<Uint8Array, Error>>,
 ) -> Result<Vec<Row>, Error> {
-    keys.zip(values)
-        .map(|(key, value)| Ok((key_bytes(&key?), value?.into())))
-        .collect()
+    keys.zip(values).map(|(key, value)| Ok((key_bytes(&key?), value?.into()))).collect()
 }
 
 async fn read_backward(store: &ObjectStore<'_>, range: &KeyRange) -> Result<Vec<Row>, Error> {
@@ -392,28 +372,18 @@ where
         Durability::Strict => TransactionDurability::Strict,
         Durability::Relaxed => TransactionDurability::Relaxed,
     });
-    let transaction = database
-        .transaction(ROWS)
-        .with_mode(TransactionMode::Readwrite)
-        .with_options(options)
-        .build()?;
+    let transaction = database.transaction(ROWS).with_mode(TransactionMode::Readwrite).with_options(options).build()?;
     let store = transaction.object_store(ROWS)?;
     let mut requests = Vec::with_capacity(reads.len());
     for key in reads {
         let key = IdbKeyRange::Only(Uint8ArraySlice::new(key));
-        requests.push(
-            store
-                .get::<Uint8Array, Uint8ArraySlice<'_>, _>(key)
-                .primitive()?,
-        );
+        requests.push(store.get::<Uint8Array, Uint8ArraySlice<'_>, _>(key).primitive()?);
     }
     let mut values = Vec::with_capacity(reads.len());
     for request in requests {
         values.push(request.await?.map(Vec::from));
     }
-    let decide = decide
-        .take()
-        .unwrap_or_else(|| unreachable!("a commit decides once"));
+    let decide = decide.take().unwrap_or_else(|| unreachable!("a commit decides once"));
     let (writes, outcome) = decide(&values).map_err(Failure::Aborted)?;
     for write in &writes {
         issue(&store, write)?;
@@ -492,18 +462,13 @@ fn classify(error: &Error) -> Class {
         // An abort without a reason (`TransactionAborted`), or an exception that is none of the DOM's.
         other => return Class::Lost(Fault::new("Aborted", other.to_string())),
     };
-    let fault = Fault {
-        name: dom.name(),
-        text: dom.message(),
-    };
+    let fault = Fault { name: dom.name(), text: dom.message() };
     match fault.name.as_str() {
         "QuotaExceededError" => Class::Quota(fault),
         "ConstraintError" => Class::Conflict(fault),
-        "InvalidStateError"
-        | "UnknownError"
-        | "AbortError"
-        | "TimeoutError"
-        | "TransactionInactiveError" => Class::Lost(fault),
+        "InvalidStateError" | "UnknownError" | "AbortError" | "TimeoutError" | "TransactionInactiveError" => {
+            Class::Lost(fault)
+        }
         _ => Class::Refused(fault),
     }
 }

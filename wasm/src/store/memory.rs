@@ -20,10 +20,7 @@ pub(crate) struct MemoryStore {
 impl MemoryStore {
     /// A second handle on the same rows, as another tab would have.
     pub(crate) fn sibling(&self) -> Self {
-        MemoryStore {
-            rows: Rc::clone(&self.rows),
-            closed: Rc::default(),
-        }
+        MemoryStore { rows: Rc::clone(&self.rows), closed: Rc::default() }
     }
 
     fn open(&self) -> Result<(), StoreError> {
@@ -41,12 +38,7 @@ impl Store for MemoryStore {
         Ok(ranges.iter().map(|range| select(&rows, range)).collect())
     }
 
-    async fn commit<T, A, F>(
-        &self,
-        _durability: Durability,
-        reads: &[Key],
-        decide: F,
-    ) -> Result<T, CommitError<A>>
+    async fn commit<T, A, F>(&self, _durability: Durability, reads: &[Key], decide: F) -> Result<T, CommitError<A>>
     where
         F: FnOnce(&[Option<Vec<u8>>]) -> Result<(Vec<Write>, T), A>,
     {
@@ -93,10 +85,7 @@ fn refuse_conflicts<A>(rows: &Rows, writes: &[Write]) -> Result<(), CommitError<
             Write::Add(key, _) => {
                 let exists = changed.get(key.as_slice()).copied().unwrap_or_else(|| {
                     let key = key.as_slice();
-                    rows.contains_key(key)
-                        && !cleared
-                            .iter()
-                            .any(|(start, end)| *start <= key && key < *end)
+                    rows.contains_key(key) && !cleared.iter().any(|(start, end)| *start <= key && key < *end)
                 });
                 if exists {
                     return Err(CommitError::Conflict);
