@@ -6,7 +6,15 @@ mod clock;
 #[allow(dead_code)]
 mod entropy;
 #[allow(dead_code)]
+mod leader;
+#[allow(dead_code)]
+mod page;
+#[allow(dead_code)]
+mod socket;
+#[allow(dead_code)]
 mod store;
+#[allow(dead_code)]
+mod tabs;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[allow(dead_code)]

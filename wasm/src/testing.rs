@@ -1,11 +1,17 @@
 //! What only the browser tests call. Compiled with the cargo feature `testing`, never published.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use wasm_bindgen::prelude::*;
 
+use crate::page::Page;
+use crate::socket::Socket;
 use crate::store::conformance;
 use crate::store::indexeddb::IndexedDbStore;
 use crate::store::memory::MemoryStore;
-use crate::store::{CommitError, Durability, KeyRange, Store, StoreError, Write};
+use crate::store::{CommitError, Durability, KeyRange, LocalStore, Store, StoreError, Write};
+use crate::tabs::Tabs;
 
 /// Runs the conformance suite on the store of this kind (`indexeddb` or `memory`); `name` is a database that does not
 /// exist yet. Resolves to a sentence, rejects with the first check that failed.
@@ -65,4 +71,94 @@ pub async fn store_speed(name: String, strict: bool, commits: u32, bytes: u32) -
             .map_err(|error| fail(format!("{error:?}")))?;
     }
     Ok(js_sys::Date::now() - start)
+}
+
+/// One tab of an election, with a log of what happened to it.
+#[wasm_bindgen]
+pub struct TestTab {
+    tabs: Tabs,
+    events: Rc<RefCell<Vec<String>>>,
+    _page: Page,
+}
+
+#[wasm_bindgen]
+impl TestTab {
+    /// Joins the tabs of the client `name` as the tab `id`.
+    pub async fn join(name: String, id: u8) -> Result<TestTab, JsValue> {
+        let store = IndexedDbStore::open(&name).await.map_err(|error| JsValue::from_str(&error.to_string()))?;
+        let events: Rc<RefCell<Vec<String>>> = Rc::default();
+        let log = |events: &Rc<RefCell<Vec<String>>>| {
+            let events = Rc::clone(events);
+            move |event: String| events.borrow_mut().push(event)
+        };
+        let (on_tab, on_page) = (log(&events), log(&events));
+        let store = LocalStore::IndexedDb(store);
+        let tabs = Tabs::join(&name, [id; 16], vec![0], store, move |event| {
+            on_tab(format!("{event:?}"));
+        });
+        let page = Page::watch(move |event| on_page(format!("{event:?}")));
+        Ok(TestTab { tabs, events, _page: page })
+    }
+
+    /// How the tabs elect their leader.
+    pub fn mode(&self) -> String {
+        format!("{:?}", self.tabs.mode())
+    }
+
+    /// Stands for election.
+    pub fn campaign(&self) {
+        self.tabs.campaign();
+    }
+
+    /// Withdraws.
+    pub fn withdraw(&self) {
+        self.tabs.withdraw();
+    }
+
+    /// Tells the other tabs a hint.
+    pub fn hint(&self, hint: &[u8]) {
+        self.tabs.hint(hint);
+    }
+
+    /// What happened so far.
+    pub fn events(&self) -> Vec<String> {
+        self.events.borrow().clone()
+    }
+}
+
+/// A socket with a log of what happened to it.
+#[wasm_bindgen]
+pub struct TestSocket {
+    socket: Socket,
+    events: Rc<RefCell<Vec<String>>>,
+}
+
+#[wasm_bindgen]
+impl TestSocket {
+    /// Opens a socket.
+    pub fn open(url: &str, generation: u32) -> Result<TestSocket, JsValue> {
+        let events: Rc<RefCell<Vec<String>>> = Rc::default();
+        let log = Rc::clone(&events);
+        let sink = Rc::new(move |generation, event| {
+            log.borrow_mut().push(format!("{generation} {event:?}"));
+        });
+        let socket =
+            Socket::open(url, u64::from(generation), sink).map_err(|error| JsValue::from_str(&error.to_string()))?;
+        Ok(TestSocket { socket, events })
+    }
+
+    /// Sends a frame.
+    pub fn send(&self, frame: &[u8]) {
+        self.socket.send(frame);
+    }
+
+    /// Bytes waiting in the browser.
+    pub fn buffered(&self) -> u32 {
+        self.socket.buffered_bytes()
+    }
+
+    /// What happened so far.
+    pub fn events(&self) -> Vec<String> {
+        self.events.borrow().clone()
+    }
 }
