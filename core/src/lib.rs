@@ -12,5 +12,6 @@ pub mod limits;
 pub mod op;
 pub mod packed;
 pub mod protocol;
+pub mod storage;
 pub mod time;
 pub mod value;

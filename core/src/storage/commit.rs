@@ -1,0 +1,362 @@
+//! Every commit of a client, as a pure function from the rows it reads to the rows it writes.
+
+use std::sync::Arc;
+
+use crate::codec::DecodeError;
+use crate::entry::{Body, Entry, Header, InvalidEntry, Replaced};
+use crate::id::{ActorId, Base, LogName, Offset, RunId, Seq, UserId, WriteId};
+use crate::protocol::frame::Nonce;
+use crate::storage::row::{self, DeadLetter, Identity, Received, Verdicts};
+use crate::storage::{self, Durability, Key, Write};
+use crate::time::Time;
+
+/// One atomic change of the local database.
+#[derive(Clone, Debug)]
+pub enum Commit {
+    /// Makes this identity the database's, unless it has one.
+    Identity(Identity),
+    /// Takes the lead over all tabs: from now on only commits with the new epoch pass the fence.
+    Lead,
+    /// Notes a welcome: the user, and the nonce for the next hello.
+    Greeted {
+        /// The leader's epoch.
+        fence: u64,
+        /// Who the server says we are.
+        user: UserId,
+        /// The welcome's nonce.
+        nonce: Nonce,
+    },
+    /// Appends a group of own entries: here they get their seqs.
+    Append(Append),
+    /// Stores what came from the server for one log.
+    Receive(Receive),
+    /// Replaces a log's snapshot and drops the received rows behind it.
+    Snapshot {
+        /// The leader's epoch.
+        fence: u64,
+        /// The log.
+        log: LogName,
+        /// The snapshot's bytes, with a checksum of their own.
+        bytes: Arc<[u8]>,
+        /// The first offset that it does not cover.
+        end: Offset,
+    },
+    /// Deletes a dead letter, because the user said so.
+    Discard {
+        /// Its key.
+        key: Key,
+    },
+}
+
+/// A group of own entries of one log, in order.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// The log.
+    pub log: LogName,
+    /// Under whose name; the commit aborts if the database has another by now.
+    pub actor: ActorId,
+    /// The tab's run.
+    pub run: RunId,
+    /// Highest seq this tab knows of, anybody's.
+    pub known: Seq,
+    /// Highest seq of another tab that this tab knows of.
+    pub others: Seq,
+    /// The entries.
+    pub entries: Vec<Prepared>,
+}
+
+/// An own entry before it has a seq.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// Its number within the run.
+    pub n: u64,
+    /// What its author had seen of the log.
+    pub base: Base,
+    /// Through which seq its author had seen the other tabs' entries.
+    pub own: Seq,
+    /// The author's clock.
+    pub time: Time,
+    /// Own undecided entries it builds on.
+    pub needs: Vec<Need>,
+    /// The entry it re-issues.
+    pub replaces: Option<Replaced>,
+    /// What it says.
+    pub body: Arc<Body>,
+}
+
+/// An own entry that another builds on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// It has a seq.
+    Seq(Seq),
+    /// It stands earlier in the same group, by its number within the run.
+    Earlier(u64),
+}
+
+/// What came from the server for one log.
+#[derive(Clone, Debug)]
+pub struct Receive {
+    /// The leader's epoch.
+    pub fence: u64,
+    /// The log.
+    pub log: LogName,
+    /// Received entries, contiguous.
+    pub rows: Vec<Received>,
+    /// What is known of verdicts from now on.
+    pub verdicts: Option<Verdicts>,
+    /// Own entries that were refused, with their seqs.
+    pub dead_letters: Vec<(Seq, DeadLetter)>,
+}
+
+/// What a commit did.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Committed {
+    /// The identity in force.
+    Identity(Identity),
+    /// The new leader's epoch.
+    Lead(u64),
+    /// The entries as appended, with their seqs.
+    Appended(Vec<Entry>),
+    /// Nothing to tell.
+    Done,
+}
+
+/// Why a commit decided against itself. Nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitAbort {
+    /// Another tab leads; stop writing for it.
+    #[error("another tab leads with epoch {epoch}")]
+    Deposed {
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// The database's actor changed; prepare the entries anew.
+    #[error("the database writes under another actor now")]
+    ActorChanged,
+    /// A row that the commit reads is damaged.
+    #[error("a row of the local database is damaged: {0}")]
+    Damaged(#[from] DecodeError),
+    /// An entry breaks the format after all.
+    #[error(transparent)]
+    Entry(#[from] InvalidEntry),
+}
+
+type Decision = Result<(Vec<Write>, Committed), CommitAbort>;
+
+impl Commit {
+    /// The keys whose values [`Commit::decide`] wants, in this order.
+    pub fn reads(&self) -> Vec<Key> {
+        match self {
+            Self::Identity(_) => vec![storage::identity_key()],
+            Self::Greeted { .. } => vec![storage::leader_key(), storage::identity_key()],
+            Self::Append(append) => vec![storage::identity_key(), storage::next_key(&append.log)],
+            Self::Lead | Self::Receive(_) | Self::Snapshot { .. } => vec![storage::leader_key()],
+            Self::Discard { .. } => Vec::new(),
+        }
+    }
+
+    /// How durable it must be before it counts.
+    pub fn durability(&self) -> Durability {
+        match self {
+            Self::Receive(receive) if receive.dead_letters.is_empty() => Durability::Relaxed,
+            Self::Snapshot { .. } => Durability::Relaxed,
+            _ => Durability::Strict,
+        }
+    }
+
+    /// Decides the writes from the rows read inside the transaction.
+    ///
+    /// # Errors
+    /// [`CommitAbort`]: write nothing and hand it to the engine.
+    pub fn decide(&self, rows: &[Option<Vec<u8>>]) -> Decision {
+        let row = |at: usize| rows.get(at).and_then(Option::as_deref);
+        match self {
+            Self::Identity(proposed) => decide_identity(proposed, row(0)),
+            Self::Lead => {
+                let epoch = leader_epoch(row(0))? + 1;
+                Ok((vec![Write::Put(storage::leader_key(), row::encode(&epoch))], Committed::Lead(epoch)))
+            }
+            Self::Greeted { fence, user, nonce } => {
+                check_fence(*fence, row(0))?;
+                decide_greeted(user, *nonce, row(1))
+            }
+            Self::Append(append) => append.decide(row(0), row(1)),
+            Self::Receive(receive) => {
+                check_fence(receive.fence, row(0))?;
+                Ok((receive.writes(), Committed::Done))
+            }
+            Self::Snapshot { fence, log, bytes, end } => {
+                check_fence(*fence, row(0))?;
+                let first = storage::received_key(log, Offset(0));
+                let writes = vec![
+                    Write::Put(storage::snapshot_key(log), bytes.to_vec()),
+                    Write::DeleteRange(first, storage::received_key(log, *end)),
+                ];
+                Ok((writes, Committed::Done))
+            }
+            Self::Discard { key } => Ok((vec![Write::Delete(key.clone())], Committed::Done)),
+        }
+    }
+}
+
+fn leader_epoch(row: Option<&[u8]>) -> Result<u64, DecodeError> {
+    row.map_or(Ok(0), row::decode)
+}
+
+fn check_fence(fence: u64, row: Option<&[u8]>) -> Result<(), CommitAbort> {
+    let epoch = leader_epoch(row)?;
+    if epoch == fence { Ok(()) } else { Err(CommitAbort::Deposed { epoch }) }
+}
+
+fn decide_identity(proposed: &Identity, row: Option<&[u8]>) -> Decision {
+    match row {
+        Some(row) => Ok((Vec::new(), Committed::Identity(row::decode(row)?))),
+        None => {
+            let write = Write::Add(storage::identity_key(), row::encode(proposed));
+            Ok((vec![write], Committed::Identity(proposed.clone())))
+        }
+    }
+}
+
+fn decide_greeted(user: &UserId, nonce: Nonce, row: Option<&[u8]>) -> Decision {
+    let Some(row) = row else { return Err(CommitAbort::ActorChanged) };
+    let mut identity: Identity = row::decode(row)?;
+    identity.user = Some(user.clone());
+    identity.nonces.insert(0, nonce);
+    identity.nonces.truncate(2);
+    let write = Write::Put(storage::identity_key(), row::encode(&identity));
+    Ok((vec![write], Committed::Identity(identity)))
+}
+
+impl Append {
+    fn decide(&self, identity: Option<&[u8]>, next: Option<&[u8]>) -> Decision {
+        let Some(identity) = identity else { return Err(CommitAbort::ActorChanged) };
+        if row::decode::<Identity>(identity)?.actor != self.actor {
+            return Err(CommitAbort::ActorChanged);
+        }
+        let first: Seq = next.map_or(Ok(Seq(1)), row::decode)?;
+        let entries = self.number(first)?;
+        let next = Seq(first.0 + entries.len() as u64);
+        let writes = vec![
+            Write::Put(storage::next_key(&self.log), row::encode(&next)),
+            Write::Add(storage::own_key(&self.log, self.actor, first), row::encode_group(&entries)),
+        ];
+        Ok((writes, Committed::Appended(entries)))
+    }
+
+    /// Gives seqs from `first` on and builds the headers, now that everything in them is known.
+    fn number(&self, first: Seq) -> Result<Vec<Entry>, InvalidEntry> {
+        let unseen = self.known.next() != first;
+        let seq_at = |at: usize| Seq(first.0 + at as u64);
+        let of_number = |n: u64| self.entries.iter().position(|entry| entry.n == n).map(seq_at);
+        let number = |(at, prepared): (usize, &Prepared)| {
+            let mut header = Header::new(self.run, prepared.n, seq_at(at), prepared.base, prepared.time);
+            header.own = (unseen || prepared.own < self.others).then_some(prepared.own);
+            header.needs = prepared
+                .needs
+                .iter()
+                .filter_map(|need| match need {
+                    Need::Seq(seq) => Some(*seq),
+                    Need::Earlier(n) => of_number(*n),
+                })
+                .collect();
+            header.needs.sort();
+            header.needs.dedup();
+            header.replaces = prepared.replaces.clone();
+            Entry::new(header, prepared.body.clone())
+        };
+        self.entries.iter().enumerate().map(number).collect()
+    }
+
+    /// The ids of its entries.
+    pub fn writes(&self) -> impl Iterator<Item = WriteId> {
+        self.entries.iter().map(|entry| WriteId { run: self.run, n: entry.n })
+    }
+}
+
+impl Receive {
+    fn writes(&self) -> Vec<Write> {
+        let log = &self.log;
+        let mut writes: Vec<_> = self
+            .rows
+            .iter()
+            .map(|received| Write::Put(storage::received_key(log, received.from), row::encode(received)))
+            .collect();
+        if let Some(verdicts) = &self.verdicts {
+            for (seq, letter) in &self.dead_letters {
+                let key = storage::dead_letter_key(log, verdicts.actor, *seq);
+                writes.push(Write::Put(key, row::encode(letter)));
+            }
+            writes.push(Write::Put(storage::verdicts_key(log), row::encode(verdicts)));
+        }
+        writes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Salt;
+    use crate::id::{ClientId, Name};
+
+    fn append(known: u64, others: u64, own: &[u64]) -> Append {
+        let body = Arc::new(Body::new(Name::new("act").expect("name"), None, vec![], None, Salt([0; 8])));
+        let prepared = |(at, own): (usize, &u64)| Prepared {
+            n: at as u64 + 1,
+            base: Base::default(),
+            own: Seq(*own),
+            time: Time::from_ms(1),
+            needs: if at > 0 { vec![Need::Earlier(at as u64)] } else { vec![] },
+            replaces: None,
+            body: body.clone(),
+        };
+        let entries = own.iter().enumerate().map(prepared).collect();
+        let log = LogName::new("board/1").expect("name");
+        Append { log, actor: ActorId([1; 16]), run: RunId([2; 8]), known: Seq(known), others: Seq(others), entries }
+    }
+
+    fn decided(append: Append, next: Option<u64>) -> Vec<Entry> {
+        let identity = row::encode(&Identity::new(ClientId([9; 16]), append.actor));
+        let next = next.map(|next| row::encode(&Seq(next)));
+        match Commit::Append(append).decide(&[Some(identity), next]) {
+            Ok((_, Committed::Appended(entries))) => entries,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_group_gets_its_seqs_inside_the_transaction() {
+        let entries = decided(append(0, 0, &[0, 0, 0]), None);
+        let seqs: Vec<_> = entries.iter().map(|entry| entry.header.seq.0).collect();
+        assert_eq!(seqs, [1, 2, 3]);
+        assert_eq!(entries[2].header.needs, [Seq(2)], "named before it had a seq");
+        assert!(entries.iter().all(|entry| entry.header.own.is_none()), "it had seen everything before it");
+    }
+
+    #[test]
+    fn what_another_tab_appended_unseen_is_told() {
+        let entries = decided(append(4, 2, &[2]), Some(7));
+        assert_eq!(entries[0].header.seq, Seq(7));
+        assert_eq!(entries[0].header.own, Some(Seq(2)), "5 and 6 are another tab's, not seen");
+        let entries = decided(append(6, 5, &[2, 5]), Some(7));
+        let own: Vec<_> = entries.iter().map(|entry| entry.header.own).collect();
+        assert_eq!(own, [Some(Seq(2)), None], "5 was read between the two actions");
+    }
+
+    #[test]
+    fn a_deposed_leader_and_a_changed_actor_write_nothing() {
+        let receive = Receive {
+            fence: 1,
+            log: LogName::new("l").expect("name"),
+            rows: vec![],
+            verdicts: None,
+            dead_letters: vec![],
+        };
+        let epoch = Some(row::encode(&2u64));
+        assert_eq!(Commit::Receive(receive).decide(&[epoch]), Err(CommitAbort::Deposed { epoch: 2 }));
+        let other = row::encode(&Identity::new(ClientId([9; 16]), ActorId([8; 16])));
+        let changed = Commit::Append(append(0, 0, &[0])).decide(&[Some(other), None]);
+        assert_eq!(changed, Err(CommitAbort::ActorChanged));
+    }
+}
