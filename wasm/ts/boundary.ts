@@ -8,19 +8,19 @@
  * Invariant: no other file knows the shape of these bytes.
  */
 
-import { Decoder, Encoder } from '@msgpack/msgpack'
+import { Decoder, Encoder } from '@msgpack/msgpack';
 
 /** What a field's writes merge by. */
-export type Strategy = 'register' | 'counter' | 'set' | 'text'
+export type Strategy = 'register' | 'counter' | 'set' | 'text';
 
 /** A collection as the engine needs it: how to read each field. `default` is absent for fields that read `undefined`. */
 export interface WireCollection {
-  single: boolean
-  fields: Record<string, { strategy: Strategy; default?: unknown }>
+  single: boolean;
+  fields: Record<string, { strategy: Strategy; default?: unknown }>;
 }
 
 /** All collections of a log. */
-export type WireSchema = Record<string, WireCollection>
+export type WireSchema = Record<string, WireCollection>;
 
 /** One write of one field. `initial` is the first content of a text, the same change on every device. */
 export type WireFieldOp =
@@ -29,19 +29,19 @@ export type WireFieldOp =
   | ['add', unknown[]]
   | ['remove', unknown[]]
   | ['initial', string]
-  | ['text', [at: number, deleted: number, inserted: string][]]
+  | ['text', [at: number, deleted: number, inserted: string][]];
 
 /** One op of an action. The record of a `single` is '' and its writes are always inserts. */
 export type WireOp =
   | ['insert', collection: string, record: string, fields: [field: string, op: WireFieldOp][]]
   | ['update', collection: string, record: string, field: string, op: WireFieldOp]
-  | ['delete', collection: string, record: string]
+  | ['delete', collection: string, record: string];
 
 /** Request of `act`: name, args (nil if switched off), ops, lifetime in ms (nil: for ever). */
-export type WireAct = [name: string, args: unknown, ops: WireOp[], lifetimeMs: number | null]
+export type WireAct = [name: string, args: unknown, ops: WireOp[], lifetimeMs: number | null];
 
 /** A comparison of a query; `has` is membership in a set, `exists` tells an absent value. */
-export type WireComparison = 'eq' | 'ne' | 'gt' | 'gte' | 'lt' | 'lte' | 'in' | 'has' | 'exists'
+export type WireComparison = 'eq' | 'ne' | 'gt' | 'gte' | 'lt' | 'lte' | 'in' | 'has' | 'exists';
 
 /**
  * A query: all conditions must hold; ties of the order are broken by id; no order means by id.
@@ -53,146 +53,150 @@ export type WireQuery = [
   order: [field: string, direction: 'asc' | 'desc'][],
   limit: number | null,
   offset: number,
-]
+];
 
 /** A row as the engine shows it: id, fields read by the schema, and what is known about the record. */
 export interface WireRow {
-  id: string
-  $: { status: 'pending' | 'stored' | 'accepted' | 'refused'; createdBy: string; createdAt: number; updatedAt: number }
-  [field: string]: unknown
+  id: string;
+  $: { status: 'pending' | 'stored' | 'accepted' | 'refused'; createdBy: string; createdAt: number; updatedAt: number };
+  [field: string]: unknown;
 }
 
 /** One change of a query's rows; indexes hold after the changes before it. */
 export type WirePatch =
-  | ['insert', index: number, row: WireRow]
-  | ['remove', index: number]
-  | ['update', index: number, row: WireRow]
+  ['insert', index: number, row: WireRow] | ['remove', index: number] | ['update', index: number, row: WireRow];
 
 /** What the engine has to tell. `failed` says that the entry was not recorded and has left the view. */
 export type WireNotice =
   | ['patch', handle: number, query: number, patches: WirePatch[]]
-  | ['write', handle: number, writeId: string, status: 'stored' | 'accepted' | 'refused' | 'failed', detail: WireWriteDetail]
+  | [
+      'write',
+      handle: number,
+      writeId: string,
+      status: 'stored' | 'accepted' | 'refused' | 'failed',
+      detail: WireWriteDetail,
+    ]
   | ['connection', WireConnection]
   | ['log', handle: number, WireLogState]
   | ['deadLetters', handle: number]
   | ['token-wanted', reason: string]
-  | ['tape', handle: number, ...event: unknown[]]
+  | ['tape', handle: number, ...event: unknown[]];
 
 /** What comes with the status of a write; which keys are there depends on the status. */
 export interface WireWriteDetail {
-  offset?: number | null
-  acceptedAt?: number | null
-  author?: string | null
-  outcome?: string | null
-  code?: string | null
-  number?: number | null
-  reason?: string | null
-  entryId?: string | null
+  offset?: number | null;
+  acceptedAt?: number | null;
+  author?: string | null;
+  outcome?: string | null;
+  code?: string | null;
+  number?: number | null;
+  reason?: string | null;
+  entryId?: string | null;
 }
 
 /** The connection of this client. */
 export interface WireConnection {
-  state: 'idle' | 'connecting' | 'live' | 'backing-off' | 'offline' | 'needs-auth' | 'blocked' | 'closed'
-  reason?: string | null
+  state: 'idle' | 'connecting' | 'live' | 'backing-off' | 'offline' | 'needs-auth' | 'blocked' | 'closed';
+  reason?: string | null;
   /** When the next attempt starts. */
-  retryAt?: number | null
+  retryAt?: number | null;
   /** Who the server says we are. */
-  user?: string | null
+  user?: string | null;
 }
 
 /** The state of one log. */
 export interface WireLogState {
   /** `behind` until everything the server had at subscribe is folded. */
-  status: 'local' | 'behind' | 'synced' | 'held' | 'update-needed' | 'degraded' | 'forbidden'
-  reason?: string | null
+  status: 'local' | 'behind' | 'synced' | 'held' | 'update-needed' | 'degraded' | 'forbidden';
+  reason?: string | null;
   /** End of the confirmed prefix that views have applied. */
-  end?: number | null
+  end?: number | null;
   /** Own entries without a verdict. */
-  outbox: number
+  outbox: number;
   /** Entries kept whole in the dead letters. */
-  deadLetters: number
+  deadLetters: number;
 }
 
 /** An own entry as `entry` and `entries` give it. */
 export interface WireEntry {
-  writeId: string
-  entryId?: string | null
-  action: string
-  args?: unknown
-  status: 'pending' | 'stored' | 'accepted' | 'refused'
-  time: number
-  offset?: number | null
-  acceptedAt?: number | null
-  author?: string | null
-  outcome?: string | null
-  code?: string | null
-  number?: number | null
-  reason?: string | null
+  writeId: string;
+  entryId?: string | null;
+  action: string;
+  args?: unknown;
+  status: 'pending' | 'stored' | 'accepted' | 'refused';
+  time: number;
+  offset?: number | null;
+  acceptedAt?: number | null;
+  author?: string | null;
+  outcome?: string | null;
+  code?: string | null;
+  number?: number | null;
+  reason?: string | null;
 }
 
 /** Request of `entries`: absent keys do not filter. */
 export interface WireEntryFilter {
-  action?: string
-  status?: string[]
+  action?: string;
+  status?: string[];
 }
 
 /** Options of `open_client`. `token`: whether the engine shall ask for one before each hello. */
 export interface WireOptions {
-  name: string
-  url: string | null
-  storage: 'auto' | 'indexeddb' | 'memory'
-  token: boolean
+  name: string;
+  url: string | null;
+  storage: 'auto' | 'indexeddb' | 'memory';
+  token: boolean;
 }
 
 /** What the client says about its storage. `tabs` is `one` where the browser gives no way to elect a leader. */
 export interface WireStorage {
-  mode: 'indexeddb' | 'memory'
-  durable: boolean
-  tabs: 'many' | 'one'
-  reason?: string | null
+  mode: 'indexeddb' | 'memory';
+  durable: boolean;
+  tabs: 'many' | 'one';
+  reason?: string | null;
 }
 
 /** The engine class that the wasm exports. Methods throw an `Error` with a string `code`. */
 export interface WireEngine {
   /** [logName, schema] → [handle, log state]. */
-  open(request: Uint8Array): Promise<Uint8Array>
+  open(request: Uint8Array): Promise<Uint8Array>;
   /** Ends the views of a log; its outbox is shipped all the same. */
-  shut(handle: number): void
+  shut(handle: number): void;
   /** WireAct → [writeId, notices…]. */
-  act(handle: number, request: Uint8Array): Uint8Array
+  act(handle: number, request: Uint8Array): Uint8Array;
   /** The row, if the view shows the record. */
-  read(handle: number, collection: string, record: string): Uint8Array | undefined
+  read(handle: number, collection: string, record: string): Uint8Array | undefined;
   /** WireQuery → rows, once. */
-  select(handle: number, query: Uint8Array): Uint8Array
+  select(handle: number, query: Uint8Array): Uint8Array;
   /** WireQuery → [queryId, rows]; patches follow until `unquery`. */
-  query(handle: number, query: Uint8Array): Uint8Array
-  unquery(handle: number, query: number): void
+  query(handle: number, query: Uint8Array): Uint8Array;
+  unquery(handle: number, query: number): void;
   /** WireEntry, if this client authored it. */
-  entry(handle: number, writeId: string): Promise<Uint8Array | undefined>
+  entry(handle: number, writeId: string): Promise<Uint8Array | undefined>;
   /** WireEntryFilter → WireEntry[], oldest first. */
-  entries(handle: number, filter: Uint8Array): Promise<Uint8Array>
+  entries(handle: number, filter: Uint8Array): Promise<Uint8Array>;
   /** WireStorage. */
-  storage(): Uint8Array
-  connect(): void
+  storage(): Uint8Array;
+  connect(): void;
   /** Closes the socket and stays offline until `connect`. */
-  disconnect(): void
+  disconnect(): void;
   /** The answer to `token-wanted`; `undefined` if there is none. */
-  setToken(token: string | undefined): void
-  close(): Promise<void>
+  setToken(token: string | undefined): void;
+  close(): Promise<void>;
 }
 
 /** Opens a client's engine; the listener gets arrays of notices. */
-export type OpenEngine = (options: Uint8Array, listener: (notices: Uint8Array) => void) => Promise<WireEngine>
+export type OpenEngine = (options: Uint8Array, listener: (notices: Uint8Array) => void) => Promise<WireEngine>;
 
-const encoder = new Encoder({ ignoreUndefined: true, sortKeys: false })
-const decoder = new Decoder()
+const encoder = new Encoder({ ignoreUndefined: true, sortKeys: false });
+const decoder = new Decoder();
 
 /** Bytes of a request. */
 export function encode(value: unknown): Uint8Array<ArrayBuffer> {
-  return encoder.encode(value)
+  return encoder.encode(value);
 }
 
 /** The value of an answer; its type is the caller's knowledge of the method it called. */
 export function decode<T>(bytes: Uint8Array): T {
-  return decoder.decode(bytes) as T
+  return decoder.decode(bytes) as T;
 }

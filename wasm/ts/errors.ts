@@ -10,84 +10,92 @@ export interface ErrorDetails {
   // The call: fix the line that made it.
 
   /** A field, collection or action name that is reserved (`id`, `$…`) or not a name at all. Thrown by `defineLog`. */
-  'bad-name': { name: string; where: string }
+  'bad-name': { name: string; where: string };
   /** A log parameter is missing, empty or not a string or a number. Thrown by `client.open`. */
-  'bad-param': { pattern: string; param: string }
+  'bad-param': { pattern: string; param: string };
   /**
    * A value has no canonical form: `undefined` in a list, NaN, an infinity, −0, an integer beyond 2^53−1, a lone
    * surrogate, a function, a class instance, nesting that is too deep. `path` leads to it, as in `args.todo.due`.
    */
-  'bad-value': { path: string; problem: string }
+  'bad-value': { path: string; problem: string };
   /** A position or a length outside of the text, or between the two halves of one character. UTF-16 code units. */
-  'bad-position': { field: string; at: number; length: number }
+  'bad-position': { field: string; at: number; length: number };
   /** `get` of a record that the view does not show. Use `find` where it may be gone. */
-  'no-such-record': { collection: string; id: string }
+  'no-such-record': { collection: string; id: string };
   /** A mutator returned a promise. What it did is not recorded: mutators are synchronous. */
-  'mutator-async': { action: string }
+  'mutator-async': { action: string };
   /** A draft was used after its mutator had returned, or an action was called from within a mutator. */
-  'draft-closed': { action: string }
+  'draft-closed': { action: string };
   /** A query names a collection or a field that its log does not declare, or a comparison that the field has not. */
-  'bad-query': { problem: string }
+  'bad-query': { problem: string };
   /** The client or the log was closed before this call. */
-  closed: { what: string }
+  closed: { what: string };
   /** One client has the log open under another definition. */
-  'already-open': { log: string }
+  'already-open': { log: string };
 
   // This device: retry when there is space, or tell the user.
 
   /** The browser's quota is used up; the action was not recorded and has left the view. Free space, call again. */
-  'storage-full': { reason: string }
+  'storage-full': { reason: string };
   /** The local database failed or was lost; the action was not recorded and has left the view. */
-  'storage-failed': { reason: string }
+  'storage-failed': { reason: string };
   /** An entry on which this one builds could not be recorded, so this one was not either. */
-  'needs-failed': { reason: string }
+  'needs-failed': { reason: string };
   /** The log takes no more work until its backlog has shrunk. */
-  'backlog-full': { reason: string }
+  'backlog-full': { reason: string };
   /** The package's wasm could not be loaded. */
-  'engine-missing': { reason: string }
+  'engine-missing': { reason: string };
   /** The engine refused the call; this is a bug of this package. */
-  'engine-failed': { reason: string }
+  'engine-failed': { reason: string };
 
   // The server: a durable verdict. The entry is kept whole in `log.deadLetters`.
 
-  /** The server refused the entry, with a code of its own or one that is newer than this client. */
-  refused: Refusal
-  /** The token gives no right to append to this log. */
-  forbidden: Refusal
-  /** The entry builds on an entry that was refused. */
-  'depends-on': Refusal
+  /** The server refused the entry, with a code that is newer than this client; `details.number` has it. */
+  refused: Refusal;
   /** The entry breaks a rule of the format or a limit of the server. */
-  malformed: Refusal
+  malformed: Refusal;
+  /** The entry has an op of a kind that the server does not know: update the server. */
+  'unknown-op': Refusal;
+  /** The entry builds on an entry that was refused. */
+  'depends-on': Refusal;
+  /** A policy of the server does not let this user do this. */
+  'not-allowed': Refusal;
+  /** The token gives no right to append to this log. */
+  forbidden: Refusal;
+  /** The entry re-issues one that was accepted or replaced already: nothing is lost. */
+  'already-replaced': Refusal;
+  /** The change of a text does not pass the server's checks. */
+  'rich-change': Refusal;
+  /** The change of a text builds on changes that the log does not have. */
+  'rich-dependency': Refusal;
+  /** This device had given the entry up, for instance because its bytes were damaged. */
+  void: Refusal;
   /** An entry of the same number and other content was there before: a cloned or restored profile. */
-  'actor-forked': Refusal
-  /** The server has forgotten this client, and cannot tell whether it had the entry. */
-  'outcome-unknown': Refusal
-  /** The entry was accepted and had no effect: a record that it changes is gone. */
-  'record-gone': Refusal
-  /** The entry's lifetime was over before it could be delivered. */
-  expired: Refusal
+  'actor-forked': Refusal;
+  /** The server no longer knows this client, and cannot tell whether it had the entry: act again if it is not there. */
+  'outcome-unknown': Refusal;
 }
 
 /** What a server's verdict other than plain acceptance carries. */
 export interface Refusal {
   /** The entry, for `log.entry`. */
-  writeId: string
+  writeId: string;
   /** (actor, seq) as `actor-seq`; absent if the entry was never recorded. */
-  entryId: string | undefined
+  entryId: string | undefined;
   /** The server's words. For people and logs: never compare them. */
-  reason: string
+  reason: string;
   /** The number of the code on the wire (docs/protocol.md, "Codes"); 0 if it has none. */
-  number: number
+  number: number;
 }
 
 /** The closed union of codes. A `switch` over it can be exhaustive. */
-export type ErrorCode = keyof ErrorDetails
+export type ErrorCode = keyof ErrorDetails;
 
 /** One error for one code; `DriftlogError` is the union of them all. */
 export interface DriftlogErrorOf<Code extends ErrorCode> extends Error {
-  readonly name: 'DriftlogError'
-  readonly code: Code
-  readonly details: ErrorDetails[Code]
+  readonly name: 'DriftlogError';
+  readonly code: Code;
+  readonly details: ErrorDetails[Code];
 }
 
 /**
@@ -99,45 +107,58 @@ export interface DriftlogErrorOf<Code extends ErrorCode> extends Error {
  * }
  * ```
  */
-export type DriftlogError = { [Code in ErrorCode]: DriftlogErrorOf<Code> }[ErrorCode]
+export type DriftlogError = { [Code in ErrorCode]: DriftlogErrorOf<Code> }[ErrorCode];
 
 class TypedError<Code extends ErrorCode> extends Error {
-  override readonly name = 'DriftlogError'
+  override readonly name = 'DriftlogError';
   constructor(
     readonly code: Code,
     readonly details: ErrorDetails[Code],
     text: string,
   ) {
-    super(text)
+    super(text);
   }
 }
 
 /** The class behind `instanceof DriftlogError`. Only this package makes instances. */
 export const DriftlogError = TypedError as unknown as { readonly prototype: DriftlogError } & (abstract new (
   ...never: never[]
-) => DriftlogError)
+) => DriftlogError);
 
 /** @internal */
-export function fail<Code extends ErrorCode>(code: Code, details: ErrorDetails[Code], text: string): DriftlogErrorOf<Code> {
-  return new TypedError(code, details, text)
+export function fail<Code extends ErrorCode>(
+  code: Code,
+  details: ErrorDetails[Code],
+  text: string,
+): DriftlogErrorOf<Code> {
+  return new TypedError(code, details, text);
 }
 
-const REFUSALS: ReadonlySet<string> = new Set<ErrorCode>([
+/** The codes of refusals; those of single entries are numbered in core/src/protocol/code.rs. @internal */
+export const REFUSALS: ReadonlySet<string> = new Set<ErrorCode>([
   'refused',
-  'forbidden',
-  'depends-on',
   'malformed',
+  'unknown-op',
+  'depends-on',
+  'not-allowed',
+  'forbidden',
+  'already-replaced',
+  'rich-change',
+  'rich-dependency',
+  'void',
   'actor-forked',
   'outcome-unknown',
-  'record-gone',
-  'expired',
-])
+]);
 
 /** The error that a verdict rejects `accepted` with. @internal */
 export function refusal(code: string, details: Refusal): DriftlogError {
-  const known = (REFUSALS.has(code) ? code : 'refused') as 'refused'
-  const reason = known === code ? details.reason : `${code}: ${details.reason}`
-  return fail(known, { ...details, reason }, `entry ${details.writeId} was refused (${code}): ${details.reason}`) as DriftlogError
+  const known = (REFUSALS.has(code) ? code : 'refused') as 'refused';
+  const reason = known === code ? details.reason : `${code}: ${details.reason}`;
+  return fail(
+    known,
+    { ...details, reason },
+    `entry ${details.writeId} was refused (${code}): ${details.reason}`,
+  ) as DriftlogError;
 }
 
 const ENGINE: ReadonlySet<string> = new Set<ErrorCode>([
@@ -145,20 +166,20 @@ const ENGINE: ReadonlySet<string> = new Set<ErrorCode>([
   'storage-failed',
   'needs-failed',
   'backlog-full',
-])
+]);
 
 /** The error of a failed append, or of an engine call. @internal */
 export function engineError(code: string, reason: string): DriftlogError {
-  const known = (ENGINE.has(code) ? code : 'engine-failed') as 'engine-failed'
-  return fail(known, { reason: known === code ? reason : `${code}: ${reason}` }, `${code}: ${reason}`) as DriftlogError
+  const known = (ENGINE.has(code) ? code : 'engine-failed') as 'engine-failed';
+  return fail(known, { reason: known === code ? reason : `${code}: ${reason}` }, `${code}: ${reason}`) as DriftlogError;
 }
 
 /** Turns what a wasm call threw into a typed error. @internal */
 export function fromEngine(thrown: unknown): unknown {
-  if (thrown instanceof TypedError) return thrown
+  if (thrown instanceof TypedError) return thrown;
   if (thrown instanceof Error) {
-    const code = (thrown as { code?: unknown }).code
-    return engineError(typeof code === 'string' ? code : 'engine-failed', thrown.message)
+    const code = (thrown as { code?: unknown }).code;
+    return engineError(typeof code === 'string' ? code : 'engine-failed', thrown.message);
   }
-  return engineError('engine-failed', String(thrown))
+  return engineError('engine-failed', String(thrown));
 }

@@ -1,3 +1,43 @@
-/** The public interface of the package, nothing else. */
-export { initWasm } from './wasm.js';
-export type { WasmSource } from './wasm.js';
+/** Driftlog: a write-ahead log for the browser. */
+
+export type { Client, ClientOptions, Connection, Storage } from './client.js';
+export { createClient } from './create.js';
+export type { CollectionDraft, CounterDraft, RecordDraft, SetDraft, TextDraft } from './draft.js';
+export type { DeadLetter, Entry, EntryFilter, EntryOf, EntryStatus } from './entry.js';
+export { DriftlogError, type DriftlogErrorOf, type ErrorCode, type ErrorDetails, type Refusal } from './errors.js';
+export type { Comparison, Condition, Filter, Membership } from './filter.js';
+export type { Log, LogStatus, OpenArguments, Outbox } from './log.js';
+export type { Query, QuerySpec, RowPatch } from './query.js';
+export type { Readable } from './readable.js';
+export {
+  type ActionOptions,
+  type Actions,
+  type ArgsOf,
+  type ArgumentsOf,
+  type Collection,
+  type Collections,
+  collection,
+  counter,
+  defineLog,
+  type Field,
+  type Fields,
+  type LogDefinition,
+  type Mutator,
+  optional,
+  type ParamsOf,
+  type RecordId,
+  type RecordInit,
+  type Row,
+  type RowIn,
+  type RowState,
+  register,
+  type Single,
+  type Synchronous,
+  set,
+  single,
+  type Transaction,
+  text,
+} from './schema.js';
+export type { Value } from './value.js';
+export type { Acceptance, Write, WriteId } from './write.js';
+export { initWasm, type WasmSource } from './wasm.js';

@@ -1,0 +1,220 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { DriftlogError, type ErrorCode } from './errors.js';
+import { collection, defineLog, logName, register } from './schema.js';
+import { board, clientOf, FakeServer, quiet } from './testing/board.js';
+
+function is(code: ErrorCode): (error: unknown) => boolean {
+  return (error) => error instanceof DriftlogError && error.code === code;
+}
+
+test('an action shows in the same tick, is stored, and is accepted', async () => {
+  const { client } = await clientOf(new FakeServer());
+  const log = await client.open(board, { id: '1' });
+  const titles: string[][] = [];
+  log.query({ from: 'todos' }).subscribe((rows) => titles.push(rows.map(({ title, $ }) => `${title} ${$.status}`)));
+  const write = log.do.addTodo({ id: 'a', title: 'x' });
+  assert.deepEqual(titles, [[], ['x pending']]);
+  await write.stored;
+  const { offset, author, outcome } = await write.accepted;
+  assert.deepEqual({ offset, author, outcome }, { offset: 0, author: 'alice', outcome: 'applied' });
+  await quiet();
+  assert.deepEqual(titles.at(-1), ['x accepted']);
+  const entry = await log.entry(write.id);
+  assert.equal(entry?.status, 'accepted');
+  assert.deepEqual(entry?.args, { id: 'a', title: 'x' });
+  await client.close();
+});
+
+test('two devices converge, also after acting offline', async () => {
+  const server = new FakeServer();
+  const [a, b] = [await clientOf(server, { name: 'a' }), await clientOf(server, { name: 'b' })];
+  const [atA, atB] = [await a.client.open(board, { id: '1' }), await b.client.open(board, { id: '1' })];
+  await atA.do.addTodo({ id: 't', title: 'both' }).accepted;
+  await quiet();
+  a.client.disconnect();
+  await quiet();
+  assert.equal(a.client.connection.getSnapshot().state, 'offline');
+  atA.do.vote({ id: 't' });
+  atB.do.vote({ id: 't' });
+  await quiet();
+  assert.equal(atA.outbox.getSnapshot().count, 1);
+  a.client.connect();
+  await quiet();
+  for (const log of [atA, atB]) assert.equal(log.query({ from: 'todos' }).getSnapshot()[0]?.votes, 2);
+  assert.equal(atA.outbox.getSnapshot().count, 0);
+});
+
+test('a throwing mutator throws from do and records nothing', async () => {
+  const { client } = await clientOf(new FakeServer());
+  const log = await client.open(board, { id: '1' });
+  const rows = log.query({ from: 'todos' });
+  assert.throws(() => log.do.fail(), /of the app/);
+  assert.throws(() => log.do.toggle({ id: 'zz' }), is('no-such-record'));
+  assert.throws(() => log.do.addTodo({ id: 'a', title: 3n as never }), is('bad-value'));
+  assert.deepEqual(rows.getSnapshot(), []);
+  assert.deepEqual(await log.entries(), []);
+  log.do.addTodo({ id: 'a', title: 'x' });
+  assert.equal(rows.getSnapshot().length, 1);
+});
+
+test('a refused action leaves the view, rejects accepted and becomes a dead letter', async () => {
+  const server = new FakeServer();
+  server.policy = ({ action }) => (action === 'vote' ? 'not-allowed' : undefined);
+  const { client } = await clientOf(server);
+  const log = await client.open(board, { id: '1' });
+  await log.do.addTodo({ id: 'a', title: 'x' }).accepted;
+  const write = log.do.vote({ id: 'a' });
+  await assert.rejects(write.accepted, is('not-allowed'));
+  await write.stored;
+  await quiet();
+  assert.equal(log.query({ from: 'todos' }).getSnapshot()[0]?.votes, 0);
+  const [letter] = log.deadLetters.getSnapshot();
+  assert.equal(letter?.writeId, write.id);
+  assert.equal(letter?.code, 'not-allowed');
+  assert.deepEqual((await log.entries({ status: 'refused' })).length, 1);
+  assert.deepEqual((await log.entries({ action: 'addTodo' })).length, 1);
+});
+
+test('rejections that nobody awaits are not unhandled', async () => {
+  const unhandled: unknown[] = [];
+  const hear = (error: unknown): void => void unhandled.push(error);
+  process.on('unhandledRejection', hear);
+  const server = new FakeServer();
+  server.policy = () => 'not-allowed';
+  const { client, engine } = await clientOf(server);
+  const log = await client.open(board, { id: '1' });
+  void log.do.addTodo({ id: 'a', title: 'x' }).accepted;
+  engine.appendFailure = 'storage-full';
+  const write = log.do.addTodo({ id: 'b', title: 'x' });
+  void write.stored;
+  await quiet();
+  await assert.rejects(write.accepted, is('storage-full'));
+  assert.deepEqual(log.query({ from: 'todos' }).getSnapshot(), []);
+  await client.close();
+  process.off('unhandledRejection', hear);
+  assert.deepEqual(unhandled, []);
+});
+
+test('unchanged rows keep their identity and equal queries share one view', async () => {
+  const { client, engine } = await clientOf(new FakeServer());
+  const log = await client.open(board, { id: '1' });
+  for (const id of ['a', 'b', 'c']) log.do.addTodo({ id, title: id });
+  await quiet();
+  const query = log.query({ from: 'todos', where: { done: false }, orderBy: [['title', 'desc']] });
+  assert.equal(query, log.query({ from: 'todos', where: { done: false }, orderBy: [['title', 'desc']] }));
+  const before = query.getSnapshot();
+  assert.equal(query.getSnapshot(), before);
+  const kinds: string[] = [];
+  const stop = query.subscribe((_, patches) => kinds.push(patches.map(({ kind, index }) => `${kind} ${index}`).join()));
+  log.do.toggle({ id: 'b' });
+  const after = query.getSnapshot();
+  assert.deepEqual(kinds, ['', 'remove 1']);
+  assert.notEqual(after, before);
+  assert.equal(after[0], before[0]);
+  assert.equal(after[1], before[2]);
+  assert.equal(engine.activeQueries(0), 1);
+  stop();
+  log.close();
+});
+
+test('a listener that acts is called once more, with everything', async () => {
+  const { client } = await clientOf(new FakeServer());
+  const log = await client.open(board, { id: '1' });
+  const lengths: number[] = [];
+  log.query({ from: 'todos' }).subscribe((rows) => {
+    lengths.push(rows.length);
+    if (rows.length === 1) log.do.addTodo({ id: 'second', title: '2' });
+  });
+  log.do.addTodo({ id: 'first', title: '1' });
+  assert.deepEqual(lengths, [0, 1, 2]);
+});
+
+test('a single shows its defaults before it is written', async () => {
+  const { client } = await clientOf(new FakeServer());
+  const log = await client.open(board, { id: '1' });
+  const names: (string | undefined)[] = [];
+  log
+    .query({ from: 'head' })
+    .subscribe(([head], patches) => names.push(`${head?.name} ${patches.map(({ kind }) => kind)}`));
+  log.do.rename({ name: 'mine' });
+  assert.deepEqual(names, ['untitled ', 'mine update']);
+});
+
+test('arguments are recorded unless switched off', async () => {
+  const { client } = await clientOf(new FakeServer());
+  const log = await client.open(board, { id: '1' });
+  log.do.addTodo({ id: 'a', title: 'x' });
+  const write = log.do.type({ id: 'a', at: 0, s: 'hello' });
+  assert.equal((await log.entry(write.id))?.args, undefined);
+  assert.equal(log.query({ from: 'todos' }).getSnapshot()[0]?.note, 'hello');
+});
+
+test('an action cannot be called from within a mutator', async () => {
+  const { client } = await clientOf(new FakeServer());
+  let inner: () => unknown = () => {};
+  const nested = defineLog('nested', {
+    collections: { a: collection({}) },
+    actions: { outer: () => void inner(), other: () => {} },
+  });
+  const log = await client.open(nested);
+  inner = () => log.do.other();
+  assert.throws(() => log.do.outer(), is('draft-closed'));
+  inner = () => {};
+  log.do.outer();
+});
+
+test('one log has one definition per client, and a closed one can be opened again', async () => {
+  const { client } = await clientOf(new FakeServer());
+  const log = await client.open(board, { id: 'a' });
+  assert.equal(await client.open(board, { id: 'a' }), log);
+  const other = defineLog('board/:id', { collections: {} });
+  await assert.rejects(client.open(other, { id: 'a' }), is('already-open'));
+  log.close();
+  assert.throws(() => log.do.clearDone(), is('closed'));
+  assert.throws(() => log.query({ from: 'todos' }), is('closed'));
+  assert.notEqual(await client.open(board, { id: 'a' }), log);
+  await client.close();
+  await assert.rejects(client.open(board, { id: 'a' }), is('closed'));
+  assert.equal(client.connection.getSnapshot().state, 'closed');
+});
+
+test('closing rejects what waits', async () => {
+  const server = new FakeServer();
+  server.up = false;
+  const { client } = await clientOf(server);
+  const log = await client.open(board, { id: '1' });
+  const write = log.do.addTodo({ id: 'a', title: 'x' });
+  await write.stored;
+  await client.close();
+  await assert.rejects(write.accepted, is('closed'));
+});
+
+test('the token is given when it is wanted', async () => {
+  const reasons: string[] = [];
+  const { client, engine } = await clientOf(new FakeServer(), { token: (reason) => (reasons.push(reason), 'secret') });
+  const given: (string | undefined)[] = [];
+  engine.setToken = (...tokens: string[]) => void given.push(...tokens);
+  engine.tell(['token-wanted', 'token-expired']);
+  await quiet();
+  assert.deepEqual([reasons, given], [['token-expired'], ['secret']]);
+  await client.close();
+});
+
+test('names of logs are filled and encoded', () => {
+  assert.equal(logName('a/:b/c', { b: 'x y/z' }), 'a/x%20y%2Fz/c');
+  assert.equal(logName('a/:b', { b: 7 }), 'a/7');
+  for (const b of [undefined, '', null, {}, Number.NaN, '\ud800'])
+    assert.throws(() => logName('a/:b', { b }), is('bad-param'));
+  assert.throws(() => logName('a/:toString', {}), is('bad-param'));
+});
+
+test('reserved names are refused', () => {
+  const fields = (name: string): object => ({ [name]: register('') });
+  for (const name of ['id', '$status', '', '__proto__x'.slice(0, 0)]) {
+    assert.throws(() => defineLog('x', { collections: { todos: collection(fields(name) as never) } }), is('bad-name'));
+  }
+  for (const name of ['now', 'user', '$x'])
+    assert.throws(() => defineLog('x', { collections: { [name]: collection({}) } as never }), is('bad-name'));
+  assert.throws(() => defineLog('', { collections: {} }), is('bad-name'));
+});

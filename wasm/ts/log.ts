@@ -1,0 +1,277 @@
+/**
+ * An open log: its actions, its live queries, its own entries.
+ *
+ * `do.NAME(args)` runs the mutator once, hands its ops to the engine in one crossing, and returns when the view and
+ * its subscribers have changed. Storing and shipping go on behind it.
+ */
+
+import {
+  decode,
+  encode,
+  type WireEngine,
+  type WireEntry,
+  type WireEntryFilter,
+  type WireLogState,
+  type WireNotice,
+  type WirePatch,
+  type WireQuery,
+  type WireRow,
+  type WireWriteDetail,
+} from './boundary.js';
+import { type DraftSource, draftOps } from './draft.js';
+import { type DeadLetter, type Entry, type EntryFilter, entryOf } from './entry.js';
+import { fail, fromEngine } from './errors.js';
+import { type Query, type QuerySpec, QueryView, wireQuery } from './query.js';
+import { Cell, type Readable, type Turn } from './readable.js';
+import { type ArgumentsOf, type LogDefinition, type ParamsOf, type RowIn } from './schema.js';
+import { canonical, freeze } from './value.js';
+import { OpenWrite, type Write, type WriteId } from './write.js';
+
+/** How far a log is. */
+export interface LogStatus {
+  /**
+   * `local`: no answer of the server in this session yet; `behind`: catching up; `synced`: everything that the server
+   * had is in the views; `held`: the server asked to retry later; `forbidden`: no right to read it;
+   * `update-needed`: an entry needs a newer version of this package; `degraded`: an entry could not be applied.
+   * Local work goes on in all of them.
+   */
+  readonly state: WireLogState['status'];
+  /** Why, for people; `undefined` if there is nothing to say. */
+  readonly reason: string | undefined;
+  /** End of the confirmed prefix that the views show: the offset after its last entry. */
+  readonly end: number;
+}
+
+/** Own entries without a verdict. */
+export interface Outbox {
+  readonly count: number;
+}
+
+/** A log that is open in this tab. */
+export interface Log<D extends LogDefinition = LogDefinition> {
+  /** The log's name: the pattern, filled. */
+  readonly name: string;
+  /**
+   * The actions. Each call changes the view before it returns, offline too.
+   *
+   * Throws what the mutator throws (`no-such-record`, `bad-value`, `bad-position`, the app's own), and `closed`; then
+   * nothing is recorded.
+   */
+  readonly do: { readonly [Name in keyof D['actions']]: (...args: ArgumentsOf<D['actions'][Name]>) => Write };
+  /** What became of an own action, after any number of reloads; `undefined` if this device does not know it. */
+  entry(id: WriteId): Promise<Entry<D> | undefined>;
+  /** Own entries that this device still keeps, oldest first. */
+  entries<Name extends keyof D['actions'] & string = keyof D['actions'] & string>(
+    filter?: EntryFilter<D, Name>,
+  ): Promise<readonly Extract<Entry<D>, { action: Name }>[]>;
+  /** A live query. Throws `bad-query`, `bad-value`. Queries with equal arguments share one view. */
+  query<Name extends keyof D['collections'] & string>(
+    spec: QuerySpec<D['collections'], Name>,
+  ): Query<RowIn<D['collections'], Name>>;
+  readonly status: Readable<LogStatus>;
+  readonly outbox: Readable<Outbox>;
+  /** Refused entries, kept whole, oldest first. */
+  readonly deadLetters: Readable<readonly DeadLetter<D>[]>;
+  /** Ends the log in this tab; what it recorded is shipped all the same. */
+  close(): void;
+  [Symbol.dispose](): void;
+}
+
+/** What a log needs of its client. @internal */
+export interface LogHost {
+  readonly engine: WireEngine;
+  readonly turn: Turn;
+  /** The user as far as known. */
+  user(): string | undefined;
+  /** Takes in what the engine told outside of a call, so that it stays before what the next call returns. */
+  catchUp(): void;
+  /** Takes in what a call returned, and ends the turn. */
+  deliver(notices: WireNotice[]): void;
+}
+
+/** The log behind `Log`. @internal */
+export class OpenLog {
+  readonly do: Record<string, (args?: unknown) => Write> = {};
+  readonly status: Cell<LogStatus>;
+  readonly outbox: Cell<Outbox>;
+  readonly deadLetters: Cell<readonly DeadLetter<LogDefinition>[]>;
+  readonly #views = new Map<string, QueryView>();
+  readonly #active = new Map<number, QueryView>();
+  readonly #writes = new Map<WriteId, OpenWrite>();
+  readonly #source: DraftSource;
+  #drafting: string | undefined;
+  #closed = false;
+  #deadLettersRead = 0;
+
+  constructor(
+    readonly name: string,
+    readonly definition: LogDefinition,
+    readonly handle: number,
+    private readonly host: LogHost,
+    state: WireLogState,
+    private readonly onClose: () => void,
+  ) {
+    this.status = new Cell(host.turn, statusOf(state));
+    this.outbox = new Cell(host.turn, Object.freeze({ count: state.outbox }));
+    this.deadLetters = new Cell<readonly DeadLetter<LogDefinition>[]>(host.turn, Object.freeze([]));
+    for (const action of Object.keys(definition.actions)) this.do[action] = (args) => this.#perform(action, args);
+    Object.freeze(this.do);
+    this.#source = {
+      read: (collection, id) => {
+        const row = host.engine.read(handle, collection, id);
+        return row === undefined ? undefined : freeze(decode<WireRow>(row));
+      },
+      where: (collection, list) =>
+        freeze(decode<WireRow[]>(host.engine.select(handle, encode([collection, list, [], null, 0])))),
+    };
+  }
+
+  #perform(action: string, given: unknown): Write {
+    this.#open();
+    if (this.#drafting !== undefined) {
+      throw fail('draft-closed', { action }, `${action} was called from within the mutator of ${this.#drafting}`);
+    }
+    const { host, definition } = this;
+    const mutator = definition.actions[action] as (tx: never, args: unknown) => unknown;
+    const { args: recording = 'record', lifetimeMs } = definition.options[action] ?? {};
+    const args = given === undefined || recording === 'omit' ? given : canonical(given, 'args');
+    this.#drafting = action;
+    let ops: ReturnType<typeof draftOps>;
+    try {
+      ops = draftOps(action, definition.collections, this.#source, { now: Date.now(), user: host.user() }, (tx) =>
+        mutator(tx, args),
+      );
+    } finally {
+      this.#drafting = undefined;
+    }
+    const request = encode([action, recording === 'record' ? (args ?? null) : null, ops, lifetimeMs ?? null]);
+    host.catchUp();
+    const [id, ...notices] = decode<[WriteId, ...WireNotice[]]>(guard(() => host.engine.act(this.handle, request)));
+    const write = new OpenWrite(id);
+    this.#writes.set(id, write);
+    host.deliver(notices);
+    return write;
+  }
+
+  async entry(id: WriteId): Promise<Entry<LogDefinition> | undefined> {
+    this.#open();
+    const bytes = await guardAsync(() => this.host.engine.entry(this.handle, id));
+    return bytes === undefined ? undefined : entryOf(decode<WireEntry>(bytes));
+  }
+
+  async entries({ action, status }: EntryFilter<LogDefinition, string> = {}): Promise<readonly Entry<LogDefinition>[]> {
+    this.#open();
+    const filter: WireEntryFilter = {};
+    if (action !== undefined) filter.action = action;
+    if (status !== undefined) filter.status = typeof status === 'string' ? [status] : [...status];
+    const bytes = await guardAsync(() => this.host.engine.entries(this.handle, encode(filter)));
+    return Object.freeze(decode<WireEntry[]>(bytes).map((entry) => entryOf<LogDefinition>(entry)));
+  }
+
+  query(spec: QuerySpec<LogDefinition['collections'], string>): QueryView {
+    this.#open();
+    const query = wireQuery(this.definition.collections, spec);
+    const key = String.fromCharCode(...encode(query));
+    let view = this.#views.get(key);
+    if (view === undefined) {
+      const source = { start: this.#startView.bind(this, key), stop: this.#stopView.bind(this, key) };
+      view = new QueryView(source, this.host.turn, this.definition.collections[query[0]]!, query);
+      this.#views.set(key, view);
+    }
+    return view;
+  }
+
+  #startView(key: string, query: WireQuery, view: QueryView): { id: number; rows: WireRow[] } {
+    this.#open();
+    this.host.catchUp();
+    const [id, rows] = decode<[number, WireRow[]]>(guard(() => this.host.engine.query(this.handle, encode(query))));
+    this.#active.set(id, view);
+    this.#views.set(key, view);
+    return { id, rows };
+  }
+
+  #stopView(key: string, id: number): void {
+    if (this.#views.get(key) === this.#active.get(id)) this.#views.delete(key);
+    this.#active.delete(id);
+    if (!this.#closed) this.host.engine.unquery(this.handle, id);
+  }
+
+  /** Takes in patches of a query. */
+  patch(query: number, patches: WirePatch[]): void {
+    this.#active.get(query)?.apply(patches);
+  }
+
+  /** Takes in what became of an entry. */
+  settle(id: WriteId, status: 'stored' | 'accepted' | 'refused' | 'failed', detail: WireWriteDetail): void {
+    if (this.#writes.get(id)?.settle(status, detail)) this.#writes.delete(id);
+  }
+
+  /** Takes in the log's state. */
+  become(state: WireLogState): void {
+    const status = statusOf(state);
+    const before = this.status.getSnapshot();
+    if (status.state !== before.state || status.reason !== before.reason || status.end !== before.end)
+      this.status.set(status);
+    if (state.outbox !== this.outbox.getSnapshot().count) this.outbox.set(Object.freeze({ count: state.outbox }));
+  }
+
+  /** Reads the dead letters; of two readings the one that began later counts. */
+  async readDeadLetters(): Promise<void> {
+    const reading = ++this.#deadLettersRead;
+    const letters = await this.entries({ status: 'refused' });
+    if (this.#closed || reading !== this.#deadLettersRead) return;
+    this.deadLetters.set(letters as readonly DeadLetter<LogDefinition>[]);
+    this.host.turn.end();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    for (const view of this.#views.values()) view.close();
+    this.#closed = true;
+    this.host.engine.shut(this.handle);
+    const error = fail('closed', { what: this.name }, `the log ${this.name} was closed`);
+    for (const write of this.#writes.values()) write.reject(error);
+    this.#writes.clear();
+    this.onClose();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #open(): void {
+    if (this.#closed) throw fail('closed', { what: this.name }, `the log ${this.name} is closed`);
+  }
+}
+
+/** A log as its definition types it. @internal */
+export function typed<D extends LogDefinition>(log: OpenLog): Log<D> {
+  return log as unknown as Log<D>;
+}
+
+/** The parameters that `open` needs; none where the pattern has none. */
+export type OpenArguments<D extends LogDefinition> = keyof ParamsOf<D['pattern']> extends never
+  ? [params?: Record<never, never>]
+  : [params: ParamsOf<D['pattern']>];
+
+function statusOf({ status, reason, end }: WireLogState): LogStatus {
+  return Object.freeze({ state: status, reason: reason ?? undefined, end: end ?? 0 });
+}
+
+/** Calls the engine; what it throws becomes a typed error. @internal */
+export function guard<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw fromEngine(error);
+  }
+}
+
+/** @internal */
+export async function guardAsync<T>(call: () => Promise<T>): Promise<T> {
+  try {
+    return await call();
+  } catch (error) {
+    throw fromEngine(error);
+  }
+}

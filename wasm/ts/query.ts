@@ -1,0 +1,192 @@
+/**
+ * Live queries: rows of one collection, filtered, sorted and limited by the engine and kept here by its patches.
+ *
+ * Invariant: a row is the same object as long as nothing of it changes, and the list is the same as long as no row of
+ * it changes. Queries with equal arguments share one view.
+ */
+
+import type { WirePatch, WireQuery, WireRow } from './boundary.js';
+import { shown } from './draft.js';
+import { badQuery, conditions, type Filter } from './filter.js';
+import { guarded, Listeners, type Readable, type Turn } from './readable.js';
+import type { Collection, Collections, Row, RowIn, Single } from './schema.js';
+import { freeze } from './value.js';
+
+/** What to show of a collection. */
+export interface QuerySpec<C extends Collections, Name extends keyof C> {
+  readonly from: Name;
+  /** Conditions that all hold; without any, every record. */
+  readonly where?: Filter<C[Name]['fields']>;
+  /** Keys in falling weight; ties, and queries without an order, go by id. */
+  readonly orderBy?: readonly (readonly [
+    field: (keyof C[Name]['fields'] & string) | 'id',
+    direction: 'asc' | 'desc',
+  ])[];
+  /** At most so many rows; without it, all. */
+  readonly limit?: number;
+  /** So many rows are skipped at the front; 0 by default. */
+  readonly offset?: number;
+}
+
+/** One change of a query's rows. Indexes hold after the changes before it. */
+export type RowPatch<R> =
+  | { readonly kind: 'insert'; readonly index: number; readonly row: R }
+  | { readonly kind: 'remove'; readonly index: number }
+  | { readonly kind: 'update'; readonly index: number; readonly row: R };
+
+/** Rows that stay up to date. */
+export interface Query<R> extends Readable<readonly R[]> {
+  /** The rows now. The same list until one of them changes; unchanged rows keep their identity. */
+  getSnapshot(): readonly R[];
+  /**
+   * Calls the listener at once, with no patches, and after every change with the patches that lead to the new rows
+   * from those it was called with before; returns its own undo. A local action calls it before `do` returns.
+   */
+  subscribe(listener: (rows: readonly R[], patches: readonly RowPatch<R>[]) => void): () => void;
+}
+
+/** Where queries get their rows. @internal */
+export interface QuerySource {
+  /** Starts patches for a query. */
+  start(query: WireQuery, view: QueryView): { id: number; rows: WireRow[] };
+  stop(id: number): void;
+}
+
+/** A query that nobody watches stays up to date for so long after it was last read. */
+const LINGER_MS = 5_000;
+
+const NO_PATCHES: readonly never[] = Object.freeze([]);
+
+/** The view behind equal queries. @internal */
+export class QueryView implements Query<Row> {
+  readonly #listeners = new Listeners<readonly Row[]>();
+  #id: number | undefined;
+  #rows: readonly Row[] = [];
+  #patches: RowPatch<Row>[] = [];
+  #linger: ReturnType<typeof setTimeout> | undefined;
+  readonly #absent: Row | undefined;
+
+  constructor(
+    private readonly source: QuerySource,
+    private readonly turn: Turn,
+    private readonly declared: Collection | Single,
+    private readonly query: WireQuery,
+  ) {
+    const whole = query[1].length === 0 && query[3] === null && query[4] === 0;
+    this.#absent =
+      declared.single && whole
+        ? this.#row({ id: '', $: { status: 'accepted', createdBy: '', createdAt: 0, updatedAt: 0 } })
+        : undefined;
+  }
+
+  getSnapshot(): readonly Row[] {
+    this.#start();
+    if (this.#listeners.size === 0) this.#stopLater();
+    return this.#rows;
+  }
+
+  subscribe(listener: (rows: readonly Row[], patches: readonly RowPatch<Row>[]) => void): () => void {
+    this.#start();
+    clearTimeout(this.#linger);
+    // Patches of this turn that are not announced yet are part of what the listener gets at once.
+    let known = this.#patches.length;
+    const stop = this.#listeners.add((rows) => {
+      const patches = this.#announced.slice(known);
+      known = 0;
+      if (patches.length > 0) listener(rows, patches);
+    });
+    guarded(() => listener(this.#rows, NO_PATCHES));
+    return () => {
+      stop();
+      if (this.#listeners.size === 0) this.#stopLater();
+    };
+  }
+
+  /** Applies the engine's patches; listeners hear of them at the end of the turn. */
+  apply(patches: readonly WirePatch[]): void {
+    const wasAbsent = this.#absent !== undefined && this.#rows[0] === this.#absent;
+    const rows = wasAbsent ? [] : [...this.#rows];
+    for (const [kind, index, raw] of patches) {
+      if (kind === 'remove') {
+        rows.splice(index, 1);
+        this.#patches.push({ kind, index });
+        continue;
+      }
+      const row = this.#row(raw);
+      rows.splice(index, kind === 'insert' ? 0 : 1, row);
+      this.#patches.push({ kind: wasAbsent ? 'update' : kind, index, row });
+    }
+    this.#show(rows);
+    this.turn.add(this.#announce);
+  }
+
+  /** Ends the view; what it shows stays readable. */
+  close(): void {
+    clearTimeout(this.#linger);
+    if (this.#id !== undefined) this.source.stop(this.#id);
+    this.#id = undefined;
+  }
+
+  #announced: readonly RowPatch<Row>[] = NO_PATCHES;
+  readonly #announce = () => {
+    this.#announced = this.#patches;
+    this.#patches = [];
+    this.#listeners.announce(this.#rows);
+  };
+
+  #start(): void {
+    if (this.#id !== undefined) return;
+    const { id, rows } = this.source.start(this.query, this);
+    this.#id = id;
+    this.#show(rows.map((row) => this.#row(row)));
+  }
+
+  #stopLater(): void {
+    clearTimeout(this.#linger);
+    this.#linger = setTimeout(() => this.close(), LINGER_MS);
+    // In Node a timer must not keep the process alive.
+    (this.#linger as { unref?: () => void }).unref?.();
+  }
+
+  #show(rows: readonly Row[]): void {
+    this.#rows = rows.length === 0 && this.#absent !== undefined ? [this.#absent] : rows;
+  }
+
+  #row(raw: WireRow): Row {
+    return rowOf(this.declared, raw);
+  }
+}
+
+/** A row as the app sees it: every declared field, frozen. @internal */
+export function rowOf({ fields }: Collection | Single, raw: WireRow): Row {
+  const row: Record<string, unknown> = { id: raw.id };
+  for (const [name, field] of Object.entries(fields)) row[name] = freeze(shown(field, raw[name]));
+  row['$'] = Object.freeze(raw.$);
+  return Object.freeze(row) as unknown as Row;
+}
+
+/** A query as the engine takes it. Throws `bad-query` or `bad-value`. @internal */
+export function wireQuery<C extends Collections, Name extends keyof C>(
+  collections: C,
+  spec: QuerySpec<C, Name>,
+): WireQuery {
+  const from = String(spec.from);
+  const declared = Object.hasOwn(collections, from) ? collections[from] : undefined;
+  if (declared === undefined) throw badQuery(`no collection ${from}`);
+  const order = (spec.orderBy ?? []).map(([field, direction]): [string, 'asc' | 'desc'] => {
+    if (field !== 'id' && !Object.hasOwn(declared.fields, field)) throw badQuery(`no field ${field} in ${from}`);
+    if (direction !== 'asc' && direction !== 'desc') throw badQuery(`no direction ${String(direction)}`);
+    return [field, direction];
+  });
+  const limit = count(spec.limit, 'limit');
+  const offset = count(spec.offset, 'offset') ?? 0;
+  return [from, conditions(declared.fields, spec.where), order, limit ?? null, offset];
+}
+
+function count(value: number | undefined, what: string): number | undefined {
+  if (value === undefined || (Number.isInteger(value) && value >= 0 && value < 2 ** 32)) return value;
+  throw badQuery(`${what} is not a count: ${value}`);
+}
+
+/** The rows' type of a query. */
+export type RowsOf<C extends Collections, Name extends keyof C> = readonly RowIn<C, Name>[];

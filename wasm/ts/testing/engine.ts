@@ -1,0 +1,359 @@
+/**
+ * An engine in memory, for tests of the TypeScript layer alone: it folds naively and forgets everything.
+ *
+ * It keeps the rules of `boundary.ts` (patches come back from the call that caused them, everything later comes through
+ * the listener), and none of the promises of the real engine. Never published.
+ */
+
+import {
+  decode,
+  encode,
+  type OpenEngine,
+  type WireAct,
+  type WireConnection,
+  type WireEngine,
+  type WireEntry,
+  type WireEntryFilter,
+  type WireFieldOp,
+  type WireNotice,
+  type WireOp,
+  type WirePatch,
+  type WireQuery,
+  type WireRow,
+  type WireSchema,
+} from '../boundary.js';
+import { matches } from '../filter.js';
+import { compare, same } from '../value.js';
+
+interface FakeEntry {
+  writeId: string;
+  author: string;
+  action: string;
+  args: unknown;
+  ops: WireOp[];
+  time: number;
+}
+
+/** The server's logs, and who follows them. */
+export class FakeServer {
+  readonly logs = new Map<string, FakeEntry[]>();
+  readonly followers = new Set<FakeEngine>();
+  /** Refuses what it returns a code for. */
+  policy: (entry: FakeEntry) => string | undefined = () => undefined;
+  up = true;
+
+  /** Lets every connected engine push and catch up. */
+  settle(): void {
+    for (const engine of this.followers) engine.push();
+    for (const engine of this.followers) engine.pull();
+  }
+}
+
+/** Opens fake engines on a server; `opened` collects them. */
+export function fakeEngines(server: FakeServer, opened: FakeEngine[] = []): OpenEngine {
+  return (options, listener) => {
+    const engine = new FakeEngine(server, decode<{ name: string }>(options).name, listener);
+    opened.push(engine);
+    return Promise.resolve(engine);
+  };
+}
+
+interface FakeLog {
+  name: string;
+  schema: WireSchema;
+  confirmed: FakeEntry[];
+  own: { entry: FakeEntry; status: WireEntry['status']; offset?: number; code?: string }[];
+  queries: Map<number, { query: WireQuery; rows: WireRow[] }>;
+}
+
+let runs = 0;
+
+/** One client's engine. */
+export class FakeEngine implements WireEngine {
+  readonly #logs: FakeLog[] = [];
+  readonly #run = `run${++runs}`;
+  #acts = 0;
+  #queries = 0;
+  #online = false;
+  /** What the next append fails with. */
+  appendFailure: string | undefined;
+
+  constructor(
+    readonly server: FakeServer,
+    readonly user: string,
+    readonly listener: (notices: Uint8Array) => void,
+  ) {
+    this.connect();
+  }
+
+  tell(...notices: WireNotice[]): void {
+    this.listener(encode(notices));
+  }
+
+  async open(request: Uint8Array): Promise<Uint8Array> {
+    const [name, schema] = decode<[string, WireSchema]>(request);
+    this.#logs.push({ name, schema, confirmed: [], own: [], queries: new Map() });
+    this.#soon(() => this.server.settle());
+    return encode([this.#logs.length - 1, { status: 'local', outbox: 0, deadLetters: 0, end: 0 }]);
+  }
+
+  shut(handle: number): void {
+    this.#logs[handle]!.queries.clear();
+  }
+
+  act(handle: number, request: Uint8Array): Uint8Array {
+    const log = this.#logs[handle]!;
+    const [action, args, ops] = decode<WireAct>(request);
+    const writeId = `${this.#run}-${++this.#acts}`;
+    const own: FakeLog['own'][number] = {
+      entry: { writeId, author: this.user, action, args, ops, time: Date.now() },
+      status: 'pending',
+    };
+    log.own.push(own);
+    const notices = this.#patches(handle);
+    const failure = this.appendFailure;
+    this.appendFailure = undefined;
+    this.#soon(() => {
+      if (failure !== undefined) {
+        log.own = log.own.filter((one) => one !== own);
+        this.tell(...this.#patches(handle), [
+          'write',
+          handle,
+          writeId,
+          'failed',
+          { code: failure, reason: 'no space' },
+        ]);
+        return;
+      }
+      own.status = 'stored';
+      this.tell(['write', handle, writeId, 'stored', {}], ...this.#patches(handle), this.#state(handle));
+      this.server.settle();
+    });
+    return encode([writeId, ...notices, this.#state(handle)]);
+  }
+
+  read(handle: number, collection: string, record: string): Uint8Array | undefined {
+    const row = this.#rows(handle, collection).find(({ id }) => id === record);
+    return row === undefined ? undefined : encode(row);
+  }
+
+  select(handle: number, query: Uint8Array): Uint8Array {
+    return encode(this.#select(handle, decode<WireQuery>(query)));
+  }
+
+  query(handle: number, query: Uint8Array): Uint8Array {
+    const wanted = decode<WireQuery>(query);
+    const rows = this.#select(handle, wanted);
+    this.#logs[handle]!.queries.set(++this.#queries, { query: wanted, rows });
+    return encode([this.#queries, rows]);
+  }
+
+  unquery(handle: number, query: number): void {
+    this.#logs[handle]!.queries.delete(query);
+  }
+
+  activeQueries(handle: number): number {
+    return this.#logs[handle]!.queries.size;
+  }
+
+  async entry(handle: number, writeId: string): Promise<Uint8Array | undefined> {
+    const found = this.#logs[handle]!.own.find((own) => own.entry.writeId === writeId);
+    return found && encode(this.#wireEntry(found));
+  }
+
+  async entries(handle: number, filter: Uint8Array): Promise<Uint8Array> {
+    const { action, status } = decode<WireEntryFilter>(filter);
+    const all = this.#logs[handle]!.own.map((own) => this.#wireEntry(own));
+    return encode(
+      all.filter(
+        (one) =>
+          (action === undefined || one.action === action) && (status === undefined || status.includes(one.status)),
+      ),
+    );
+  }
+
+  storage(): Uint8Array {
+    return encode({ mode: 'memory', durable: false, tabs: 'one', reason: 'a test' });
+  }
+
+  connect(): void {
+    this.#online = true;
+    this.server.followers.add(this);
+    this.#connection({ state: this.server.up ? 'live' : 'backing-off', user: this.user });
+    this.#soon(() => this.server.settle());
+  }
+
+  disconnect(): void {
+    this.#online = false;
+    this.server.followers.delete(this);
+    this.#connection({ state: 'offline', reason: 'switched off', user: this.user });
+  }
+
+  setToken(): void {}
+
+  async close(): Promise<void> {
+    this.server.followers.delete(this);
+  }
+
+  /** Sends what is stored. */
+  push(): void {
+    if (!this.#online || !this.server.up) return;
+    for (const log of this.#logs) {
+      for (const own of log.own) {
+        if (own.status !== 'stored') continue;
+        const code = this.server.policy(own.entry);
+        const shared = this.server.logs.get(log.name) ?? [];
+        this.server.logs.set(log.name, shared);
+        if (code === undefined) own.offset = shared.push(own.entry) - 1;
+        else own.code = code;
+        own.status = code === undefined ? 'accepted' : 'refused';
+      }
+    }
+  }
+
+  /** Takes in the server's logs, and tells verdicts. */
+  pull(): void {
+    if (!this.#online || !this.server.up) return;
+    this.#logs.forEach((log, handle) => {
+      log.confirmed = [...(this.server.logs.get(log.name) ?? [])];
+      const told = log.own.filter(
+        (own) => (own.status === 'accepted' || own.status === 'refused') && !this.#told.has(own),
+      );
+      const notices = told.map((own): WireNotice => {
+        this.#told.add(own);
+        const { writeId } = own.entry;
+        const detail =
+          own.code === undefined
+            ? { offset: own.offset!, acceptedAt: Date.now(), author: this.user }
+            : { code: own.code, reason: 'by policy', entryId: `${this.user}-1` };
+        return ['write', handle, writeId, own.status as 'accepted', detail];
+      });
+      if (told.some((own) => own.code !== undefined)) notices.push(['deadLetters', handle]);
+      this.tell(...this.#patches(handle), ...notices, this.#state(handle));
+    });
+  }
+
+  readonly #told = new WeakSet<object>();
+
+  #connection(state: WireConnection): void {
+    this.#soon(() => this.tell(['connection', state]));
+  }
+
+  #state(handle: number): WireNotice {
+    const { own, confirmed } = this.#logs[handle]!;
+    const outbox = own.filter(({ status }) => status === 'pending' || status === 'stored').length;
+    const deadLetters = own.filter(({ status }) => status === 'refused').length;
+    return ['log', handle, { status: this.#online ? 'synced' : 'local', end: confirmed.length, outbox, deadLetters }];
+  }
+
+  #soon(work: () => void): void {
+    queueMicrotask(work);
+  }
+
+  #wireEntry({ entry, status, offset, code }: FakeLog['own'][number]): WireEntry {
+    return { ...entry, status, offset: offset ?? null, code: code ?? null, args: entry.args };
+  }
+
+  #patches(handle: number): WireNotice[] {
+    const notices: WireNotice[] = [];
+    for (const [id, live] of this.#logs[handle]!.queries) {
+      const rows = this.#select(handle, live.query);
+      const patches = difference(live.rows, rows);
+      live.rows = rows;
+      if (patches.length > 0) notices.push(['patch', handle, id, patches]);
+    }
+    return notices;
+  }
+
+  #select(handle: number, [from, conditions, order, limit, offset]: WireQuery): WireRow[] {
+    const rows = this.#rows(handle, from).filter((row) => matches(conditions, (field) => row[field]));
+    rows.sort((a, b) => {
+      for (const [field, direction] of order) {
+        const difference = compare(a[field], b[field]);
+        if (difference !== 0) return direction === 'asc' ? difference : -difference;
+      }
+      return compare(a.id, b.id);
+    });
+    return rows.slice(offset, limit === null ? undefined : offset + limit);
+  }
+
+  #rows(handle: number, collection: string): WireRow[] {
+    const { schema, confirmed, own } = this.#logs[handle]!;
+    const records = new Map<string, WireRow>();
+    const pending = own.filter((one) => one.status !== 'refused' && !confirmed.includes(one.entry));
+    for (const entry of confirmed) fold(records, collection, entry, 'accepted');
+    for (const { entry, status } of pending)
+      fold(records, collection, entry, status === 'pending' ? 'pending' : 'stored');
+    for (const row of records.values()) {
+      for (const [field, { default: initial }] of Object.entries(schema[collection]!.fields)) row[field] ??= initial;
+    }
+    return [...records.values()].sort((a, b) => compare(a.id, b.id));
+  }
+}
+
+function fold(
+  records: Map<string, WireRow>,
+  wanted: string,
+  { ops, time, author }: FakeEntry,
+  status: WireRow['$']['status'],
+): void {
+  for (const op of ops) {
+    const [kind, collection, id] = op;
+    if (collection !== wanted) continue;
+    if (kind === 'delete') {
+      records.delete(id);
+      continue;
+    }
+    const existing = records.get(id);
+    if (existing === undefined && kind === 'update') continue;
+    const row: WireRow = existing ?? { id, $: { status, createdBy: author, createdAt: time, updatedAt: time } };
+    row.$ = { ...row.$, status, updatedAt: time };
+    const fields: [string, WireFieldOp][] = kind === 'insert' ? op[3] : [[op[3], op[4]]];
+    for (const [field, fieldOp] of fields) row[field] = written(row[field], fieldOp);
+    records.set(id, row);
+  }
+}
+
+function written(before: unknown, [kind, value]: WireFieldOp): unknown {
+  const list = (before ?? []) as unknown[];
+  switch (kind) {
+    case 'set':
+    case 'initial':
+      return value;
+    case 'increment':
+      return ((before ?? 0) as number) + value;
+    case 'add':
+      return [...list.filter((one) => !value.some((added) => same(one, added))), ...value].sort(compare);
+    case 'remove':
+      return list.filter((one) => !value.some((gone) => same(one, gone)));
+    case 'text':
+      return value.reduce(
+        (text, [at, deleted, inserted]) => text.slice(0, at) + inserted + text.slice(at + deleted),
+        (before ?? '') as string,
+      );
+  }
+}
+
+function difference(before: readonly WireRow[], after: readonly WireRow[]): WirePatch[] {
+  const patches: WirePatch[] = [];
+  const rows = [...before];
+  for (let index = rows.length - 1; index >= 0; index--) {
+    if (after.some(({ id }) => id === rows[index]!.id)) continue;
+    patches.push(['remove', index]);
+    rows.splice(index, 1);
+  }
+  after.forEach((row, index) => {
+    const at = rows.findIndex(({ id }) => id === row.id);
+    if (at === index) {
+      if (JSON.stringify(rows[at]) !== JSON.stringify(row)) patches.push(['update', index, row]);
+      return;
+    }
+    if (at > index) {
+      patches.push(['remove', at]);
+      rows.splice(at, 1);
+    }
+    patches.push(['insert', index, row]);
+    rows.splice(index, 0, row);
+  });
+  return patches;
+}
