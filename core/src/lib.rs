@@ -12,6 +12,7 @@ pub mod limits;
 pub mod op;
 pub mod packed;
 pub mod protocol;
+pub mod rich;
 pub mod storage;
 pub mod time;
 pub mod value;

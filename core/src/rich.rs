@@ -1,0 +1,107 @@
+//! Rich fields: a text that several people edit at once, merged by automerge's rules.
+//!
+//! A [`Document`] is the state of one rich field. [`Document::edit`] turns splices into one change, whose bytes go
+//! into an entry; [`Document::apply`] takes changes of the log; [`Document::gate`] takes changes that a client sent and
+//! says of each why it is refused. Positions are UTF-16 code units everywhere.
+//!
+//! ```text
+//! splices ──edit──► change bytes ──gate──► sequence (the text) ──┐
+//!                                └─apply─►                       ├─ save
+//!                                          raw changes, queued ──┴► automerge document
+//! ```
+//!
+//! The bytes of a change, its hash and the merged order are automerge's, and a saved document is an automerge
+//! document. But what happens for every change happens in this module: a change is taken apart strictly
+//! (`change.rs`), checked against the document, and laid into a sequence of our own (`sequence.rs`), because automerge
+//! panics on some malformed changes, can be made to loop by others, applies some that it cannot save, and walks the
+//! whole text for every batch. automerge sees changes only when a document is saved, all at once.
+//!
+//! Promises: the cost of an edit, of a gated change and of an applied change does not grow with the document; a
+//! refused change leaves no trace; documents that took the same changes in the order of their dependencies have the
+//! same text and [`Document::digest`]. Two saved documents may differ in bytes if their changes arrived in different
+//! batches, since automerge writes them in the order in which it learned them; compare digests.
+//!
+//! Only [`kernel`] names automerge. Without the feature `rich` everything but saving and loading works the same.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+mod change;
+mod column;
+mod document;
+#[cfg(feature = "rich")]
+mod kernel;
+#[cfg(not(feature = "rich"))]
+#[path = "rich/absent.rs"]
+mod kernel;
+mod sequence;
+
+pub use change::{CHANGE_BYTES_MAX, CHANGE_DEPENDENCIES_MAX, CHANGE_OPS_MAX, ChangeHash, ChangeRefusal};
+pub use document::{Admitted, Applied, ApplyError, Candidate, Document, EditError, Splice, initial};
+pub use kernel::KernelError;
+
+use change::ElementId;
+
+/// The author of changes to one rich field: a tab's writer, by field and incarnation.
+///
+/// It is never the entry's actor: after a refusal the incarnation is abandoned and the next one has another actor, so
+/// that no two changes ever claim the same place in one line of work.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RichActor(pub [u8; 16]);
+
+impl RichActor {
+    /// Derives the actor: the first 16 bytes of SHA-256 over the domain, the entry's actor and run, and the field.
+    pub fn derive(
+        entry_actor: &[u8; 16],
+        run: &[u8; 8],
+        collection: &str,
+        record: &str,
+        field: &str,
+        incarnation: u32,
+    ) -> Self {
+        Self::from_parts(&[
+            b"driftlog rich actor\0",
+            entry_actor,
+            run,
+            collection.as_bytes(),
+            &[0],
+            record.as_bytes(),
+            &[0],
+            field.as_bytes(),
+            &[0],
+            &incarnation.to_le_bytes(),
+        ])
+    }
+
+    /// The fixed author of the initial content of a text.
+    fn of_initial_text(content: &str) -> Self {
+        Self::from_parts(&[b"driftlog rich initial\0text\0", content.as_bytes()])
+    }
+
+    fn from_parts(parts: &[&[u8]]) -> Self {
+        let mut digest = Sha256::new();
+        parts.iter().for_each(|part| digest.update(part));
+        let mut actor = [0; 16];
+        actor.copy_from_slice(&digest.finalize()[..16]);
+        Self(actor)
+    }
+}
+
+impl fmt::Display for RichActor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for RichActor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The author of the genesis, the change that every document starts from.
+const GENESIS_ACTOR: RichActor = RichActor(*b"driftlog genesis");
+
+/// The text object that the genesis makes: its first and only op, at the key `text` of the root.
+const TEXT_OBJECT: ElementId = ElementId { counter: 1, actor: GENESIS_ACTOR };

@@ -1,0 +1,615 @@
+//! The state of one rich field, and the gate in front of it.
+//!
+//! A change is checked whole before any of it is laid into the sequence, so a refused change leaves no trace and
+//! nothing needs to be undone. Changes taken wait, raw, until the document is saved.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use super::change::{self, CHANGE_BYTES_MAX, CHANGE_DEPENDENCIES_MAX, CHANGE_OPS_MAX, ChangeHash, ChangeRefusal};
+use super::change::{TextChange, TextOp};
+use super::kernel::{Kernel, KernelError};
+use super::sequence::{Sequence, Undo};
+use super::{GENESIS_ACTOR, RichActor, TEXT_OBJECT};
+
+/// The change that every document starts from: it makes the text object. A golden vector; automerge writes it so.
+pub(super) const GENESIS: &[u8] = b"\x85\x6f\x4a\x83\x17\x27\xdf\xc1\x01\x2f\x00\x10\
+    driftlog genesis\
+    \x01\x01\x00\x00\x00\x05\x15\x06\x34\x01\x42\x02\x56\x02\x70\x02\x7f\x04\x74\x65\x78\x74\x01\x7f\x04\x7f\x00\x7f\x00";
+
+/// The name of [`GENESIS`].
+pub(super) const GENESIS_HASH: ChangeHash = ChangeHash(
+    *b"\x17\x27\xdf\xc1\x85\xf6\x40\x95\x08\xc7\xf3\x35\x51\xa3\x00\x75\
+    \xd3\xd3\xb6\x06\x9c\xb9\x3d\x5e\xb6\x45\x85\x00\x62\x29\x44\xa8",
+);
+
+/// First byte of a saved document: the version of its form.
+const FORM: u8 = 1;
+
+/// One replacement in a text, in UTF-16 code units.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Splice {
+    /// Where it begins.
+    pub at: usize,
+    /// How many code units go.
+    pub delete: usize,
+    /// What comes in their place.
+    pub insert: String,
+}
+
+/// A change from a client, and the actor that the gate expects it to be made by.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// The change.
+    pub bytes: &'a [u8],
+    /// Derived from the entry that carries it.
+    pub actor: RichActor,
+}
+
+/// A change that the gate let into the document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// The change's name.
+    pub hash: ChangeHash,
+    /// Its ops.
+    pub ops: usize,
+}
+
+/// What a batch of changes did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Changes that were new.
+    pub added: usize,
+    /// Changes that the document had already.
+    pub known: usize,
+    /// What happened to the text, in order: each splice is relative to the text after the one before.
+    pub splices: Vec<Splice>,
+}
+
+/// A change of the log that does not fit; the ones before it in the batch are applied.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("change {index} of the batch: {refusal}")]
+pub struct ApplyError {
+    /// Its place in the batch.
+    pub index: usize,
+    /// What does not fit.
+    pub refusal: ChangeRefusal,
+    /// What the ones before it did.
+    pub applied: Applied,
+}
+
+/// Why an edit makes no change.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum EditError {
+    /// Nothing is inserted or deleted.
+    #[error("an edit without effect")]
+    Empty,
+    /// A splice reaches behind the text.
+    #[error("position {at} in a text of {len} code units")]
+    OutOfRange {
+        /// The position.
+        at: usize,
+        /// Code units of the text.
+        len: usize,
+    },
+    /// A splice begins or ends between the two halves of a character.
+    #[error("position {at} lies inside a character")]
+    InsideCharacter {
+        /// The position.
+        at: usize,
+    },
+    /// More characters than one change may hold.
+    #[error("{ops} characters inserted or deleted, at most {max} in one edit")]
+    TooManyOps {
+        /// Characters.
+        ops: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The change is larger than one may be.
+    #[error("the change has {bytes} bytes, at most {max} are allowed")]
+    TooLong {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+}
+
+/// Collects what happens to a text, joining what touches.
+#[derive(Debug, Default)]
+struct Splices {
+    list: Vec<Splice>,
+    /// The end of what the last splice inserted.
+    end: usize,
+}
+
+impl Splices {
+    fn inserted(&mut self, at: usize, character: char) {
+        match self.list.last_mut().filter(|_| self.end == at) {
+            Some(last) => last.insert.push(character),
+            None => self.list.push(Splice { at, delete: 0, insert: character.to_string() }),
+        }
+        self.end = at + character.len_utf16();
+    }
+
+    fn deleted(&mut self, at: usize, width: usize) {
+        match self.list.last_mut().filter(|last| last.insert.is_empty()) {
+            Some(last) if last.at == at => last.delete += width,
+            Some(last) if last.at == at + width => {
+                last.at = at;
+                last.delete += width;
+            }
+            _ => self.list.push(Splice { at, delete: width, insert: String::new() }),
+        }
+        self.end = at;
+    }
+}
+
+/// The last change of an actor.
+#[derive(Debug, Clone, Copy)]
+struct Tip {
+    seq: u64,
+    max_op: u32,
+}
+
+/// A text with everything needed to merge further changes into it.
+#[derive(Debug, Clone)]
+pub struct Document {
+    sequence: Sequence,
+    /// Every change, with the number of its last op.
+    changes: BTreeMap<ChangeHash, u32>,
+    heads: BTreeSet<ChangeHash>,
+    tips: BTreeMap<RichActor, Tip>,
+    max_op: u32,
+    kernel: Kernel,
+    /// Changes taken that the kernel has not seen.
+    queue: Vec<Vec<u8>>,
+}
+
+/// The change that gives a text its initial content, the same on every device; `None` for no content.
+///
+/// # Errors
+/// [`EditError::TooManyOps`] and [`EditError::TooLong`].
+pub fn initial(content: &str) -> Result<Option<Vec<u8>>, EditError> {
+    if content.is_empty() {
+        return Ok(None);
+    }
+    let splice = Splice { at: 0, delete: 0, insert: content.to_owned() };
+    Document::genesis().edit(RichActor::of_initial_text(content), &[splice]).map(Some)
+}
+
+impl Document {
+    /// An empty text.
+    pub fn genesis() -> Self {
+        let hash = GENESIS_HASH;
+        Self {
+            sequence: Sequence::default(),
+            changes: BTreeMap::from([(hash, TEXT_OBJECT.counter)]),
+            heads: BTreeSet::from([hash]),
+            tips: BTreeMap::from([(GENESIS_ACTOR, Tip { seq: 1, max_op: TEXT_OBJECT.counter })]),
+            max_op: TEXT_OBJECT.counter,
+            kernel: Kernel::empty(),
+            queue: vec![GENESIS.to_vec()],
+        }
+    }
+
+    /// Opens what [`Document::save`] wrote.
+    ///
+    /// # Errors
+    /// [`KernelError`]: the bytes are from elsewhere, damaged, or of a later form.
+    pub fn load(bytes: &[u8]) -> Result<Self, KernelError> {
+        let corrupt = |reason: &str| KernelError::Corrupt { bytes: bytes.len(), reason: reason.to_owned() };
+        let (document, tail) = split_saved(bytes).ok_or_else(|| corrupt("not a saved document of this form"))?;
+        let (kernel, changes) = Kernel::load(document)?;
+        if changes.first().map(Vec::as_slice) != Some(GENESIS) {
+            return Err(corrupt("it does not start from the genesis"));
+        }
+        let mut loaded = Self::genesis();
+        let all: Vec<&[u8]> = changes[1..].iter().map(Vec::as_slice).chain(tail.iter().copied()).collect();
+        loaded.apply(&all).map_err(|error| corrupt(&error.to_string()))?;
+        loaded.kernel = kernel;
+        loaded.queue = tail.into_iter().map(<[u8]>::to_vec).collect();
+        Ok(loaded)
+    }
+
+    /// Writes the document, compact.
+    ///
+    /// Costs what automerge needs for the changes taken since the last time, and for writing the whole document.
+    /// Should automerge fail on a change, which no known change makes it do, the changes since then are kept raw.
+    ///
+    /// # Errors
+    /// Only [`KernelError::NotCompiled`].
+    pub fn save(&mut self) -> Result<Vec<u8>, KernelError> {
+        // A failure leaves the queue as it is, and it is saved raw.
+        let _ = self.settle();
+        let document = self.kernel.save()?;
+        let mut out = vec![FORM];
+        out.extend((document.len() as u32).to_le_bytes());
+        out.extend(document);
+        for change in &self.queue {
+            out.extend((change.len() as u32).to_le_bytes());
+            out.extend(change);
+        }
+        Ok(out)
+    }
+
+    /// Turns splices into one change by `actor`, takes it, and returns its bytes.
+    ///
+    /// Each splice is relative to the text after the one before.
+    ///
+    /// # Errors
+    /// [`EditError`]; the document is then as before.
+    pub fn edit(&mut self, actor: RichActor, splices: &[Splice]) -> Result<Vec<u8>, EditError> {
+        let mut change = TextChange {
+            actor,
+            seq: self.next_seq(actor),
+            start_op: self.max_op + 1,
+            dependencies: self.dependencies(),
+            ops: Vec::new(),
+        };
+        let mut undo = Vec::new();
+        match self.lay_edit(&mut change, splices, &mut undo) {
+            Ok((bytes, hash)) => {
+                self.record(&change, hash, bytes.clone());
+                Ok(bytes)
+            }
+            Err(error) => {
+                undo.into_iter().rev().for_each(|step| self.sequence.undo(step));
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes changes of the log; those it has already are skipped.
+    ///
+    /// # Errors
+    /// [`ApplyError`] for the first change that does not fit; those before it are applied.
+    pub fn apply(&mut self, changes: &[&[u8]]) -> Result<Applied, ApplyError> {
+        let mut applied = Applied::default();
+        let mut splices = Splices::default();
+        for (index, bytes) in changes.iter().enumerate() {
+            match self.take(bytes, None, Some(&mut splices)) {
+                Ok(Some(_)) => applied.added += 1,
+                Ok(None) => applied.known += 1,
+                Err(refusal) => {
+                    applied.splices = splices.list;
+                    return Err(ApplyError { index, refusal, applied });
+                }
+            }
+        }
+        applied.splices = splices.list;
+        Ok(applied)
+    }
+
+    /// Takes changes that a client sent, each if it is good; the verdicts stand in the order of the batch.
+    ///
+    /// A change that builds on a refused one is refused too, for what it then lacks.
+    pub fn gate(&mut self, batch: &[Candidate<'_>]) -> Vec<Result<Admitted, ChangeRefusal>> {
+        batch
+            .iter()
+            .map(|candidate| {
+                let taken = self.take(candidate.bytes, Some(candidate.actor), None)?;
+                taken.ok_or_else(|| ChangeRefusal::Seq {
+                    actor: candidate.actor,
+                    expected: self.next_seq(candidate.actor),
+                    got: self.next_seq(candidate.actor) - 1,
+                })
+            })
+            .collect()
+    }
+
+    /// The text.
+    pub fn text(&self) -> String {
+        self.sequence.text()
+    }
+
+    /// UTF-16 code units of the text.
+    pub fn len_utf16(&self) -> usize {
+        self.sequence.width()
+    }
+
+    /// The changes that no other change builds on, ascending.
+    pub fn heads(&self) -> Vec<ChangeHash> {
+        self.heads.iter().copied().collect()
+    }
+
+    /// Whether the document has a change.
+    pub fn has(&self, hash: &ChangeHash) -> bool {
+        self.changes.contains_key(hash)
+    }
+
+    /// Changes in the document, with the genesis.
+    pub fn change_count(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// The seq of the next change of an actor.
+    pub fn next_seq(&self, actor: RichActor) -> u64 {
+        self.tips.get(&actor).map_or(1, |tip| tip.seq + 1)
+    }
+
+    /// SHA-256 over the heads and the text: equal exactly when two documents are.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        digest.update((self.heads.len() as u64).to_le_bytes());
+        self.heads.iter().for_each(|head| digest.update(head.0));
+        digest.update(self.text());
+        digest.finalize().into()
+    }
+
+    #[cfg(test)]
+    pub(super) fn queue_is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// What a new change builds on: the heads, or the latest of them if there are too many.
+    fn dependencies(&self) -> Vec<ChangeHash> {
+        let mut heads = self.heads();
+        if heads.len() > CHANGE_DEPENDENCIES_MAX {
+            heads.sort_by_key(|head| std::cmp::Reverse(self.changes.get(head).copied()));
+            heads.truncate(CHANGE_DEPENDENCIES_MAX);
+            heads.sort_unstable();
+        }
+        heads
+    }
+
+    fn lay_edit(
+        &mut self,
+        change: &mut TextChange,
+        splices: &[Splice],
+        undo: &mut Vec<Undo>,
+    ) -> Result<(Vec<u8>, ChangeHash), EditError> {
+        for splice in splices {
+            let more = splice.delete.saturating_add(splice.insert.chars().count());
+            let ops = change.ops.len().saturating_add(more);
+            if ops > CHANGE_OPS_MAX {
+                let max = CHANGE_OPS_MAX;
+                return Err(EditError::TooManyOps { ops, max });
+            }
+            self.lay_splice(change, splice, undo)?;
+        }
+        if change.ops.is_empty() {
+            return Err(EditError::Empty);
+        }
+        let (bytes, hash) = change::encode(change);
+        if bytes.len() > CHANGE_BYTES_MAX {
+            return Err(EditError::TooLong { bytes: bytes.len(), max: CHANGE_BYTES_MAX });
+        }
+        Ok((bytes, hash))
+    }
+
+    /// Finds the elements of a splice, adds its ops to the change and lays them.
+    fn lay_splice(&mut self, change: &mut TextChange, splice: &Splice, undo: &mut Vec<Undo>) -> Result<(), EditError> {
+        let (at, len) = (splice.at, self.len_utf16());
+        let end = at.saturating_add(splice.delete);
+        if end > len {
+            return Err(EditError::OutOfRange { at: end, len });
+        }
+        let mut after = None;
+        if let Some((element, begin, character)) = at.checked_sub(1).and_then(|before| self.sequence.element_at(before))
+        {
+            if begin + character.len_utf16() != at {
+                return Err(EditError::InsideCharacter { at });
+            }
+            after = Some(element);
+        }
+        let mut left = splice.delete;
+        while left > 0 {
+            let Some((element, _, character)) = self.sequence.element_at(at) else {
+                break;
+            };
+            left = left.checked_sub(character.len_utf16()).ok_or(EditError::InsideCharacter { at: end })?;
+            self.sequence.delete(element);
+            undo.push(Undo::Deleted(element, character));
+            change.ops.push(TextOp::Delete { element });
+        }
+        for character in splice.insert.chars() {
+            let id = change.id(change.ops.len());
+            self.sequence.insert(after, id, character);
+            undo.push(Undo::Inserted(id));
+            change.ops.push(TextOp::Insert { after, character });
+            after = Some(id);
+        }
+        Ok(())
+    }
+
+    /// Hands the queued changes to automerge.
+    fn settle(&mut self) -> Result<(), KernelError> {
+        if self.queue.is_empty() {
+            return Ok(());
+        }
+        self.kernel.apply(&self.queue, &self.heads(), &self.text())?;
+        self.queue.clear();
+        Ok(())
+    }
+
+    /// Checks a change and lays it into the text; `None` if the document has it already.
+    fn take(
+        &mut self,
+        bytes: &[u8],
+        expected: Option<RichActor>,
+        splices: Option<&mut Splices>,
+    ) -> Result<Option<Admitted>, ChangeRefusal> {
+        let (change, hash) = change::decode(bytes)?;
+        if let Some(expected) = expected.filter(|expected| *expected != change.actor) {
+            return Err(ChangeRefusal::Actor { expected, got: change.actor });
+        }
+        if self.changes.contains_key(&hash) {
+            return Ok(None);
+        }
+        self.check_place(&change)?;
+        self.check_ops(&change)?;
+        self.lay(&change, splices);
+        self.record(&change, hash, bytes.to_vec());
+        Ok(Some(Admitted { hash, ops: change.ops.len() }))
+    }
+
+    /// Whether the change is its actor's next and builds on known changes.
+    fn check_place(&self, change: &TextChange) -> Result<(), ChangeRefusal> {
+        let expected = self.next_seq(change.actor);
+        if change.seq != expected {
+            return Err(ChangeRefusal::Seq { actor: change.actor, expected, got: change.seq });
+        }
+        let mut expected = self.tips.get(&change.actor).map_or(TEXT_OBJECT.counter, |tip| tip.max_op);
+        let mut built_on = 0;
+        for hash in &change.dependencies {
+            let max_op = self.changes.get(hash).ok_or(ChangeRefusal::UnknownDependency { hash: *hash })?;
+            built_on = built_on.max(*max_op);
+        }
+        expected = expected.max(built_on) + 1;
+        if change.start_op != expected {
+            return Err(ChangeRefusal::StartOp { expected, got: change.start_op });
+        }
+        Ok(())
+    }
+
+    /// Whether everything the ops refer to is there, or made by the change itself, and older than the op.
+    fn check_ops(&self, change: &TextChange) -> Result<(), ChangeRefusal> {
+        for (place, op) in change.ops.iter().enumerate() {
+            let named = match *op {
+                TextOp::Insert { after, .. } => after,
+                TextOp::Delete { element } => Some(element),
+            };
+            let Some(named) = named else { continue };
+            let own = named.actor == change.actor && named.counter >= change.start_op;
+            let known = if own {
+                let made_by = change.ops.get((named.counter - change.start_op) as usize);
+                matches!(made_by, Some(TextOp::Insert { .. }))
+            } else {
+                self.sequence.contains(named)
+            };
+            if !known || named.counter >= change.id(place).counter {
+                return Err(ChangeRefusal::UnknownElement { place, counter: named.counter, actor: named.actor });
+            }
+        }
+        Ok(())
+    }
+
+    fn lay(&mut self, change: &TextChange, mut splices: Option<&mut Splices>) {
+        for (place, op) in change.ops.iter().enumerate() {
+            match *op {
+                TextOp::Insert { after, character } => {
+                    let at = self.sequence.insert(after, change.id(place), character);
+                    if let Some(splices) = splices.as_deref_mut() {
+                        splices.inserted(at, character);
+                    }
+                }
+                TextOp::Delete { element } => {
+                    let deleted = self.sequence.delete(element);
+                    if let Some((splices, (at, width))) = splices.as_deref_mut().zip(deleted) {
+                        splices.deleted(at, width);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes a change that has been laid.
+    fn record(&mut self, change: &TextChange, hash: ChangeHash, bytes: Vec<u8>) {
+        for dependency in &change.dependencies {
+            self.heads.remove(dependency);
+        }
+        self.heads.insert(hash);
+        let max_op = change.max_op();
+        self.changes.insert(hash, max_op);
+        self.tips.insert(change.actor, Tip { seq: change.seq, max_op });
+        self.max_op = self.max_op.max(max_op);
+        self.queue.push(bytes);
+    }
+}
+
+/// The automerge document and the raw changes of a saved document.
+fn split_saved(bytes: &[u8]) -> Option<(&[u8], Vec<&[u8]>)> {
+    let (form, rest) = bytes.split_first()?;
+    if *form != FORM {
+        return None;
+    }
+    let (document, mut rest) = split_length(rest)?;
+    let mut tail = Vec::new();
+    while !rest.is_empty() {
+        let (change, behind) = split_length(rest)?;
+        tail.push(change);
+        rest = behind;
+    }
+    Some((document, tail))
+}
+
+fn split_length(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn actor(number: u8) -> RichActor {
+        RichActor([number; 16])
+    }
+
+    fn splice(at: usize, delete: usize, insert: &str) -> Splice {
+        Splice { at, delete, insert: insert.to_owned() }
+    }
+
+    #[test]
+    fn two_devices_with_the_same_initial_text_do_not_double_it() {
+        let content = "title 😀";
+        let first = initial(content).unwrap().unwrap();
+        let (mut one, mut other) = (Document::genesis(), Document::genesis());
+        for document in [&mut one, &mut other] {
+            document.apply(&[&initial(content).unwrap().unwrap()]).unwrap();
+        }
+        let changes =
+            [one.edit(actor(1), &[splice(0, 0, "a ")]).unwrap(), other.edit(actor(2), &[splice(8, 0, " b")]).unwrap()];
+        for document in [&mut one, &mut other] {
+            document.apply(&[&first, &changes[0], &changes[1], &changes[1]]).unwrap();
+            assert_eq!(document.text(), "a title 😀 b");
+        }
+        assert_eq!(one.digest(), other.digest());
+        assert_eq!(initial("").unwrap(), None);
+    }
+
+    #[test]
+    fn positions_are_utf_16_code_units() {
+        let mut document = Document::genesis();
+        document.edit(actor(1), &[splice(0, 0, "a😀b")]).unwrap();
+        assert_eq!(document.len_utf16(), 4);
+        assert_eq!(document.edit(actor(1), &[splice(2, 0, "x")]), Err(EditError::InsideCharacter { at: 2 }));
+        assert_eq!(document.edit(actor(1), &[splice(1, 1, "x")]), Err(EditError::InsideCharacter { at: 2 }));
+        assert_eq!(document.edit(actor(1), &[splice(3, 2, "")]), Err(EditError::OutOfRange { at: 5, len: 4 }));
+        assert_eq!(document.edit(actor(1), &[splice(0, 0, "")]), Err(EditError::Empty));
+        document.edit(actor(1), &[splice(1, 2, "é")]).unwrap();
+        assert_eq!(document.text(), "aéb");
+    }
+
+    #[test]
+    fn an_edit_that_fails_half_way_leaves_the_text_as_it_was() {
+        let mut document = Document::genesis();
+        document.edit(actor(1), &[splice(0, 0, "one two three")]).unwrap();
+        let before = document.digest();
+        let edit = [splice(4, 4, "2 "), splice(0, 1, "O"), splice(90, 0, "x")];
+        assert_eq!(document.edit(actor(1), &edit), Err(EditError::OutOfRange { at: 90, len: 11 }));
+        assert_eq!((document.text().as_str(), document.digest()), ("one two three", before));
+        document.edit(actor(1), &edit[..2]).unwrap();
+        assert_eq!(document.text(), "One 2 three");
+        assert_eq!(Document::load(&document.save().unwrap()).unwrap().text(), "One 2 three");
+    }
+
+    #[test]
+    fn applied_splices_say_what_happened_to_the_text() {
+        let mut writer = Document::genesis();
+        let changes = [
+            writer.edit(actor(1), &[splice(0, 0, "hello")]).unwrap(),
+            writer.edit(actor(1), &[splice(1, 3, "ipp")]).unwrap(),
+        ];
+        let mut reader = Document::genesis();
+        let applied = reader.apply(&[&changes[0], &changes[1]]).unwrap();
+        assert_eq!(applied.splices, [splice(0, 0, "hello"), splice(1, 3, "ipp")]);
+        assert_eq!((applied.added, applied.known), (2, 0));
+        assert_eq!(reader.apply(&[&changes[0]]).unwrap().known, 1);
+    }
+}

@@ -1,0 +1,201 @@
+//! automerge itself: turns changes into a compact document and back. **Invariant:** only this file names it.
+//!
+//! It sees only changes that `change.rs` has checked, and even so it works on a copy inside `catch_unwind`: if it
+//! fails, the document before stays as it was and the caller keeps the changes raw.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use automerge::{Automerge, Change, LoadOptions, ObjType, ROOT, ReadDoc, TextEncoding};
+use thiserror::Error;
+
+use super::change::ChangeHash;
+
+/// Why a rich document cannot be saved or opened.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// Never returned with the feature `rich`.
+    #[error("rich fields are not part of this build")]
+    NotCompiled,
+    /// The saved bytes are not a rich document.
+    #[error("corrupt rich document of {bytes} bytes: {reason}")]
+    Corrupt {
+        /// Bytes given.
+        bytes: usize,
+        /// What automerge or the check said.
+        reason: String,
+    },
+    /// automerge did not take changes that the checks let through.
+    #[error("automerge failed on {changes} checked changes: {reason}")]
+    Failed {
+        /// Changes in the batch.
+        changes: usize,
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// An automerge document with one text.
+#[derive(Debug, Clone)]
+pub(super) struct Kernel(Automerge);
+
+impl Kernel {
+    pub(super) fn empty() -> Self {
+        Self(Automerge::new_with_encoding(TextEncoding::Utf16CodeUnit))
+    }
+
+    /// Opens saved bytes and returns every change in an order in which dependencies come first.
+    pub(super) fn load(bytes: &[u8]) -> Result<(Self, Vec<Vec<u8>>), KernelError> {
+        let corrupt = |reason: String| KernelError::Corrupt { bytes: bytes.len(), reason };
+        let load = || {
+            let options = LoadOptions::new().text_encoding(TextEncoding::Utf16CodeUnit);
+            let document = Automerge::load_with_options(bytes, options).map_err(|error| error.to_string())?;
+            let changes = document.get_changes(&[]);
+            Ok((document, changes))
+        };
+        let (document, changes) = catch(load).map_err(corrupt)?;
+        let changes = changes.iter().map(|change| change.raw_bytes().to_vec()).collect();
+        Ok((Self(document), changes))
+    }
+
+    pub(super) fn save(&self) -> Result<Vec<u8>, KernelError> {
+        Ok(self.0.save())
+    }
+
+    /// Takes changes, all or none, and checks that automerge then agrees on the text and the heads.
+    pub(super) fn apply(&mut self, changes: &[Vec<u8>], heads: &[ChangeHash], text: &str) -> Result<(), KernelError> {
+        let apply = || {
+            let parsed = changes.iter().map(|bytes| Change::try_from(bytes.as_slice()));
+            let parsed = parsed.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+            let mut next = self.0.clone();
+            next.apply_changes(parsed).map_err(|error| error.to_string())?;
+            let mut found: Vec<ChangeHash> = next.get_heads().iter().map(|hash| ChangeHash(hash.0)).collect();
+            found.sort_unstable();
+            if found != heads {
+                return Err(format!("it has {} heads, expected {}", found.len(), heads.len()));
+            }
+            if text_of(&next)? != text {
+                return Err("it merged another text".to_owned());
+            }
+            Ok(next)
+        };
+        let next = catch(apply).map_err(|reason| KernelError::Failed { changes: changes.len(), reason })?;
+        self.0 = next;
+        Ok(())
+    }
+}
+
+fn text_of(document: &Automerge) -> Result<String, String> {
+    match document.get(ROOT, "text").map_err(|error| error.to_string())? {
+        Some((value, object)) if value.is_object() && document.object_type(&object) == Ok(ObjType::Text) => {
+            document.text(&object).map_err(|error| error.to_string())
+        }
+        _ => Err("it has no text".to_owned()),
+    }
+}
+
+/// Runs a piece of automerge; a panic becomes an error. (A wasm build aborts instead, and the engine restarts.)
+fn catch<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err("it panicked".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use automerge::transaction::{CommitOptions, Transactable};
+    use automerge::{ActorId, Automerge, Change, ObjType, ROOT, ReadDoc, TextEncoding};
+
+    use super::super::document::{GENESIS, GENESIS_HASH};
+    use super::super::{Document, GENESIS_ACTOR, RichActor, Splice};
+
+    /// A small generator; the seed is the bug report.
+    struct Seed(u64);
+
+    impl Seed {
+        fn below(&mut self, end: usize) -> usize {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) as usize % end.max(1)
+        }
+    }
+
+    fn automerge_with(changes: &[Vec<u8>]) -> Automerge {
+        let mut document = Automerge::new_with_encoding(TextEncoding::Utf16CodeUnit);
+        let changes: Vec<Change> = changes.iter().map(|bytes| Change::try_from(bytes.as_slice()).unwrap()).collect();
+        document.apply_changes(changes).unwrap();
+        document
+    }
+
+    #[test]
+    fn the_genesis_is_what_automerge_writes() {
+        let mut document = Automerge::new_with_encoding(TextEncoding::Utf16CodeUnit);
+        document.set_actor(ActorId::from(GENESIS_ACTOR.0));
+        let mut transaction = document.transaction();
+        transaction.put_object(ROOT, "text", ObjType::Text).unwrap();
+        transaction.commit_with(CommitOptions::default().with_time(0));
+        let change = document.get_last_local_change().unwrap();
+        assert_eq!(change.raw_bytes(), GENESIS);
+        assert_eq!(change.hash().0, GENESIS_HASH.0);
+    }
+
+    /// Documents of three actors edit and exchange changes at random; automerge gets the same changes and must read
+    /// the same text, and what it typed itself must be taken by us.
+    #[test]
+    fn automerge_and_the_sequence_agree_on_random_concurrent_work() {
+        for seed in 0..40 {
+            let mut random = Seed(seed);
+            let mut ours: Vec<Document> = (0..3).map(|_| Document::genesis()).collect();
+            let mut theirs: Vec<Automerge> = (0..3).map(|_| automerge_with(&[GENESIS.to_vec()])).collect();
+            let mut log: Vec<Vec<u8>> = Vec::new();
+            let mut seen = [0; 3];
+            for _ in 0..120 {
+                let who = random.below(3);
+                let actor = RichActor([who as u8 + 1; 16]);
+                if random.below(3) == 0 {
+                    let news: Vec<&[u8]> = log[seen[who]..].iter().map(Vec::as_slice).collect();
+                    ours[who].apply(&news).unwrap();
+                    let parsed: Vec<Change> = news.iter().map(|bytes| Change::try_from(*bytes).unwrap()).collect();
+                    theirs[who].apply_changes(parsed).unwrap();
+                    seen[who] = log.len();
+                }
+                let utf16: Vec<u16> = ours[who].text().encode_utf16().collect();
+                let boundary = |at: usize| !utf16.get(at).is_some_and(|unit| (0xdc00..0xe000).contains(unit));
+                let at = (0..=random.below(utf16.len() + 1)).rev().find(|at| boundary(*at)).unwrap();
+                let end = (at..=(at + random.below(4)).min(utf16.len())).rev().find(|end| boundary(*end)).unwrap();
+                let insert = ["", "x", "yz", "é", "😀q", "hello"][random.below(6)];
+                if insert.is_empty() && end <= at {
+                    continue;
+                }
+                let change = if random.below(2) == 0 {
+                    let splice = Splice { at, delete: end - at, insert: insert.to_owned() };
+                    let change = ours[who].edit(actor, &[splice]).unwrap();
+                    theirs[who].apply_changes([Change::try_from(change.as_slice()).unwrap()]).unwrap();
+                    change
+                } else {
+                    let text = theirs[who].get(ROOT, "text").unwrap().unwrap().1;
+                    theirs[who].set_actor(ActorId::from(actor.0));
+                    let mut transaction = theirs[who].transaction();
+                    transaction.splice_text(&text, at, (end - at) as isize, insert).unwrap();
+                    transaction.commit_with(CommitOptions::default().with_time(0));
+                    let change = theirs[who].get_last_local_change().unwrap().raw_bytes().to_vec();
+                    assert_eq!(ours[who].apply(&[&change]).unwrap().added, 1);
+                    change
+                };
+                log.push(change);
+                assert_eq!(ours[who].text(), super::text_of(&theirs[who]).unwrap(), "seed {seed}");
+                assert_eq!(ours[who].len_utf16(), ours[who].text().encode_utf16().count());
+            }
+            let all: Vec<&[u8]> = log.iter().map(Vec::as_slice).collect();
+            let digests: Vec<[u8; 32]> = ours
+                .iter_mut()
+                .map(|document| {
+                    document.apply(&all).unwrap();
+                    let saved = document.save().unwrap();
+                    assert!(document.queue_is_empty(), "automerge took every change, seed {seed}");
+                    let loaded = Document::load(&saved).unwrap();
+                    assert_eq!(loaded.digest(), document.digest());
+                    loaded.digest()
+                })
+                .collect();
+            assert!(digests.iter().all(|digest| *digest == digests[0]), "seed {seed}");
+        }
+    }
+}
