@@ -11,7 +11,7 @@ import type { Strategy, WireFieldOp, WireOp, WireRow } from './boundary.js';
 import { fail } from './errors.js';
 import { type Conditions, conditions, type Filter, matches } from './filter.js';
 import type { Collection, Collections, DraftOf, Field, Fields, RecordId, RecordInit, Single } from './schema.js';
-import { canonical, compare, freeze, isWellFormed, same } from './value.js';
+import { canonical, compare, freeze, isName, isWellFormed, RECORD_ID_BYTES_MAX, same } from './value.js';
 
 /** A counter in a draft. In rows it is a plain number. */
 export interface CounterDraft {
@@ -190,9 +190,10 @@ class Records {
 
   insert(id: string, init: object): RecordState {
     this.draft.open();
-    if (typeof id !== 'string' || id === '')
-      throw fail('bad-value', { path: 'id', problem: 'not a string, or empty' }, 'an id is a string that is not empty');
-    canonical(id, 'id');
+    if (!isName(id, RECORD_ID_BYTES_MAX)) {
+      const problem = `not a well-formed string of 1 to ${RECORD_ID_BYTES_MAX} bytes`;
+      throw fail('bad-value', { path: 'id', problem }, `an id of ${this.name} is ${problem}`);
+    }
     const state = this.#state(id);
     const fields: [string, WireFieldOp][] = [];
     const edits: [string, string][] = [];

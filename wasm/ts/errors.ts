@@ -33,6 +33,9 @@ export interface ErrorDetails {
   /** One client has the log open under another definition. */
   'already-open': { log: string };
 
+  /** The action is larger than one entry may be; split it. Nothing was recorded. */
+  'too-large': { reason: string };
+
   // This device: retry when there is space, or tell the user.
 
   /** The browser's quota is used up; the action was not recorded and has left the view. Free space, call again. */
@@ -162,6 +165,7 @@ export function refusal(code: string, details: Refusal): DriftlogError {
 }
 
 const ENGINE: ReadonlySet<string> = new Set<ErrorCode>([
+  'too-large',
   'storage-full',
   'storage-failed',
   'needs-failed',

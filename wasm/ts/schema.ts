@@ -7,7 +7,7 @@
 import type { Strategy, WireSchema } from './boundary.js';
 import type { CollectionDraft, CounterDraft, RecordDraft, SetDraft, TextDraft } from './draft.js';
 import { fail } from './errors.js';
-import { canonical, type Value } from './value.js';
+import { canonical, isName, LOG_NAME_BYTES_MAX, NAME_BYTES_MAX, type Value } from './value.js';
 
 declare const types: unique symbol;
 
@@ -218,19 +218,19 @@ export function defineLog<const Pattern extends string, const C extends Collecti
 
 /** The log's name: values fill the pattern, percent-encoded. Throws `bad-param`. @internal */
 export function logName(pattern: string, params: { readonly [name: string]: unknown }): string {
-  return pattern
-    .split('/')
-    .map((part) => {
-      if (!part.startsWith(':')) return part;
-      const param = part.slice(1);
-      const value = Object.hasOwn(params, param) ? params[param] : undefined;
-      const filled = typeof value === 'number' && Number.isFinite(value) ? String(value) : value;
-      if (typeof filled !== 'string' || filled === '' || /\p{Surrogate}/u.test(filled)) {
-        throw fail('bad-param', { pattern, param }, `${pattern} needs a value for ${param}`);
-      }
-      return encodeURIComponent(filled);
-    })
-    .join('/');
+  const parts = pattern.split('/').map((part) => {
+    if (!part.startsWith(':')) return part;
+    const param = part.slice(1);
+    const value = Object.hasOwn(params, param) ? params[param] : undefined;
+    const filled = typeof value === 'number' && Number.isFinite(value) ? String(value) : value;
+    if (!isName(filled, LOG_NAME_BYTES_MAX)) {
+      throw fail('bad-param', { pattern, param }, `${pattern} needs a value for ${param}`);
+    }
+    return encodeURIComponent(filled);
+  });
+  const name = parts.join('/');
+  if (isName(name, LOG_NAME_BYTES_MAX)) return name;
+  throw fail('bad-param', { pattern, param: '' }, `the name ${name} is longer than ${LOG_NAME_BYTES_MAX} bytes`);
 }
 
 /** What the engine needs of a declaration. @internal */
@@ -254,13 +254,15 @@ function checkLifetime(ms: number | undefined): void {
   throw fail('bad-value', { path: 'lifetimeMs', problem: String(ms) }, `a lifetime is a positive number of ms: ${ms}`);
 }
 
-/** A name that is empty, starts with `$`, or would reach JavaScript's prototypes. */
+/** A name that is empty or too long, starts with `$`, or would reach JavaScript's prototypes. */
 function isReserved(name: string): boolean {
-  return (
-    name === '' || name.startsWith('$') || name === '__proto__' || name === 'constructor' || /\p{Surrogate}/u.test(name)
-  );
+  return !isName(name, NAME_BYTES_MAX) || name.startsWith('$') || name === '__proto__' || name === 'constructor';
 }
 
 function badName(name: string, where: string): Error {
-  return fail('bad-name', { name, where }, `the name "${name}" in ${where} is reserved or empty`);
+  return fail(
+    'bad-name',
+    { name, where },
+    `the name "${name}" in ${where} is reserved, empty or longer than ${NAME_BYTES_MAX} bytes`,
+  );
 }

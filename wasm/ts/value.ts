@@ -14,6 +14,19 @@ export type Value =
 /** How deep lists and maps may nest. */
 export const DEPTH_MAX = 32;
 
+/** Bytes of an action, collection or field name (core/src/limits.rs). */
+export const NAME_BYTES_MAX = 64;
+/** Bytes of a record id (core/src/limits.rs). */
+export const RECORD_ID_BYTES_MAX = 128;
+/** Bytes of a log's name (core/src/limits.rs). */
+export const LOG_NAME_BYTES_MAX = 256;
+
+/** Whether a string is well-formed, not empty, and not longer than so many UTF-8 bytes. */
+export function isName(name: unknown, bytesMax: number): name is string {
+  if (typeof name !== 'string' || name === '' || name.length > bytesMax || !isWellFormed(name)) return false;
+  return name.length * 3 <= bytesMax || new TextEncoder().encode(name).length <= bytesMax;
+}
+
 /** Whether no half of a surrogate pair stands alone. */
 export function isWellFormed(text: string): boolean {
   return !/\p{Surrogate}/u.test(text);
