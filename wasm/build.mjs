@@ -28,24 +28,30 @@ const executable = process.platform === 'win32' ? '.exe' : '';
 const wasmFeatures = ['bulk-memory', 'nontrapping-float-to-int', 'sign-ext', 'mutable-globals', 'reference-types', 'multivalue'];
 
 /**
+ * Runs `work` as one named step, with a function that runs a program in the repository.
+ *
+ * @typedef {(name: string, work: (tools: { run: (command: string, args: string[]) => Promise<unknown> }) => Promise<unknown>) => Promise<unknown>} Step
+ */
+
+/**
  * @param {object} options
  * @param {boolean} [options.release] optimize for publishing; otherwise for build time
- * @param {(name: string, work: () => Promise<unknown>) => Promise<unknown>} [options.step] shows one step
- * @param {(command: string, args: string[]) => Promise<unknown>} [options.run] runs a program in the repository
+ * @param {boolean} [options.compileTool] false where the caller has compiled `driftlog-build-tool` already
+ * @param {Step} [options.step] shows one step
  */
-export async function buildPackage({ release = false, step = printStep, run = runInherited } = {}) {
+export async function buildPackage({ release = false, compileTool = true, step = printStep } = {}) {
   const profile = release ? 'release-wasm' : 'dev';
   const compiled = join(target, 'wasm32-unknown-unknown', release ? profile : 'debug', 'driftlog_wasm.wasm');
   const tool = join(target, 'debug', `driftlog-build-tool${executable}`);
   const bound = join(pkg, 'driftlog_bg.wasm');
 
-  await step(`compile the engine to wasm (${profile})`, async () => {
-    await run('cargo', ['build', '--package', 'driftlog-build-tool']);
+  await step(`compile the engine to wasm (${profile})`, async ({ run }) => {
+    if (compileTool) await run('cargo', ['build', '--package', 'driftlog-build-tool']);
     await run('cargo', ['build', '--package', 'driftlog-wasm', '--target', 'wasm32-unknown-unknown', '--profile', profile]);
   });
 
   await unlessUnchanged('bind', [compiled, tool, here + '/build.mjs'], [bound], async () => {
-    await step('bind wasm to JavaScript', async () => {
+    await step('bind wasm to JavaScript', async ({ run }) => {
       await rm(pkg, { recursive: true, force: true });
       await run(tool, [compiled, pkg]);
       if (release) {
@@ -58,7 +64,7 @@ export async function buildPackage({ release = false, step = printStep, run = ru
   const sources = await filesUnder(join(here, 'ts'));
   const settings = ['build.mjs', 'package.json', 'tsconfig.json', 'tsconfig.build.json'].map((name) => join(here, name));
   await unlessUnchanged('types', [...sources, ...settings, join(pkg, 'driftlog.d.ts')], [join(dist, 'types', 'index.d.ts')], async () => {
-    await step('emit TypeScript declarations', async () => {
+    await step('emit TypeScript declarations', async ({ run }) => {
       await rm(join(dist, 'types'), { recursive: true, force: true });
       await run(process.execPath, [binPath('typescript', 'tsc'), '--project', join(here, 'tsconfig.build.json')]);
     });
@@ -179,7 +185,7 @@ export function binPath(packageName, command) {
 
 async function printStep(name, work) {
   const start = Date.now();
-  const result = await work();
+  const result = await work({ run: runInherited });
   console.log(`${name}: ${((Date.now() - start) / 1000).toFixed(1)} s`);
   return result;
 }
@@ -193,5 +199,8 @@ function runInherited(command, args) {
 }
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  await buildPackage({ release: process.argv.includes('--release') });
+  await buildPackage({ release: process.argv.includes('--release') }).catch((error) => {
+    console.error(error.message);
+    process.exitCode = 1;
+  });
 }
