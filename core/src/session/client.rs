@@ -1,0 +1,305 @@
+//! The client's end of one session: frames in and out, log numbers, and credit.
+//!
+//! It lives as long as one socket. What the frames mean for a log is the replica's to decide; when to connect is the
+//! [`super::link`]'s. Commands are `hello`, `subscribe`, `push` …, each of which queues frames; `poll` hands out the
+//! bytes to send, control frames first.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::chain::{Chain, Cursor};
+use crate::codec::DecodeError;
+use crate::entry::Entry;
+use crate::id::{ActorId, LogName, Offset, Seq};
+use crate::limits;
+use crate::packed::Packer;
+use crate::protocol::frame::{self, Frame, Hello, LogNumber, Push, Subscribe};
+use crate::storage::row::Identity;
+use crate::time::WallMs;
+
+/// What the peer said, with the log's name instead of its number.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SessionEvent {
+    /// The session stands; subscribe now.
+    Welcomed(frame::Welcome),
+    /// A log is open.
+    Opened(LogName, frame::Opened),
+    /// Durable verdicts.
+    Acked(LogName, frame::Ack),
+    /// Entries to check, store and apply.
+    Entries(LogName, frame::Entries),
+    /// A whole snapshot.
+    Snapshot(LogName, Cursor, Vec<u8>),
+    /// One log has trouble; the session goes on.
+    LogRefused(LogName, frame::Error),
+    /// The session is over.
+    Refused(frame::Error),
+    /// The session is over for a while.
+    SentAway(frame::GoAway),
+}
+
+/// The peer broke the protocol; close the socket.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// The bytes are no frame.
+    #[error("the server sent bytes that are no frame: {0}")]
+    Decode(#[from] DecodeError),
+    /// A frame that a server never sends, or not in this state.
+    #[error("the server sent a frame that has no place here")]
+    Unexpected,
+}
+
+/// How far a log's own entries were sent in this session.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    through: Seq,
+    chain: Chain,
+}
+
+#[derive(Debug)]
+struct SessionLog {
+    name: LogName,
+    sent: Option<Sent>,
+    snapshot: Vec<u8>,
+}
+
+/// The client's end of a session.
+#[derive(Debug)]
+pub struct ClientSession {
+    actor: ActorId,
+    welcomed: bool,
+    next_number: LogNumber,
+    logs: BTreeMap<LogNumber, SessionLog>,
+    numbers: BTreeMap<LogName, LogNumber>,
+    control: VecDeque<Vec<u8>>,
+    push_credit: u64,
+    pushed: u64,
+    received: u64,
+    worked_off: u64,
+    granted: u64,
+    pings: u64,
+}
+
+impl ClientSession {
+    /// Begins a session on an open socket by saying hello.
+    pub fn hello(identity: &Identity, device: &str, token: Option<String>, now: WallMs) -> Self {
+        let hello = Hello {
+            protocol_min: crate::protocol::VERSION_FLOOR,
+            protocol_max: crate::protocol::VERSION,
+            client: identity.client,
+            actor: identity.actor,
+            predecessor: identity.predecessor,
+            user: identity.user.clone(),
+            nonces: identity.nonces.clone(),
+            device: device.to_owned(),
+            token,
+            now,
+        };
+        let mut session = Self {
+            actor: identity.actor,
+            welcomed: false,
+            next_number: 0,
+            logs: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            control: VecDeque::new(),
+            push_credit: 0,
+            pushed: 0,
+            received: 0,
+            worked_off: 0,
+            granted: 0,
+            pings: 0,
+        };
+        session.send(&Frame::Hello(hello));
+        session.grant();
+        session
+    }
+
+    /// Asks for a log. A log that is subscribed already is left as it is.
+    pub fn subscribe(&mut self, name: &LogName, with: impl FnOnce(LogNumber) -> Subscribe) {
+        if self.numbers.contains_key(name) {
+            return;
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        self.numbers.insert(name.clone(), number);
+        self.logs.insert(number, SessionLog { name: name.clone(), sent: None, snapshot: Vec::new() });
+        self.send(&Frame::Subscribe(with(number)));
+    }
+
+    /// Gives a log up, to ask for it anew.
+    pub fn unsubscribe(&mut self, name: &LogName) {
+        if let Some(log) = self.numbers.remove(name) {
+            self.logs.remove(&log);
+            self.send(&Frame::Unsubscribe(frame::Unsubscribe { log }));
+        }
+    }
+
+    /// Pushes start behind this seq: what the server has, as `opened` said and the replica confirmed.
+    pub fn start_pushing(&mut self, name: &LogName, through: Seq, chain: Chain) {
+        if let Some(log) = self.log_mut(name) {
+            log.sent = Some(Sent { through, chain });
+        }
+    }
+
+    /// The first seq to push next; none if the log does not push.
+    pub fn push_from(&self, name: &LogName) -> Option<Seq> {
+        let log = self.logs.get(self.numbers.get(name)?)?;
+        log.sent.map(|sent| sent.through.next())
+    }
+
+    /// Whether the server takes another push frame now: one may reach beyond the credit, the next waits.
+    pub fn may_push(&self) -> bool {
+        self.welcomed && self.pushed < self.push_credit
+    }
+
+    /// One push frame of entries that begin at [`ClientSession::push_from`]; returns its bytes and last seq.
+    pub fn push<'a>(&mut self, name: &LogName, entries: impl Iterator<Item = &'a Entry>) -> Option<(Vec<u8>, Seq)> {
+        let number = *self.numbers.get(name)?;
+        let actor = self.actor;
+        let log = self.logs.get_mut(&number)?;
+        let mut sent = log.sent?;
+        let first = sent.through.next();
+        let mut packer = Packer::default();
+        for entry in entries {
+            debug_assert_eq!(entry.header.seq, sent.through.next());
+            packer.push(actor, entry);
+            sent = Sent { through: entry.header.seq, chain: sent.chain.with_pushed(entry.header.seq, entry.digest()) };
+            if packer.bytes() >= limits::FRAME_BYTES_TARGET || packer.len() >= limits::FRAME_ENTRIES_MAX {
+                break;
+            }
+        }
+        if packer.is_empty() {
+            return None;
+        }
+        log.sent = Some(sent);
+        let push = Push { log: number, first, chain: sent.chain, entries: packer.finish() };
+        let bytes = Frame::Push(push).encode();
+        self.pushed += bytes.len() as u64;
+        Some((bytes, sent.through))
+    }
+
+    /// Says that verdicts are recorded here.
+    pub fn settled(&mut self, name: &LogName, through: Seq) {
+        if let Some(log) = self.numbers.get(name).copied() {
+            self.send(&Frame::Settled(frame::Settled { log, through }));
+        }
+    }
+
+    /// Gives a fresh token to the running session.
+    pub fn token(&mut self, token: String) {
+        self.send(&Frame::Token(frame::Token { token }));
+    }
+
+    /// Asks whether the server is there.
+    pub fn ping(&mut self) {
+        self.pings += 1;
+        self.send(&Frame::Ping(frame::Ping { nonce: self.pings }));
+    }
+
+    /// Says that received bytes were worked off, so that the server may send more.
+    pub fn worked_off(&mut self, bytes: u64) {
+        self.worked_off += bytes;
+        if self.granted - self.worked_off < limits::CREDIT_BYTES / 2 {
+            self.grant();
+        }
+    }
+
+    /// The next control frame to send.
+    pub fn poll(&mut self) -> Option<Vec<u8>> {
+        self.control.pop_front()
+    }
+
+    /// Takes a frame; returns what it says and how many bytes of credit it cost.
+    ///
+    /// # Errors
+    /// [`PeerError`]: close the socket and connect again.
+    pub fn handle(&mut self, bytes: &[u8]) -> Result<(Option<SessionEvent>, u64), PeerError> {
+        let frame = Frame::decode(bytes)?;
+        let cost = if frame.needs_credit() { bytes.len() as u64 } else { 0 };
+        self.received += cost;
+        Ok((self.event(frame)?, cost))
+    }
+
+    fn event(&mut self, frame: Frame) -> Result<Option<SessionEvent>, PeerError> {
+        let event = match frame {
+            Frame::Welcome(welcome) if !self.welcomed => {
+                self.welcomed = true;
+                self.push_credit = welcome.credit;
+                Some(SessionEvent::Welcomed(welcome))
+            }
+            Frame::Opened(opened) => self.name(opened.log).map(|name| SessionEvent::Opened(name, opened)),
+            Frame::Ack(ack) => self.name(ack.log).map(|name| SessionEvent::Acked(name, ack)),
+            Frame::Entries(entries) => self.name(entries.log).map(|name| SessionEvent::Entries(name, entries)),
+            Frame::SnapshotPart(part) => self.snapshot_part(part)?,
+            Frame::Credit(credit) => {
+                self.push_credit = self.push_credit.max(credit.bytes);
+                None
+            }
+            Frame::Ping(ping) => {
+                self.send(&Frame::Pong(ping));
+                None
+            }
+            Frame::Pong(_) => None,
+            Frame::GoAway(go_away) => Some(SessionEvent::SentAway(go_away)),
+            Frame::Error(error) => match error.log {
+                Some(log) => self.name(log).map(|name| SessionEvent::LogRefused(name, error)),
+                None => Some(SessionEvent::Refused(error)),
+            },
+            _ => return Err(PeerError::Unexpected),
+        };
+        Ok(event)
+    }
+
+    /// Collects the parts of a snapshot; a part of a log given up meanwhile is nothing.
+    fn snapshot_part(&mut self, part: frame::SnapshotPart) -> Result<Option<SessionEvent>, PeerError> {
+        let Some(log) = self.logs.get_mut(&part.log) else { return Ok(None) };
+        if part.at == 0 {
+            log.snapshot.clear();
+        }
+        let end = part.at + part.bytes.len() as u64;
+        if part.at != log.snapshot.len() as u64 || end > part.total || part.bytes.is_empty() {
+            return Err(PeerError::Unexpected);
+        }
+        log.snapshot.extend_from_slice(&part.bytes);
+        if end < part.total {
+            return Ok(None);
+        }
+        Ok(Some(SessionEvent::Snapshot(log.name.clone(), part.cursor, std::mem::take(&mut log.snapshot))))
+    }
+
+    fn log_mut(&mut self, name: &LogName) -> Option<&mut SessionLog> {
+        self.logs.get_mut(self.numbers.get(name)?)
+    }
+
+    fn name(&self, number: LogNumber) -> Option<LogName> {
+        self.logs.get(&number).map(|log| log.name.clone())
+    }
+
+    fn grant(&mut self) {
+        self.granted = self.worked_off + limits::CREDIT_BYTES;
+        self.send(&Frame::Credit(frame::Credit { bytes: self.granted }));
+    }
+
+    fn send(&mut self, frame: &Frame) {
+        self.control.push_back(frame.encode());
+    }
+}
+
+/// The subscription of a log as the client stands.
+pub fn subscription(
+    log: LogNumber,
+    name: &LogName,
+    position: Option<(crate::id::LogId, Cursor, (crate::id::EpochId, Offset))>,
+    held: Seq,
+) -> Subscribe {
+    Subscribe {
+        log,
+        name: name.clone(),
+        log_id: position.map(|(log_id, _, _)| log_id),
+        cursor: position.map(|(_, cursor, _)| cursor),
+        epoch: position.map(|(_, _, epoch)| epoch),
+        read: true,
+        held,
+        priority: 128,
+    }
+}
