@@ -6,7 +6,7 @@ mod clock;
 #[allow(dead_code)]
 mod entropy;
 #[allow(dead_code)]
-mod leader;
+mod lease;
 #[allow(dead_code)]
 mod page;
 #[allow(dead_code)]
