@@ -2,6 +2,8 @@
 //! and wakes core when something happened. What decides is in core.
 
 #[allow(dead_code)]
+mod boundary;
+#[allow(dead_code)]
 mod clock;
 #[allow(dead_code)]
 mod entropy;
