@@ -8,7 +8,7 @@ mod clock;
 #[allow(dead_code)]
 mod entropy;
 #[allow(dead_code)]
-mod lease;
+mod leader;
 #[allow(dead_code)]
 mod page;
 #[allow(dead_code)]

@@ -22,6 +22,9 @@ export interface WireCollection {
 /** All collections of a log. */
 export type WireSchema = Record<string, WireCollection>;
 
+/** One step of editing a text, on what the steps before it left. */
+export type WireSplice = [at: number, deleted: number, inserted: string];
+
 /** One write of one field. `initial` is the first content of a text, the same change on every device. */
 export type WireFieldOp =
   | ['set', unknown]
@@ -29,7 +32,7 @@ export type WireFieldOp =
   | ['add', unknown[]]
   | ['remove', unknown[]]
   | ['initial', string]
-  | ['text', [at: number, deleted: number, inserted: string][]];
+  | ['text', WireSplice[]];
 
 /** One op of an action. The record of a `single` is '' and its writes are always inserts. */
 export type WireOp =

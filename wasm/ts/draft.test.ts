@@ -132,6 +132,33 @@ test('text positions are UTF-16 code units inside of the text and between charac
   throws('bad-position', (tx) => tx.todos.get('a').note.delete(0, 4));
 });
 
+test('splices in a row become one op', () => {
+  const recorded = ops((tx) => {
+    const { note } = tx.todos.get('b');
+    note.insert(0, 'a');
+    note.insert(1, 'b');
+    tx.todos.get('a').done = true;
+    note.delete(0, 2);
+  });
+  assert.deepEqual(recorded, [
+    [
+      'update',
+      'todos',
+      'b',
+      'note',
+      [
+        'text',
+        [
+          [0, 0, 'a'],
+          [1, 0, 'b'],
+        ],
+      ],
+    ],
+    ['update', 'todos', 'a', 'done', ['set', true]],
+    ['update', 'todos', 'b', 'note', ['text', [[0, 2, '']]]],
+  ]);
+});
+
 test('inserting where the record exists replaces the content of its text', () => {
   const recorded = ops((tx) => tx.todos.insert('a', { note: 'new' }));
   assert.deepEqual(recorded, [

@@ -7,7 +7,7 @@
  * Invariant: an op is recorded exactly when a write was made, in the order of the writes.
  */
 
-import type { Strategy, WireFieldOp, WireOp, WireRow } from './boundary.js';
+import type { Strategy, WireFieldOp, WireOp, WireRow, WireSplice } from './boundary.js';
 import { fail } from './errors.js';
 import { type Conditions, conditions, type Filter, matches } from './filter.js';
 import type { Collection, Collections, DraftOf, Field, Fields, RecordId, RecordInit, Single } from './schema.js';
@@ -130,6 +130,16 @@ class Draft {
   record(op: WireOp): void {
     this.open();
     this.ops.push(op);
+  }
+
+  /** Adds splices to the last op, if that is of the same text: they become one change of it. */
+  extend(collection: string, record: string, field: string, splices: WireSplice[]): boolean {
+    const last = this.ops.at(-1);
+    if (last === undefined || last[0] === 'delete' || last[1] !== collection || last[2] !== record) return false;
+    const [written, op] = last[0] === 'update' ? [last[3], last[4]] : (last[3].length === 1 && last[3][0]) || [];
+    if (written !== field || op?.[0] !== 'text') return false;
+    op[1].push(...splices);
+    return true;
   }
 
   open(): void {
@@ -282,7 +292,9 @@ class RecordState {
     draft.open();
     if (!this.exists && !declared.single)
       throw fail('no-such-record', { collection: name, id: this.id }, `record ${this.id} of ${name} was deleted`);
-    draft.record(declared.single ? ['insert', name, this.id, [[field, op]]] : ['update', name, this.id, field, op]);
+    if (op[0] !== 'text' || !draft.extend(name, this.id, field, op[1])) {
+      draft.record(declared.single ? ['insert', name, this.id, [[field, op]]] : ['update', name, this.id, field, op]);
+    }
     this.apply(field, op);
   }
 
