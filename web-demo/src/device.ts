@@ -1,0 +1,156 @@
+/** One device: its switch, its state in words, and its board. */
+
+import { type Client, DriftlogError } from 'driftlog';
+import type { BoardLog } from './board';
+import { element, say } from './element';
+import { note } from './note';
+import { todos } from './todos';
+import { connectionWords } from './words';
+
+/** A device of this page: a client of its own, with its own storage. */
+export interface Device {
+  /** `a` or `b`. */
+  readonly key: string;
+  readonly label: string;
+  readonly client: Client;
+  readonly log: BoardLog;
+}
+
+/** The panel of a device. */
+export function devicePanel(device: Device): HTMLElement {
+  const { key, label, client, log } = device;
+  const words = element('p', { class: 'words', role: 'status' });
+  const trouble = element('p', { class: 'trouble', role: 'alert', hidden: true });
+  const power = powerSwitch(device);
+  const panel = element(
+    'section',
+    { class: `device ${key}`, 'aria-label': label, 'data-device': key },
+    element('header', {}, element('h2', {}, label), power),
+    words,
+    trouble,
+    boardName(log, act),
+    addForm(log, act),
+    todos(log, act),
+    element(
+      'button',
+      { class: 'clear', type: 'button', onclick: () => act(() => log.do.clearDone()) },
+      'Clear what is done',
+    ),
+    element('h3', {}, 'Shared note'),
+    note(log, label, act),
+    refusals(log),
+  );
+
+  /** Actions throw when they cannot be done, such as voting for what another device has just removed. */
+  function act(action: () => void): void {
+    trouble.hidden = true;
+    try {
+      action();
+    } catch (error) {
+      if (!(error instanceof DriftlogError)) throw error;
+      trouble.hidden = false;
+      say(trouble, error.code === 'no-such-record' ? 'That is gone: it was removed.' : error.message);
+    }
+  }
+
+  function describe(): void {
+    const connection = client.connection.getSnapshot();
+    say(words, connectionWords(connection, log.status.getSnapshot(), log.outbox.getSnapshot().count, Date.now()));
+    panel.dataset['state'] = connection.state;
+    panel.dataset['waiting'] = String(log.outbox.getSnapshot().count);
+  }
+  for (const part of [client.connection, log.status, log.outbox]) part.subscribe(describe);
+  // The seconds to the next try count down.
+  setInterval(() => {
+    if (client.connection.getSnapshot().state === 'backing-off') describe();
+  }, 1000);
+  if (client.storage.reason !== undefined)
+    panel.append(element('p', { class: 'hint' }, `This browser stores less safely here: ${client.storage.reason}.`));
+  return panel;
+}
+
+/** The switch that closes the device's socket. A reload keeps its position. */
+function powerSwitch({ key, label, client }: Device): HTMLElement {
+  const stored = `driftlog-demo offline ${key}`;
+  const state = element('span');
+  const power = element(
+    'button',
+    {
+      class: 'switch',
+      type: 'button',
+      role: 'switch',
+      'aria-label': `${label}: network`,
+      onclick: () => turn(!isOn()),
+    },
+    state,
+    element('i', { 'aria-hidden': 'true' }),
+  );
+  const isOn = (): boolean => power.getAttribute('aria-checked') === 'true';
+
+  function turn(on: boolean): void {
+    power.setAttribute('aria-checked', String(on));
+    say(state, on ? 'Online' : 'Offline');
+    if (on) localStorage.removeItem(stored);
+    else localStorage.setItem(stored, '');
+    if (on) client.connect();
+    else client.disconnect();
+  }
+  turn(localStorage.getItem(stored) === null);
+  return power;
+}
+
+function boardName(log: BoardLog, act: (action: () => void) => void): HTMLElement {
+  const input = element('input', {
+    class: 'board-name',
+    'aria-label': 'Name of the board',
+    autocomplete: 'off',
+    onchange: () => {
+      const name = input.value.trim();
+      if (name !== '') act(() => log.do.renameBoard({ name }));
+    },
+    onkeydown: (event: KeyboardEvent) => {
+      if (event.key === 'Enter') input.blur();
+    },
+  });
+  log.query({ from: 'head' }).subscribe(([head]) => {
+    if (document.activeElement !== input) input.value = head?.name ?? '';
+  });
+  return input;
+}
+
+function addForm(log: BoardLog, act: (action: () => void) => void): HTMLElement {
+  const title = element('input', {
+    name: 'title',
+    placeholder: 'What is to be done?',
+    'aria-label': 'New to-do',
+    autocomplete: 'off',
+    enterkeyhint: 'done',
+  });
+  const submit = (event: SubmitEvent): void => {
+    event.preventDefault();
+    const text = title.value.trim();
+    if (text === '') return;
+    title.value = '';
+    act(() => log.do.addTodo({ id: newId(), title: text }));
+  };
+  return element('form', { class: 'add', onsubmit: submit }, title, element('button', { type: 'submit' }, 'Add'));
+}
+
+/** Refused actions, kept whole. */
+function refusals(log: BoardLog): HTMLElement {
+  const list = element('ul', { class: 'refusals', 'aria-label': 'Refused actions' });
+  log.deadLetters.subscribe((letters) => {
+    list.hidden = letters.length === 0;
+    list.replaceChildren(
+      ...letters.map(({ action, code, reason }) =>
+        element('li', {}, `${action} was refused (${code}): ${reason ?? ''}`),
+      ),
+    );
+  });
+  return list;
+}
+
+/** A random id. `crypto.randomUUID` needs a secure context, which a phone on the local network has not. */
+function newId(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
