@@ -1,3 +1,5 @@
+/** The client on an engine in memory: actions, queries, verdicts, closing. */
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DriftlogError, type ErrorCode } from './errors.js';

@@ -1,3 +1,5 @@
+/** Drafts: what a mutator records, and what it sees of its own writes. */
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { WireOp, WireRow } from './boundary.js';

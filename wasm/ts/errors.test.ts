@@ -1,3 +1,5 @@
+/** Errors: refusals keep their codes, and the union of codes covers the numbered ones of core. */
+
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';

@@ -1,3 +1,5 @@
+/** Values: what has a canonical form, and the order of all of them. */
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DriftlogError } from './errors.js';
