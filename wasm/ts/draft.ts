@@ -201,7 +201,7 @@ class Records {
   insert(id: string, init: object): RecordState {
     this.draft.open();
     if (!isName(id, RECORD_ID_BYTES_MAX)) {
-      const problem = `not a well-formed string of 1 to ${RECORD_ID_BYTES_MAX} bytes`;
+      const problem = `not a string of 1 to ${RECORD_ID_BYTES_MAX} bytes without control characters`;
       throw fail('bad-value', { path: 'id', problem }, `an id of ${this.name} is ${problem}`);
     }
     const state = this.#state(id);
@@ -237,7 +237,11 @@ class Records {
   }
 
   #state(id: string): RecordState {
-    return this.#known.get(id) ?? this.#keep(id, this.draft.source.read(this.name, id));
+    const known = this.#known.get(id);
+    if (known !== undefined) return known;
+    // What cannot be an id names no record; the engine need not be asked.
+    const possible = this.declared.single || isName(id, RECORD_ID_BYTES_MAX);
+    return this.#keep(id, possible ? this.draft.source.read(this.name, id) : undefined);
   }
 
   #keep(id: string, row: WireRow | undefined): RecordState {

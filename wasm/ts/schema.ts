@@ -36,7 +36,7 @@ export interface Single<F extends Fields = Fields> {
 /** Collections by name. `now`, `user` and names that start with `$` are refused by `defineLog`. */
 export type Collections = { readonly [name: string]: Collection | Single };
 
-/** A record's id: made by the app, any well-formed string that is not empty; random ids never meet by accident. */
+/** A record's id: made by the app, 1 to 128 UTF-8 bytes without control characters; random ids never meet by accident. */
 export type RecordId = string;
 
 /** What a draft shows of a field. */
@@ -263,6 +263,6 @@ function badName(name: string, where: string): Error {
   return fail(
     'bad-name',
     { name, where },
-    `the name "${name}" in ${where} is reserved, empty or longer than ${NAME_BYTES_MAX} bytes`,
+    `the name "${name}" in ${where} is reserved, or not 1 to ${NAME_BYTES_MAX} bytes without control characters`,
   );
 }

@@ -21,9 +21,10 @@ export const RECORD_ID_BYTES_MAX = 128;
 /** Bytes of a log's name (core/src/limits.rs). */
 export const LOG_NAME_BYTES_MAX = 256;
 
-/** Whether a string is well-formed, not empty, and not longer than so many UTF-8 bytes. */
+/** Whether a string is well-formed, has 1 to so many UTF-8 bytes, and no control characters. */
 export function isName(name: unknown, bytesMax: number): name is string {
-  if (typeof name !== 'string' || name === '' || name.length > bytesMax || !isWellFormed(name)) return false;
+  if (typeof name !== 'string' || name === '' || name.length > bytesMax) return false;
+  if (/[\p{Surrogate}\p{Cc}]/u.test(name)) return false;
   return name.length * 3 <= bytesMax || new TextEncoder().encode(name).length <= bytesMax;
 }
 
