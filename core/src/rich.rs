@@ -30,14 +30,17 @@ use sha2::{Digest, Sha256};
 mod change;
 mod column;
 mod document;
+#[cfg(all(test, feature = "rich"))]
+mod hostile;
 #[cfg(feature = "rich")]
 mod kernel;
 #[cfg(not(feature = "rich"))]
 #[path = "rich/absent.rs"]
 mod kernel;
 mod sequence;
+mod tree;
 
-pub use change::{CHANGE_BYTES_MAX, CHANGE_DEPENDENCIES_MAX, CHANGE_OPS_MAX, ChangeHash, ChangeRefusal};
+pub use change::{CHANGE_DEPENDENCIES_MAX, CHANGE_OPS_MAX, ChangeHash, ChangeRefusal};
 pub use document::{Admitted, Applied, ApplyError, Candidate, Document, EditError, Splice, initial};
 pub use kernel::KernelError;
 

@@ -11,17 +11,20 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::limits;
+
 use super::RichActor;
 use super::column::{
     Reader, read_booleans, read_deltas, read_runs, write_booleans, write_deltas, write_runs, write_signed,
     write_unsigned,
 };
 
-/// Largest change in bytes, from whoever.
-pub const CHANGE_BYTES_MAX: usize = 1 << 20;
+/// Largest change in bytes that is read at all. A client's change is smaller ([`limits::RICH_CHANGE_BYTES_MAX`]); this
+/// one leaves room for the change that stands for the initial content of a whole entry.
+pub(super) const CHANGE_BYTES_MAX: usize = 4 * limits::ENTRY_BYTES_MAX;
 
 /// Most ops in one change: an inserted or deleted character is one op.
-pub const CHANGE_OPS_MAX: usize = 1 << 18;
+pub const CHANGE_OPS_MAX: usize = limits::ENTRY_BYTES_MAX;
 
 /// Most dependencies of one change; a document with more heads than this is edited after a merge of some of them.
 pub const CHANGE_DEPENDENCIES_MAX: usize = 256;
@@ -111,7 +114,7 @@ impl TextChange {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ChangeRefusal {
-    /// Larger than [`CHANGE_BYTES_MAX`].
+    /// Larger than [`limits::RICH_CHANGE_BYTES_MAX`].
     #[error("the change has {bytes} bytes, at most {max} are allowed")]
     TooLong {
         /// Its size.

@@ -8,11 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::change::{self, CHANGE_BYTES_MAX, CHANGE_DEPENDENCIES_MAX, CHANGE_OPS_MAX, ChangeHash, ChangeRefusal};
-use super::change::{TextChange, TextOp};
+use super::change::{self, ChangeHash, ChangeRefusal, TextChange, TextOp};
 use super::kernel::{Kernel, KernelError};
-use super::sequence::{Sequence, Undo};
+use super::sequence::Sequence;
 use super::{GENESIS_ACTOR, RichActor, TEXT_OBJECT};
+use crate::limits;
+
+mod edit;
+mod splices;
+
+pub use edit::{EditError, initial};
+pub use splices::Splice;
+use splices::Splices;
 
 /// The change that every document starts from: it makes the text object. A golden vector; automerge writes it so.
 pub(super) const GENESIS: &[u8] = b"\x85\x6f\x4a\x83\x17\x27\xdf\xc1\x01\x2f\x00\x10\
@@ -27,17 +34,6 @@ pub(super) const GENESIS_HASH: ChangeHash = ChangeHash(
 
 /// First byte of a saved document: the version of its form.
 const FORM: u8 = 1;
-
-/// One replacement in a text, in UTF-16 code units.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Splice {
-    /// Where it begins.
-    pub at: usize,
-    /// How many code units go.
-    pub delete: usize,
-    /// What comes in their place.
-    pub insert: String,
-}
 
 /// A change from a client, and the actor that the gate expects it to be made by.
 #[derive(Debug, Clone, Copy)]
@@ -80,75 +76,6 @@ pub struct ApplyError {
     pub applied: Applied,
 }
 
-/// Why an edit makes no change.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum EditError {
-    /// Nothing is inserted or deleted.
-    #[error("an edit without effect")]
-    Empty,
-    /// A splice reaches behind the text.
-    #[error("position {at} in a text of {len} code units")]
-    OutOfRange {
-        /// The position.
-        at: usize,
-        /// Code units of the text.
-        len: usize,
-    },
-    /// A splice begins or ends between the two halves of a character.
-    #[error("position {at} lies inside a character")]
-    InsideCharacter {
-        /// The position.
-        at: usize,
-    },
-    /// More characters than one change may hold.
-    #[error("{ops} characters inserted or deleted, at most {max} in one edit")]
-    TooManyOps {
-        /// Characters.
-        ops: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// The change is larger than one may be.
-    #[error("the change has {bytes} bytes, at most {max} are allowed")]
-    TooLong {
-        /// Its size.
-        bytes: usize,
-        /// The limit.
-        max: usize,
-    },
-}
-
-/// Collects what happens to a text, joining what touches.
-#[derive(Debug, Default)]
-struct Splices {
-    list: Vec<Splice>,
-    /// The end of what the last splice inserted.
-    end: usize,
-}
-
-impl Splices {
-    fn inserted(&mut self, at: usize, character: char) {
-        match self.list.last_mut().filter(|_| self.end == at) {
-            Some(last) => last.insert.push(character),
-            None => self.list.push(Splice { at, delete: 0, insert: character.to_string() }),
-        }
-        self.end = at + character.len_utf16();
-    }
-
-    fn deleted(&mut self, at: usize, width: usize) {
-        match self.list.last_mut().filter(|last| last.insert.is_empty()) {
-            Some(last) if last.at == at => last.delete += width,
-            Some(last) if last.at == at + width => {
-                last.at = at;
-                last.delete += width;
-            }
-            _ => self.list.push(Splice { at, delete: width, insert: String::new() }),
-        }
-        self.end = at;
-    }
-}
-
 /// The last change of an actor.
 #[derive(Debug, Clone, Copy)]
 struct Tip {
@@ -170,24 +97,12 @@ pub struct Document {
     queue: Vec<Vec<u8>>,
 }
 
-/// The change that gives a text its initial content, the same on every device; `None` for no content.
-///
-/// # Errors
-/// [`EditError::TooManyOps`] and [`EditError::TooLong`].
-pub fn initial(content: &str) -> Result<Option<Vec<u8>>, EditError> {
-    if content.is_empty() {
-        return Ok(None);
-    }
-    let splice = Splice { at: 0, delete: 0, insert: content.to_owned() };
-    Document::genesis().edit(RichActor::of_initial_text(content), &[splice]).map(Some)
-}
-
 impl Document {
     /// An empty text.
     pub fn genesis() -> Self {
         let hash = GENESIS_HASH;
         Self {
-            sequence: Sequence::default(),
+            sequence: Sequence::new(),
             changes: BTreeMap::from([(hash, TEXT_OBJECT.counter)]),
             heads: BTreeSet::from([hash]),
             tips: BTreeMap::from([(GENESIS_ACTOR, Tip { seq: 1, max_op: TEXT_OBJECT.counter })]),
@@ -237,33 +152,6 @@ impl Document {
         Ok(out)
     }
 
-    /// Turns splices into one change by `actor`, takes it, and returns its bytes.
-    ///
-    /// Each splice is relative to the text after the one before.
-    ///
-    /// # Errors
-    /// [`EditError`]; the document is then as before.
-    pub fn edit(&mut self, actor: RichActor, splices: &[Splice]) -> Result<Vec<u8>, EditError> {
-        let mut change = TextChange {
-            actor,
-            seq: self.next_seq(actor),
-            start_op: self.max_op + 1,
-            dependencies: self.dependencies(),
-            ops: Vec::new(),
-        };
-        let mut undo = Vec::new();
-        match self.lay_edit(&mut change, splices, &mut undo) {
-            Ok((bytes, hash)) => {
-                self.record(&change, hash, bytes.clone());
-                Ok(bytes)
-            }
-            Err(error) => {
-                undo.into_iter().rev().for_each(|step| self.sequence.undo(step));
-                Err(error)
-            }
-        }
-    }
-
     /// Takes changes of the log; those it has already are skipped.
     ///
     /// # Errors
@@ -292,6 +180,10 @@ impl Document {
         batch
             .iter()
             .map(|candidate| {
+                let (bytes, max) = (candidate.bytes.len(), limits::RICH_CHANGE_BYTES_MAX);
+                if bytes > max {
+                    return Err(ChangeRefusal::TooLong { bytes, max });
+                }
                 let taken = self.take(candidate.bytes, Some(candidate.actor), None)?;
                 taken.ok_or_else(|| ChangeRefusal::Seq {
                     actor: candidate.actor,
@@ -341,80 +233,14 @@ impl Document {
         digest.finalize().into()
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "rich"))]
     pub(super) fn queue_is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// What a new change builds on: the heads, or the latest of them if there are too many.
-    fn dependencies(&self) -> Vec<ChangeHash> {
-        let mut heads = self.heads();
-        if heads.len() > CHANGE_DEPENDENCIES_MAX {
-            heads.sort_by_key(|head| std::cmp::Reverse(self.changes.get(head).copied()));
-            heads.truncate(CHANGE_DEPENDENCIES_MAX);
-            heads.sort_unstable();
-        }
-        heads
-    }
-
-    fn lay_edit(
-        &mut self,
-        change: &mut TextChange,
-        splices: &[Splice],
-        undo: &mut Vec<Undo>,
-    ) -> Result<(Vec<u8>, ChangeHash), EditError> {
-        for splice in splices {
-            let more = splice.delete.saturating_add(splice.insert.chars().count());
-            let ops = change.ops.len().saturating_add(more);
-            if ops > CHANGE_OPS_MAX {
-                let max = CHANGE_OPS_MAX;
-                return Err(EditError::TooManyOps { ops, max });
-            }
-            self.lay_splice(change, splice, undo)?;
-        }
-        if change.ops.is_empty() {
-            return Err(EditError::Empty);
-        }
-        let (bytes, hash) = change::encode(change);
-        if bytes.len() > CHANGE_BYTES_MAX {
-            return Err(EditError::TooLong { bytes: bytes.len(), max: CHANGE_BYTES_MAX });
-        }
-        Ok((bytes, hash))
-    }
-
-    /// Finds the elements of a splice, adds its ops to the change and lays them.
-    fn lay_splice(&mut self, change: &mut TextChange, splice: &Splice, undo: &mut Vec<Undo>) -> Result<(), EditError> {
-        let (at, len) = (splice.at, self.len_utf16());
-        let end = at.saturating_add(splice.delete);
-        if end > len {
-            return Err(EditError::OutOfRange { at: end, len });
-        }
-        let mut after = None;
-        if let Some((element, begin, character)) = at.checked_sub(1).and_then(|before| self.sequence.element_at(before))
-        {
-            if begin + character.len_utf16() != at {
-                return Err(EditError::InsideCharacter { at });
-            }
-            after = Some(element);
-        }
-        let mut left = splice.delete;
-        while left > 0 {
-            let Some((element, _, character)) = self.sequence.element_at(at) else {
-                break;
-            };
-            left = left.checked_sub(character.len_utf16()).ok_or(EditError::InsideCharacter { at: end })?;
-            self.sequence.delete(element);
-            undo.push(Undo::Deleted(element, character));
-            change.ops.push(TextOp::Delete { element });
-        }
-        for character in splice.insert.chars() {
-            let id = change.id(change.ops.len());
-            self.sequence.insert(after, id, character);
-            undo.push(Undo::Inserted(id));
-            change.ops.push(TextOp::Insert { after, character });
-            after = Some(id);
-        }
-        Ok(())
+    #[cfg(all(test, feature = "rich"))]
+    pub(super) fn change_hashes(&self) -> Vec<ChangeHash> {
+        self.changes.keys().copied().collect()
     }
 
     /// Hands the queued changes to automerge.
@@ -454,17 +280,22 @@ impl Document {
         if change.seq != expected {
             return Err(ChangeRefusal::Seq { actor: change.actor, expected, got: change.seq });
         }
-        let mut expected = self.tips.get(&change.actor).map_or(TEXT_OBJECT.counter, |tip| tip.max_op);
-        let mut built_on = 0;
-        for hash in &change.dependencies {
-            let max_op = self.changes.get(hash).ok_or(ChangeRefusal::UnknownDependency { hash: *hash })?;
-            built_on = built_on.max(*max_op);
+        if let Some(hash) = change.dependencies.iter().find(|hash| !self.has(hash)) {
+            return Err(ChangeRefusal::UnknownDependency { hash: *hash });
         }
-        expected = expected.max(built_on) + 1;
-        if change.start_op != expected {
+        // automerge saves no first numbers, it infers them from the dependencies; and numbers never repeat.
+        let built_on = self.next_op_on(&change.dependencies);
+        let expected = self.tips.get(&change.actor).map_or(built_on, |tip| built_on.max(tip.max_op + 1));
+        if change.start_op != expected || change.start_op != built_on {
             return Err(ChangeRefusal::StartOp { expected, got: change.start_op });
         }
         Ok(())
+    }
+
+    /// The number of the first op of a change that builds on others.
+    pub(super) fn next_op_on(&self, dependencies: &[ChangeHash]) -> u32 {
+        let last = dependencies.iter().filter_map(|hash| self.changes.get(hash)).max();
+        last.unwrap_or(&TEXT_OBJECT.counter) + 1
     }
 
     /// Whether everything the ops refer to is there, or made by the change itself, and older than the op.

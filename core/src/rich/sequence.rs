@@ -6,8 +6,8 @@
 //! by its id or by its position, and inserted or deleted, at a cost that does not grow with the text.
 //!
 //! ```text
-//! order   [chunk 0, width 12] [chunk 3, width 9] [chunk 1, width 0] …
-//! chunk   [run "hello"] [run, 3 deleted] [run " world"] …      at most RUNS_MAX
+//! tree    chunk 0 (width 12), chunk 3 (width 9), chunk 1 (width 0) …      tree.rs
+//! chunk   run "hello", run of 3 deleted, run " world" …                   at most RUNS_MAX
 //! run     consecutive ids of one actor that stand next to each other
 //! ```
 //!
@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 use super::RichActor;
 use super::change::ElementId;
+use super::tree::Tree;
 
 /// Longest visible run, so that finding a character inside one costs little.
 const RUN_ELEMENTS_MAX: u32 = 128;
@@ -25,14 +26,14 @@ const RUN_ELEMENTS_MAX: u32 = 128;
 /// Most runs in one chunk, so that opening a gap in one costs little.
 const RUNS_MAX: usize = 32;
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Sequence {
     actors: Vec<RichActor>,
     actor_numbers: BTreeMap<RichActor, u32>,
     /// Of each actor: the first counter of each of its runs, and the chunk that holds the run.
     runs_of: Vec<BTreeMap<u32, u32>>,
     chunks: Vec<Vec<Run>>,
-    order: Vec<Place>,
+    tree: Tree,
 }
 
 /// Takes back the last thing done.
@@ -40,13 +41,6 @@ pub(super) struct Sequence {
 pub(super) enum Undo {
     Inserted(ElementId),
     Deleted(ElementId, char),
-}
-
-/// A chunk in the order, with the width of its visible text.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    chunk: u32,
-    width: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -59,10 +53,10 @@ struct Run {
     text: String,
 }
 
-/// Where an element stands: its place in the order, its run and its offset in the run.
+/// Where an element stands: its chunk, its run and its offset in the run.
 #[derive(Debug, Clone, Copy)]
 struct Spot {
-    place: usize,
+    chunk: u32,
     run: usize,
     offset: u32,
 }
@@ -105,17 +99,27 @@ impl Run {
 }
 
 impl Sequence {
+    pub(super) fn new() -> Self {
+        Self {
+            actors: Vec::new(),
+            actor_numbers: BTreeMap::new(),
+            runs_of: Vec::new(),
+            chunks: vec![Vec::new()],
+            tree: Tree::new(),
+        }
+    }
+
     pub(super) fn text(&self) -> String {
-        let mut text = String::new();
-        for place in &self.order {
-            self.chunks[place.chunk as usize].iter().for_each(|run| text.push_str(&run.text));
+        let mut text = String::with_capacity(self.tree.width());
+        for chunk in self.tree.chunks() {
+            self.chunks[chunk as usize].iter().for_each(|run| text.push_str(&run.text));
         }
         text
     }
 
     /// The width of the visible text.
     pub(super) fn width(&self) -> usize {
-        self.order.iter().map(|place| place.width as usize).sum()
+        self.tree.width()
     }
 
     pub(super) fn contains(&self, id: ElementId) -> bool {
@@ -124,13 +128,8 @@ impl Sequence {
 
     /// The visible element that covers position `at`, where it begins, and its character.
     pub(super) fn element_at(&self, at: usize) -> Option<(ElementId, usize, char)> {
-        let mut before = 0;
-        let place = self.order.iter().find(|place| {
-            let found = at < before + place.width as usize;
-            before += if found { 0 } else { place.width as usize };
-            found
-        })?;
-        for run in &self.chunks[place.chunk as usize] {
+        let (chunk, mut before) = self.tree.chunk_at(at)?;
+        for run in &self.chunks[chunk as usize] {
             if at >= before + run.width as usize {
                 before += run.width as usize;
                 continue;
@@ -154,42 +153,31 @@ impl Sequence {
     /// The caller has checked that `after` is contained, is smaller than `id`, and that `id` is new.
     pub(super) fn insert(&mut self, after: Option<ElementId>, id: ElementId, character: char) -> usize {
         let actor = self.actor_number(id.actor);
-        let mut gap = Spot { place: 0, run: 0, offset: 0 };
+        let mut gap = Spot { chunk: self.tree.chunks().next().unwrap_or(0), run: 0, offset: 0 };
         if let Some(found) = after.and_then(|after| self.find(after)) {
             gap = Spot { offset: found.offset + 1, ..found };
         }
         let gap = self.skip_larger(gap, id);
-        let (place, run) = self.open(gap);
-        self.put(
-            place,
-            run,
-            Run {
-                actor,
-                start: id.counter,
-                elements: 1,
-                width: character.len_utf16() as u32,
-                text: character.to_string(),
-            },
-        )
+        let (chunk, run) = self.open(gap);
+        let (text, width) = (character.to_string(), character.len_utf16() as u32);
+        self.put(chunk, run, Run { actor, start: id.counter, elements: 1, width, text })
     }
 
     /// Deletes an element and returns the position and width it had; `None` if it was deleted before.
     pub(super) fn delete(&mut self, id: ElementId) -> Option<(usize, usize)> {
         let spot = self.find(id)?;
-        let chunk = self.order[spot.place].chunk;
-        if !self.chunks[chunk as usize][spot.run].is_visible() {
+        if !self.chunks[spot.chunk as usize][spot.run].is_visible() {
             return None;
         }
-        let (place, run) = self.isolate(spot);
-        let chunk = self.order[place].chunk;
+        let (chunk, run) = self.isolate(spot);
         let deleted = &mut self.chunks[chunk as usize][run];
         let width = std::mem::take(&mut deleted.width);
         deleted.text = String::new();
-        self.order[place].width -= width;
-        let at = self.width_before(place, run);
-        self.join(place, run + 1);
-        self.join(place, run);
-        self.halve(place);
+        self.tree.widen(chunk, -i64::from(width));
+        let at = self.width_before(chunk, run);
+        self.join(chunk, run + 1);
+        self.join(chunk, run);
+        self.halve(chunk);
         Some((at, width as usize))
     }
 
@@ -197,19 +185,18 @@ impl Sequence {
     pub(super) fn undo(&mut self, step: Undo) {
         let (Undo::Inserted(id) | Undo::Deleted(id, _)) = step;
         let Some(spot) = self.find(id) else { return };
-        let (place, number) = self.isolate(spot);
-        let chunk = self.order[place].chunk as usize;
+        let (chunk, number) = self.isolate(spot);
         if let Undo::Deleted(_, character) = step {
-            let run = &mut self.chunks[chunk][number];
+            let run = &mut self.chunks[chunk as usize][number];
             run.text.push(character);
             run.width = character.len_utf16() as u32;
-            self.order[place].width += run.width;
-            return self.halve(place);
+            self.tree.widen(chunk, i64::from(run.width));
+        } else {
+            let run = self.chunks[chunk as usize].remove(number);
+            self.tree.widen(chunk, -i64::from(run.width));
+            self.runs_of[run.actor as usize].remove(&run.start);
         }
-        let run = self.chunks[chunk].remove(number);
-        self.order[place].width -= run.width;
-        self.runs_of[run.actor as usize].remove(&run.start);
-        self.halve(place);
+        self.halve(chunk);
     }
 
     fn id(&self, run: &Run, offset: u32) -> ElementId {
@@ -237,74 +224,66 @@ impl Sequence {
     fn find(&self, id: ElementId) -> Option<Spot> {
         let actor = *self.actor_numbers.get(&id.actor)?;
         let (chunk, run) = self.chunk_of(actor, id.counter)?;
-        let place = self.order.iter().position(|place| place.chunk == chunk)?;
         let offset = id.counter - self.chunks[chunk as usize][run].start;
-        Some(Spot { place, run, offset })
+        Some(Spot { chunk, run, offset })
     }
 
     /// Moves a gap over the elements that stand before `id` by being larger.
     fn skip_larger(&self, mut gap: Spot, id: ElementId) -> Spot {
-        while gap.place < self.order.len() {
-            let runs = &self.chunks[self.order[gap.place].chunk as usize];
+        loop {
+            let runs = &self.chunks[gap.chunk as usize];
             while let Some(run) = runs.get(gap.run) {
                 // The ids of a run ascend, so behind a larger element the rest of its run is larger too.
                 if gap.offset < run.elements && self.id(run, gap.offset) < id {
                     return gap;
                 }
-                if gap.run + 1 == runs.len() && gap.place + 1 == self.order.len() {
-                    return Spot { offset: run.elements, ..gap };
-                }
                 gap = Spot { run: gap.run + 1, offset: 0, ..gap };
             }
-            gap = Spot { place: gap.place + 1, run: 0, offset: 0 };
+            match self.tree.next(gap.chunk) {
+                Some(chunk) => gap = Spot { chunk, run: 0, offset: 0 },
+                None => return gap,
+            }
         }
-        gap
     }
 
-    /// Makes the gap lie between runs and returns the place and the number of the run behind it.
-    ///
-    /// A gap at the start of a chunk becomes the one at the end of the chunk before, where typing goes on.
-    fn open(&mut self, gap: Spot) -> (usize, usize) {
-        if self.order.is_empty() {
-            self.chunks.push(Vec::new());
-            self.order.push(Place { chunk: 0, width: 0 });
-        }
-        let chunk = self.order[gap.place].chunk;
-        let runs = &mut self.chunks[chunk as usize];
+    /// Makes the gap lie between runs and returns the chunk and the number of the run behind it.
+    fn open(&mut self, gap: Spot) -> (u32, usize) {
+        let runs = &mut self.chunks[gap.chunk as usize];
         match runs.get_mut(gap.run) {
-            Some(run) if gap.offset == run.elements => (gap.place, gap.run + 1),
             Some(run) if gap.offset > 0 => {
                 let tail = run.split_off(gap.offset);
-                self.link(&tail, chunk);
-                self.chunks[chunk as usize].insert(gap.run + 1, tail);
-                (gap.place, gap.run + 1)
+                self.link(&tail, gap.chunk);
+                self.chunks[gap.chunk as usize].insert(gap.run + 1, tail);
+                (gap.chunk, gap.run + 1)
             }
-            _ => (gap.place, gap.run),
+            _ => (gap.chunk, gap.run),
         }
     }
 
-    /// Makes an element a run of its own and returns its place and the number of the run.
-    fn isolate(&mut self, spot: Spot) -> (usize, usize) {
-        let (place, run) = self.open(spot);
-        let chunk = self.order[place].chunk;
+    /// Makes an element a run of its own and returns its chunk and the number of the run.
+    fn isolate(&mut self, spot: Spot) -> (u32, usize) {
+        let (chunk, run) = self.open(spot);
         let first = &mut self.chunks[chunk as usize][run];
         if first.elements > 1 {
             let rest = first.split_off(1);
             self.link(&rest, chunk);
             self.chunks[chunk as usize].insert(run + 1, rest);
         }
-        (place, run)
+        (chunk, run)
     }
 
-    /// Puts a new run before the run number `run` of a place and returns the position of its text.
-    fn put(&mut self, mut place: usize, mut run: usize, new: Run) -> usize {
-        if run == 0 && place > 0 {
-            place -= 1;
-            run = self.chunks[self.order[place].chunk as usize].len();
+    /// Puts a new run before the run number `run` of a chunk and returns the position of its text.
+    ///
+    /// The start of a chunk is also the end of the chunk before, where typing goes on.
+    fn put(&mut self, mut chunk: u32, mut run: usize, new: Run) -> usize {
+        if run == 0
+            && let Some(before) = self.tree.previous(chunk)
+        {
+            chunk = before;
+            run = self.chunks[chunk as usize].len();
         }
-        let at = self.width_before(place, run);
-        let chunk = self.order[place].chunk;
-        self.order[place].width += new.width;
+        let at = self.width_before(chunk, run);
+        self.tree.widen(chunk, i64::from(new.width));
         let runs = &mut self.chunks[chunk as usize];
         if run > 0 && runs[run - 1].takes(&new) {
             let last = &mut runs[run - 1];
@@ -314,20 +293,19 @@ impl Sequence {
         } else {
             self.link(&new, chunk);
             self.chunks[chunk as usize].insert(run, new);
-            self.halve(place);
+            self.halve(chunk);
         }
         at
     }
 
-    fn width_before(&self, place: usize, run: usize) -> usize {
-        let before: usize = self.order[..place].iter().map(|place| place.width as usize).sum();
-        let runs = &self.chunks[self.order[place].chunk as usize];
-        before + runs[..run].iter().map(|run| run.width as usize).sum::<usize>()
+    fn width_before(&self, chunk: u32, run: usize) -> usize {
+        let runs = &self.chunks[chunk as usize];
+        self.tree.begin_of(chunk) + runs[..run].iter().map(|run| run.width as usize).sum::<usize>()
     }
 
-    /// Joins the run number `run` of a place to the one before it, if they are one.
-    fn join(&mut self, place: usize, run: usize) {
-        let runs = &mut self.chunks[self.order[place].chunk as usize];
+    /// Joins the run number `run` of a chunk to the one before it, if they are one.
+    fn join(&mut self, chunk: u32, run: usize) {
+        let runs = &mut self.chunks[chunk as usize];
         if run == 0 || run >= runs.len() || !runs[run - 1].takes(&runs[run]) {
             return;
         }
@@ -339,19 +317,15 @@ impl Sequence {
         self.runs_of[gone.actor as usize].remove(&gone.start);
     }
 
-    /// Cuts the chunk at a place in two once it has too many runs.
-    fn halve(&mut self, place: usize) {
-        let chunk = self.order[place].chunk as usize;
-        if self.chunks[chunk].len() <= RUNS_MAX {
+    /// Cuts a chunk in two once it has too many runs.
+    fn halve(&mut self, chunk: u32) {
+        if self.chunks[chunk as usize].len() <= RUNS_MAX {
             return;
         }
-        let number = self.chunks.len() as u32;
-        let tail = self.chunks[chunk].split_off(RUNS_MAX / 2);
-        let width = tail.iter().map(|run| run.width).sum();
+        let tail = self.chunks[chunk as usize].split_off(RUNS_MAX / 2);
+        let number = self.tree.split(chunk, tail.iter().map(|run| run.width).sum());
         tail.iter().for_each(|run| self.link(run, number));
         self.chunks.push(tail);
-        self.order[place].width -= width;
-        self.order.insert(place + 1, Place { chunk: number, width });
     }
 
     fn link(&mut self, run: &Run, chunk: u32) {
@@ -378,7 +352,7 @@ mod tests {
     #[test]
     fn of_two_characters_behind_the_same_element_the_larger_id_stands_first() {
         for order in [[2, 3], [3, 2]] {
-            let mut sequence = Sequence::default();
+            let mut sequence = Sequence::new();
             sequence.insert(None, id(1, 1), 'a');
             for actor in order {
                 sequence.insert(Some(id(1, 1)), id(2, actor), char::from(b'0' + actor));
@@ -389,7 +363,7 @@ mod tests {
 
     #[test]
     fn positions_count_utf_16_code_units_and_skip_deleted_characters() {
-        let mut sequence = Sequence::default();
+        let mut sequence = Sequence::new();
         for (counter, character) in (1..).zip("a😀bc".chars()) {
             let after = (counter > 1).then(|| id(counter - 1, 1));
             sequence.insert(after, id(counter, 1), character);
@@ -406,7 +380,7 @@ mod tests {
 
     #[test]
     fn many_runs_and_chunks_keep_the_order_of_a_plain_list() {
-        let mut sequence = Sequence::default();
+        let mut sequence = Sequence::new();
         let mut plain: Vec<(ElementId, char, bool)> = Vec::new();
         let mut seed = 7u32;
         for counter in 1..4000 {
