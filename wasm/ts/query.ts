@@ -64,14 +64,16 @@ export class QueryView implements Query<Row> {
   #rows: readonly Row[] = [];
   #patches: RowPatch<Row>[] = [];
   #linger: ReturnType<typeof setTimeout> | undefined;
+  readonly #row: (raw: WireRow) => Row;
   readonly #absent: Row | undefined;
 
   constructor(
     private readonly source: QuerySource,
     private readonly turn: Turn,
-    private readonly declared: Collection | Single,
+    declared: Collection | Single,
     private readonly query: WireQuery,
   ) {
+    this.#row = rowReader(declared);
     const whole = query[1].length === 0 && query[3] === null && query[4] === 0;
     this.#absent =
       declared.single && whole
@@ -138,7 +140,7 @@ export class QueryView implements Query<Row> {
     if (this.#id !== undefined) return;
     const { id, rows } = this.source.start(this.query, this);
     this.#id = id;
-    this.#show(rows.map((row) => this.#row(row)));
+    this.#show(rows.map(this.#row));
   }
 
   #stopLater(): void {
@@ -151,18 +153,16 @@ export class QueryView implements Query<Row> {
   #show(rows: readonly Row[]): void {
     this.#rows = rows.length === 0 && this.#absent !== undefined ? [this.#absent] : rows;
   }
-
-  #row(raw: WireRow): Row {
-    return rowOf(this.declared, raw);
-  }
 }
 
-/** A row as the app sees it: every declared field, frozen. @internal */
-export function rowOf({ fields }: Collection | Single, raw: WireRow): Row {
-  const row: Record<string, unknown> = { id: raw.id };
-  for (const [name, field] of Object.entries(fields)) row[name] = freeze(shown(field, raw[name]));
-  row['$'] = Object.freeze(raw.$);
-  return Object.freeze(row) as unknown as Row;
+/** Makes the engine's rows into rows as the app sees them, in place: every declared field, frozen. @internal */
+export function rowReader({ fields }: Collection | Single): (raw: WireRow) => Row {
+  const declared = Object.entries(fields);
+  return (raw) => {
+    for (const [name, field] of declared) raw[name] = freeze(shown(field, raw[name]));
+    Object.freeze(raw.$);
+    return Object.freeze(raw) as unknown as Row;
+  };
 }
 
 /** A query as the engine takes it. Throws `bad-query` or `bad-value`. @internal */
