@@ -5,8 +5,10 @@
 //!
 //! **Invariant:** no other file of this crate knows these shapes.
 
+pub(crate) mod answer;
 pub(crate) mod request;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// A request that is not what `ts/boundary.ts` says: a bug of this package, or a caller past its types.
@@ -20,4 +22,14 @@ pub(crate) struct BadRequest(pub(crate) String);
 /// [`BadRequest`] with the place that does not fit.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BadRequest> {
     rmp_serde::from_slice(bytes).map_err(|error| BadRequest(error.to_string()))
+}
+
+/// Writes an answer: structs as maps, everything else as arrays.
+pub(crate) fn encode(answer: &impl Serialize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
+    // Writing to memory does not fail, and no answer has a map of unknown length.
+    let written = answer.serialize(&mut serializer);
+    debug_assert!(written.is_ok(), "{written:?}");
+    bytes
 }

@@ -6,6 +6,8 @@ mod boundary;
 #[allow(dead_code)]
 mod clock;
 #[allow(dead_code)]
+mod durability;
+#[allow(dead_code)]
 mod entropy;
 #[allow(dead_code)]
 mod leader;

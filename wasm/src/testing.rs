@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use wasm_bindgen::prelude::*;
 
+use crate::entropy;
 use crate::page::Page;
 use crate::socket::Socket;
 use crate::store::conformance;
@@ -161,4 +162,18 @@ impl TestSocket {
     pub fn events(&self) -> Vec<String> {
         self.events.borrow().clone()
     }
+}
+
+/// Commits random rows of 64 kB until the store refuses, and resolves to how it refused.
+#[wasm_bindgen]
+pub async fn store_fill(name: String, rows_max: u32) -> Result<String, JsValue> {
+    let store = IndexedDbStore::open(&name).await.map_err(|error| JsValue::from_str(&error.to_string()))?;
+    for n in 0..rows_max {
+        let bytes: [u8; 65_536] = entropy::bytes().map_err(|error| JsValue::from_str(&error.to_string()))?;
+        let row = Write::Put([&[3], n.to_be_bytes().as_slice()].concat(), bytes.to_vec());
+        if let Err(error) = store.commit(Durability::Strict, &[], |_| Ok::<_, ()>((vec![row], ()))).await {
+            return Ok(format!("{error:?}"));
+        }
+    }
+    Ok("not full".to_owned())
 }
