@@ -15,6 +15,7 @@ pub mod protocol;
 pub mod random;
 pub mod rich;
 pub mod session;
+pub mod state;
 pub mod storage;
 pub mod time;
 pub mod value;

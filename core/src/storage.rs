@@ -101,6 +101,7 @@ pub enum Durability {
 mod table {
     pub(super) const IDENTITY: u8 = 0x01;
     pub(super) const LEADER: u8 = 0x02;
+    pub(super) const LEASE: u8 = 0x03;
     pub(super) const NEXT: u8 = 0x10;
     pub(super) const OWN: u8 = 0x11;
     pub(super) const RECEIVED: u8 = 0x12;
@@ -117,6 +118,12 @@ pub fn identity_key() -> Key {
 /// Key of the leader's epoch.
 pub fn leader_key() -> Key {
     vec![table::LEADER]
+}
+
+/// Key of the row by which tabs elect their leader where the shell has no locks. Only the shell knows its bytes; what
+/// fences a leader is its epoch.
+pub fn lease_key() -> Key {
+    vec![table::LEASE]
 }
 
 fn log_key(table: u8, log: &LogName) -> Key {
