@@ -23,10 +23,16 @@ export const suites = [
 /** Every line that must compile does, and every line under `@ts-expect-error` does not. */
 async function checkTypes() {
   const { binPath } = await import('../../wasm/build.mjs');
-  return counted('TypeScript types', async ({ run }) => {
-    await run(process.execPath, [binPath('typescript', 'tsc'), '--project', join('wasm', 'tsconfig.json')]);
-    return { passed: 1, failed: 0 };
-  });
+  const totals = { passed: 0, failed: 0 };
+  for (const folder of ['wasm', 'web-demo']) {
+    const { passed, failed } = await counted(`TypeScript types of ${folder}`, async ({ run }) => {
+      await run(process.execPath, [binPath('typescript', 'tsc'), '--noEmit', '--project', join(folder, 'tsconfig.json')]);
+      return { passed: 1, failed: 0 };
+    });
+    totals.passed += passed;
+    totals.failed += failed;
+  }
+  return totals;
 }
 
 async function rustTests() {

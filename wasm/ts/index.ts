@@ -1,4 +1,5 @@
 /** Driftlog: a write-ahead log for the browser. */
+/// <reference lib="esnext.disposable" preserve="true" />
 
 export type { Client, ClientOptions, Connection, Storage } from './client.js';
 export { createClient } from './create.js';
