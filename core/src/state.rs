@@ -10,12 +10,13 @@
 //! what is pending (`overlay`), what the app's schema makes of a field (`view`), and its bytes (`snapshot`).
 
 mod digest;
+mod documents;
 mod field;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod record;
 mod stamp;
-mod text;
+pub(crate) mod text;
 
 use std::collections::BTreeMap;
 
@@ -23,7 +24,7 @@ pub use field::{Elements, Field, Living};
 pub(crate) use record::{Effect, lay};
 pub use record::{FieldKey, Record, RecordKey};
 pub use stamp::{Author, Stamp};
-pub use text::Text;
+pub use text::{Text, TextError};
 
 use crate::chain::Cursor;
 use crate::entry::Logged;
@@ -103,6 +104,7 @@ pub struct State {
     pub(crate) effective_max: Time,
     pub(crate) actors: BTreeMap<ActorId, Folded>,
     pub(crate) collections: BTreeMap<Name, Collection>,
+    pub(crate) documents: documents::Documents,
 }
 
 impl State {
@@ -116,6 +118,7 @@ impl State {
             effective_max: Time::MIN,
             actors: BTreeMap::new(),
             collections: BTreeMap::new(),
+            documents: documents::Documents::default(),
         }
     }
 
@@ -132,10 +135,8 @@ impl State {
         for (at, op) in logged.entry.body.ops.iter().enumerate() {
             match self.lay(&author, op) {
                 Effect::Applied => {
-                    touched.extend(op.target().map(|(collection, record)| RecordKey {
-                        collection: collection.clone(),
-                        record: record.clone(),
-                    }))
+                    self.documents.follow(op);
+                    touched.extend(RecordKey::of(op));
                 }
                 Effect::Gone => gone.push(at),
             }

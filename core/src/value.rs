@@ -93,6 +93,11 @@ impl Value {
         Self::Text(value.into())
     }
 
+    /// Whether both are of one kind, so that greater and less mean something.
+    pub fn is_comparable_to(&self, other: &Self) -> bool {
+        self.rank() == other.rank()
+    }
+
     fn rank(&self) -> u8 {
         match self {
             Self::Null => 0,

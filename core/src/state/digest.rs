@@ -6,7 +6,7 @@
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{Field, Record, Stamp, State};
+use super::{Field, Record, RecordKey, Stamp, State};
 use crate::codec;
 use crate::entry::Digest;
 
@@ -59,9 +59,12 @@ impl State {
             for (id, record) in records {
                 feed.put(id);
                 feed.record(record);
+                let key = RecordKey { collection: name.clone(), record: id.clone() };
                 for (name, field) in &record.fields {
                     feed.put(name);
                     feed.field(field);
+                    let text = field.text.as_ref().map(|text| self.text_digest(&key, name, text));
+                    feed.put(&text.map(|digest| digest.map(Digest).map_err(|error| error.to_string())));
                 }
             }
         }

@@ -18,6 +18,13 @@ pub struct RecordKey {
     pub record: RecordId,
 }
 
+impl RecordKey {
+    /// The record that an op touches; none for a kind this build does not know.
+    pub fn of(op: &Op) -> Option<Self> {
+        op.target().map(|(collection, record)| Self { collection: collection.clone(), record: record.clone() })
+    }
+}
+
 /// Names a field within a log.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FieldKey {

@@ -60,6 +60,11 @@ impl Stamp {
         let _ = self.offset.set(offset);
     }
 
+    /// Its place among pending entries without a seq.
+    pub(crate) fn rank(&self) -> u64 {
+        self.rank
+    }
+
     /// The author.
     pub fn actor(&self) -> ActorId {
         self.actor

@@ -1,12 +1,29 @@
-//! Rich content as confirmed state keeps it: saved bytes, and the changes since.
+//! Rich content as confirmed state keeps it: saved bytes, and the edits since.
 //!
-//! Folding a change only appends it. Whoever needs the text (the server's gate, a reader, a snapshot that compacts)
-//! opens the document from here; a client that shows it keeps one live document in its overlay and takes the changes
-//! from [`Text::since`], so that no change is applied twice.
+//! Folding an edit only appends it. Whoever needs the text (the server's gate, a reader, a compaction) opens the
+//! document from here, and the state keeps it open. A client that has pending edits takes the open document into its
+//! overlay and follows the log by [`Text::since`], so that no change is applied twice.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::op::Edit;
+use crate::rich::{self, ApplyError, Document, EditError, KernelError};
+
+/// The rich content cannot be read: its log or its snapshot is damaged, or this build is without rich fields.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TextError {
+    /// The saved bytes do not open.
+    #[error("the saved text does not open: {0}")]
+    Open(#[from] KernelError),
+    /// A change of the log does not fit.
+    #[error("a change of the text does not fit: {0}")]
+    Apply(#[from] ApplyError),
+    /// The initial content is larger than one change may be.
+    #[error("the initial content makes no change: {0}")]
+    Initial(#[from] EditError),
+}
 
 /// The confirmed content of one rich field.
 #[derive(Debug, Clone, Default)]
@@ -29,4 +46,67 @@ impl Text {
     pub(crate) fn end(&self) -> u64 {
         self.folded + self.edits.len() as u64
     }
+
+    /// The edits from number `from` on; none if some of them are in the saved bytes only.
+    pub(crate) fn since(&self, from: u64) -> Option<&[Arc<Edit>]> {
+        self.edits.get(usize::try_from(from.checked_sub(self.folded)?).ok()?..)
+    }
+
+    /// The text, if it can be told without opening a document.
+    pub(crate) fn plain(&self) -> Option<&str> {
+        if self.base.is_some() {
+            return None;
+        }
+        plain(self.edits.iter().map(|edit| &**edit))
+    }
+
+    /// Opens the document.
+    pub(crate) fn open(&self) -> Result<Document, TextError> {
+        let mut document = match &self.base {
+            Some(bytes) => Document::load(bytes)?,
+            None => Document::genesis(),
+        };
+        apply(&mut document, self.edits.iter().map(|edit| &**edit))?;
+        Ok(document)
+    }
+
+    /// Bytes that a compaction would fold into the saved ones.
+    pub(crate) fn loose_bytes(&self) -> usize {
+        let size = |edit: &Arc<Edit>| match &**edit {
+            Edit::InitialText(content) => content.len(),
+            Edit::Change(change) => change.bytes.len(),
+            Edit::Unknown(_) => 0,
+        };
+        self.edits.iter().map(size).sum()
+    }
+}
+
+/// The text that only initial contents make, if they are all the same: identical content stands there once.
+pub(crate) fn plain<'a>(edits: impl Iterator<Item = &'a Edit>) -> Option<&'a str> {
+    let mut text = "";
+    for edit in edits {
+        match edit {
+            Edit::InitialText(content) if content.is_empty() || content == text => {}
+            Edit::InitialText(content) if text.is_empty() => text = content,
+            _ => return None,
+        }
+    }
+    Some(text)
+}
+
+/// The change that an edit stands for; none if it does nothing.
+pub(crate) fn change_of(edit: &Edit) -> Result<Option<Cow<'_, [u8]>>, TextError> {
+    Ok(match edit {
+        Edit::InitialText(content) => rich::initial(content)?.map(Cow::Owned),
+        Edit::Change(change) => Some(Cow::Borrowed(&change.bytes)),
+        Edit::Unknown(_) => None,
+    })
+}
+
+/// Applies edits in one batch; those the document has are passed over.
+pub(crate) fn apply<'a>(document: &mut Document, edits: impl Iterator<Item = &'a Edit>) -> Result<(), TextError> {
+    let changes = edits.filter_map(|edit| change_of(edit).transpose()).collect::<Result<Vec<_>, _>>()?;
+    let batch: Vec<&[u8]> = changes.iter().map(|change| &**change).collect();
+    document.apply(&batch)?;
+    Ok(())
 }

@@ -1,0 +1,138 @@
+//! One record with pending ops: what is shown of it, and which ops make it so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use super::{Held, Place, Status};
+use crate::id::{Name, RunId};
+use crate::op::{FieldOp, Op};
+use crate::state::{self, Author, Effect, Record, RecordKey, State};
+
+#[derive(Debug, Clone)]
+pub(super) struct Laid {
+    visible: Option<Record>,
+    /// The ops of pending entries on this record, by their place in the entry.
+    ops: BTreeMap<Place, Vec<u32>>,
+    /// Pending entries that edit a rich field, by run.
+    edits: BTreeMap<(Name, RunId), BTreeSet<Place>>,
+    unsequenced: usize,
+}
+
+impl Laid {
+    /// The record as confirmed.
+    pub(super) fn on(state: &State, key: &RecordKey) -> Self {
+        let visible = state.record(&key.collection, &key.record).map(Record::without_rich_content);
+        Self { visible, ops: BTreeMap::new(), edits: BTreeMap::new(), unsequenced: 0 }
+    }
+
+    /// Notes an op, and says whether it stands above all others.
+    pub(super) fn push(&mut self, place: Place, at: usize, op: &Op, run: RunId) -> bool {
+        let on_top = self.ops.last_key_value().is_none_or(|(last, _)| *last <= place);
+        let ops = self.ops.entry(place).or_default();
+        if ops.is_empty() && !place.is_sequenced() {
+            self.unsequenced += 1;
+        }
+        ops.push(at as u32);
+        for (field, op) in op.field_ops() {
+            if let FieldOp::Edit(_) = op {
+                self.edits.entry((field.clone(), run)).or_default().insert(place);
+            }
+        }
+        on_top
+    }
+
+    /// Lays an op on what is shown.
+    pub(super) fn lay(&mut self, author: &Author, op: &Op) -> Effect {
+        state::lay(&mut self.visible, author, op)
+    }
+
+    /// Lays all pending ops on the confirmed record.
+    pub(super) fn lay_again(&mut self, state: &State, key: &RecordKey, entries: &BTreeMap<Place, Held>) {
+        let mut visible = state.record(&key.collection, &key.record).map(Record::without_rich_content);
+        self.each_op(entries, |author, op| {
+            state::lay(&mut visible, author, op);
+        });
+        self.visible = visible;
+    }
+
+    /// Goes through the pending ops in the order in which they are laid.
+    pub(super) fn each_op(&self, entries: &BTreeMap<Place, Held>, mut visit: impl FnMut(&Author, &Op)) {
+        for (place, ops) in &self.ops {
+            let Some(held) = entries.get(place) else { continue };
+            ops.iter().filter_map(|at| held.body.ops.get(*at as usize)).for_each(|op| visit(&held.author, op));
+        }
+    }
+
+    /// Gives an entry its seq; true if that changes the order of laying.
+    pub(super) fn rename(&mut self, old: Place, new: Place) -> bool {
+        let Some(ops) = self.ops.remove(&old) else { return false };
+        self.unsequenced -= 1;
+        let between = (Bound::Excluded(new.min(old)), Bound::Excluded(new.max(old)));
+        let overtakes = self.ops.range(between).next().is_some();
+        self.ops.insert(new, ops);
+        for places in self.edits.values_mut() {
+            if places.remove(&old) {
+                places.insert(new);
+            }
+        }
+        overtakes
+    }
+
+    pub(super) fn remove(&mut self, place: Place) {
+        if self.ops.remove(&place).is_some() && !place.is_sequenced() {
+            self.unsequenced -= 1;
+        }
+        self.edits.retain(|_, places| {
+            places.remove(&place);
+            !places.is_empty()
+        });
+    }
+
+    pub(super) fn holds(&self, place: Place) -> bool {
+        self.ops.contains_key(&place)
+    }
+
+    pub(super) fn is_first(&self, place: Place) -> bool {
+        self.ops.first_key_value().is_some_and(|(first, _)| *first == place)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    pub(super) fn visible(&self) -> Option<&Record> {
+        self.visible.as_ref()
+    }
+
+    /// Whether a pending entry edits a rich field.
+    pub(super) fn edits(&self, field: &Name) -> bool {
+        self.edits.keys().any(|(edited, _)| edited == field)
+    }
+
+    pub(super) fn status(&self) -> Status {
+        match (self.unsequenced, self.ops.is_empty()) {
+            (0, true) => Status::Accepted,
+            (0, false) => Status::Stored,
+            _ => Status::Pending,
+        }
+    }
+
+    /// The pending entry that created the record, if nothing confirmed did.
+    pub(super) fn creator(&self) -> Option<Place> {
+        let inserts = self.visible.as_ref()?.inserts();
+        if inserts.iter().any(|insert| insert.offset().is_some()) {
+            return None;
+        }
+        inserts.first().map(|insert| Place::new(insert.seq(), insert.rank()))
+    }
+
+    /// The last pending entry of each run that edited a rich field which `op` edits.
+    pub(super) fn edits_before(&self, op: &Op, needs: &mut BTreeSet<Place>) {
+        for (field, op) in op.field_ops() {
+            if let FieldOp::Edit(_) = op {
+                let runs = self.edits.iter().filter(|((edited, _), _)| edited == field);
+                needs.extend(runs.filter_map(|(_, places)| places.last().copied()));
+            }
+        }
+    }
+}

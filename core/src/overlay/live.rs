@@ -1,0 +1,244 @@
+//! Live documents: rich fields with pending edits, confirmed and pending changes together.
+//!
+//! Changes of a rich field commute, so remote ones are applied beside own pending ones and nothing is laid again. Only
+//! when a pending edit leaves unaccepted, or the record becomes another one, is the document built anew, and the field
+//! gets a new incarnation: bytes once made are never made again under the same author.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use super::Overlay;
+use crate::entry::Body;
+use crate::id::{ActorId, Name, RunId, WriteId};
+use crate::op::{Edit, FieldOp, Op, RichChange};
+use crate::rich::{Document, EditError, RichActor, Splice};
+use crate::state::{self, Effect, FieldKey, Record, RecordKey, State, TextError, text};
+
+/// Why no change was made for a local edit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DraftError {
+    /// The splices do not fit the text.
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    /// The text itself cannot be read.
+    #[error(transparent)]
+    Text(#[from] TextError),
+}
+
+/// Which record this is, among those that had its id one after the other.
+type Identity = (ActorId, WriteId);
+
+pub(super) fn identity(record: &Record) -> Identity {
+    (record.created().actor(), record.created().write())
+}
+
+#[derive(Debug, Clone)]
+struct Live {
+    document: Document,
+    /// The record it belongs to; none if it was not there yet when the document was opened.
+    identity: Option<Identity>,
+    /// Confirmed edits it has: the next one's number.
+    through: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Documents {
+    live: RefCell<BTreeMap<RecordKey, BTreeMap<Name, Live>>>,
+    incarnations: BTreeMap<FieldKey, u32>,
+}
+
+impl Documents {
+    /// Follows a pending op that was laid on top.
+    pub(super) fn follow(&mut self, key: &RecordKey, op: &Op, effect: Effect, visible: Option<Identity>) {
+        let Some(fields) = self.live.get_mut().get_mut(key) else { return };
+        match (op, effect) {
+            (_, Effect::Gone) => {}
+            (Op::Delete(_), Effect::Applied) => {
+                let fields: Vec<Name> = fields.keys().cloned().collect();
+                fields.into_iter().for_each(|field| self.restart_field(key, &field));
+            }
+            _ => {
+                fields.values_mut().for_each(|live| live.identity = live.identity.or(visible));
+                for (field, op) in op.field_ops() {
+                    if let (FieldOp::Edit(edit), Some(live)) = (op, fields.get_mut(field)) {
+                        // One that does not fit builds on an edit that is gone; it will be refused and leave.
+                        let _ = text::apply(&mut live.document, [edit].into_iter());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Closes the documents of a record; they are built again when they are needed.
+    pub(super) fn forget(&mut self, key: &RecordKey) {
+        self.live.get_mut().remove(key);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.live.get_mut().clear();
+    }
+
+    /// Begins new incarnations of the fields that a leaving entry edited.
+    pub(super) fn restart(&mut self, key: &RecordKey, body: &Body) {
+        let ops = body.ops.iter().filter(|op| RecordKey::of(op).as_ref() == Some(key));
+        let edits = ops.flat_map(Op::field_ops).filter(|(_, op)| matches!(op, FieldOp::Edit(_)));
+        edits.for_each(|(field, _)| self.restart_field(key, field));
+        if body.ops.iter().any(|op| matches!(op, Op::Delete(_)) && RecordKey::of(op).as_ref() == Some(key)) {
+            self.forget(key);
+        }
+    }
+
+    pub(super) fn restart_field(&mut self, key: &RecordKey, field: &Name) {
+        if let Some(fields) = self.live.get_mut().get_mut(key) {
+            fields.remove(field);
+        }
+        *self.incarnations.entry(FieldKey { key: key.clone(), field: field.clone() }).or_default() += 1;
+    }
+
+    /// Applies what the log brought since, in one batch a field.
+    pub(super) fn catch_up(&mut self, state: &State, key: &RecordKey, visible: Option<Identity>) {
+        let Some(fields) = self.live.get_mut().get_mut(key) else { return };
+        let confirmed = state.record(&key.collection, &key.record);
+        let same = confirmed.map(identity).is_some_and(|confirmed| Some(confirmed) == visible);
+        let (mut restarted, mut forgotten) = (Vec::new(), Vec::new());
+        for (name, live) in fields.iter_mut() {
+            live.identity = live.identity.or(visible);
+            if live.identity != visible {
+                restarted.push(name.clone());
+                continue;
+            }
+            // While the confirmed record is another one than the one shown, its edits are not in the document.
+            let content =
+                confirmed.filter(|_| same).and_then(|record| record.field(name)).and_then(|f| f.text.as_ref());
+            let Some(content) = content else { continue };
+            match content.since(live.through) {
+                Some(edits) if text::apply(&mut live.document, edits.iter().map(|edit| &**edit)).is_ok() => {
+                    live.through = content.end();
+                }
+                _ => forgotten.push(name.clone()),
+            }
+        }
+        forgotten.iter().for_each(|field| drop(fields.remove(field)));
+        restarted.iter().for_each(|field| self.restart_field(key, field));
+    }
+
+    /// Gives the documents of a record without pending ops back to confirmed state.
+    pub(super) fn close(&mut self, state: &State, key: &RecordKey) {
+        let confirmed = state.record(&key.collection, &key.record).map(identity);
+        self.catch_up(state, key, confirmed);
+        for (field, live) in self.live.get_mut().remove(key).into_iter().flatten() {
+            let field = FieldKey { key: key.clone(), field };
+            if state.content(&field).is_some_and(|content| content.end() == live.through) {
+                state.put_document(&field, live.document);
+            }
+        }
+    }
+}
+
+impl Overlay {
+    /// Makes the change for a local edit and applies it to the field's live document. `earlier` are the ops that come
+    /// before it in the same action. The change must then be pushed with its entry, or given up with
+    /// [`Overlay::abandon`].
+    ///
+    /// # Errors
+    /// [`DraftError`]; the document is then as before.
+    pub fn edit_text(
+        &mut self,
+        state: &State,
+        field: &FieldKey,
+        splices: &[Splice],
+        (actor, run): (ActorId, RunId),
+        earlier: &[Op],
+    ) -> Result<RichChange, DraftError> {
+        let incarnation = self.documents.incarnations.get(field).copied().unwrap_or(0);
+        let (collection, record) = (field.key.collection.as_str(), field.key.record.as_str());
+        let actor = RichActor::derive(&actor.0, &run.0, collection, record, field.field.as_str(), incarnation);
+        let of_record: Vec<_> = earlier.iter().filter(|op| RecordKey::of(op).as_ref() == Some(&field.key)).collect();
+        let deleted = of_record.iter().rposition(|op| matches!(op, Op::Delete(_)));
+        let edits = of_record.iter().skip(deleted.map_or(0, |at| at + 1)).flat_map(|op| edits_of(op, &field.field));
+        let bytes = if deleted.is_some() {
+            let mut document = Document::genesis();
+            text::apply(&mut document, edits)?;
+            document.edit(actor, splices)?
+        } else {
+            self.open(state, field)?;
+            let live = self.documents.live.get_mut().get_mut(&field.key).and_then(|live| live.get_mut(&field.field));
+            let Some(live) = live else { return Err(EditError::Empty.into()) };
+            text::apply(&mut live.document, edits)?;
+            live.document.edit(actor, splices)?
+        };
+        Ok(RichChange { root: 0, incarnation, bytes })
+    }
+
+    /// Forgets a change that [`Overlay::edit_text`] made and that was not pushed.
+    pub fn abandon(&mut self, field: &FieldKey) {
+        self.documents.restart_field(&field.key, &field.field);
+    }
+
+    /// The text of a field as it is shown.
+    pub(super) fn text(&self, state: &State, field: &FieldKey) -> Result<String, TextError> {
+        let read = |live: &Live| live.document.text();
+        let live = self.documents.live.borrow().get(&field.key).and_then(|fields| fields.get(&field.field)).map(read);
+        if let Some(text) = live {
+            return Ok(text);
+        }
+        let Some(laid) = self.laid(&field.key) else { return state.text(field) };
+        let confirmed = state.record(&field.key.collection, &field.key.record);
+        let same = laid.visible().map(identity) == confirmed.map(identity);
+        if same && !laid.edits(&field.field) {
+            return state.text(field);
+        }
+        if let Some(plain) = self.plain(state, field) {
+            return Ok(plain);
+        }
+        self.open(state, field)?;
+        let live = self.documents.live.borrow();
+        Ok(live.get(&field.key).and_then(|fields| fields.get(&field.field)).map(read).unwrap_or_default())
+    }
+
+    /// The text, if only initial contents make it.
+    fn plain(&self, state: &State, field: &FieldKey) -> Option<String> {
+        let laid = self.laid(&field.key)?;
+        let confirmed = state.content(field).map_or(Some(""), |content| content.plain())?;
+        let mut edits = vec![Edit::InitialText(confirmed.to_owned())];
+        let mut record = state.record(&field.key.collection, &field.key.record).map(Record::without_rich_content);
+        laid.each_op(&self.entries, |author, op| match (state::lay(&mut record, author, op), op) {
+            (Effect::Applied, Op::Delete(_)) => edits.clear(),
+            (Effect::Applied, op) => edits.extend(edits_of(op, &field.field).cloned()),
+            (Effect::Gone, _) => {}
+        });
+        text::plain(edits.iter()).map(str::to_owned)
+    }
+
+    /// Opens the live document of a field: the confirmed one, and the pending edits in their order.
+    fn open(&self, state: &State, field: &FieldKey) -> Result<(), TextError> {
+        if self.documents.live.borrow().get(&field.key).is_some_and(|fields| fields.contains_key(&field.field)) {
+            return Ok(());
+        }
+        let mut record = state.record(&field.key.collection, &field.key.record).map(Record::without_rich_content);
+        let mut document = state.take_document(field)?;
+        let mut through = state.content(field).map_or(0, |content| content.end());
+        if let Some(laid) = self.laid(&field.key) {
+            laid.each_op(&self.entries, |author, op| match (state::lay(&mut record, author, op), op) {
+                (Effect::Applied, Op::Delete(_)) => (document, through) = (Document::genesis(), 0),
+                (Effect::Applied, op) => edits_of(op, &field.field).for_each(|edit| {
+                    // One that does not fit builds on an edit that is gone; it will be refused and leave.
+                    let _ = text::apply(&mut document, [edit].into_iter());
+                }),
+                (Effect::Gone, _) => {}
+            });
+        }
+        let live = Live { document, identity: record.as_ref().map(identity), through };
+        let mut all = self.documents.live.borrow_mut();
+        all.entry(field.key.clone()).or_default().insert(field.field.clone(), live);
+        Ok(())
+    }
+}
+
+fn edits_of<'a>(op: &'a Op, field: &'a Name) -> impl Iterator<Item = &'a Edit> {
+    op.field_ops().filter_map(move |(name, op)| match op {
+        FieldOp::Edit(edit) if name == field => Some(edit),
+        _ => None,
+    })
+}

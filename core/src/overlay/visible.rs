@@ -1,0 +1,138 @@
+//! What the user sees: confirmed state with the overlay on top.
+
+use std::collections::btree_map;
+use std::iter::Peekable;
+
+use super::Overlay;
+use super::laid::Laid;
+use crate::id::{ActorId, Name, RecordId, UserId};
+use crate::state::{FieldKey, Record, RecordKey, Stamp, State, TextError};
+use crate::time::Time;
+use crate::value::Value;
+
+/// How far the work on a record has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// An action on it is not durable on this device yet.
+    Pending,
+    /// All actions on it are durable here, some are not in the server's log.
+    Stored,
+    /// All of it is in the server's log.
+    Accepted,
+}
+
+impl Status {
+    /// The word that rows carry.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Stored => "stored",
+            Self::Accepted => "accepted",
+        }
+    }
+}
+
+/// One of several concurrent values of a register.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conflict {
+    /// The value.
+    pub value: Value,
+    /// Who wrote it.
+    pub actor: ActorId,
+    /// The writer's user, as far as it is known.
+    pub user: Option<UserId>,
+    /// When it counts.
+    pub time: Time,
+    /// Whether it is the one that `register` shows.
+    pub shown: bool,
+}
+
+/// The sum of confirmed state and overlay, as of the last settled batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Visible<'a> {
+    state: &'a State,
+    overlay: &'a Overlay,
+}
+
+impl<'a> Visible<'a> {
+    /// What these two show.
+    pub fn new(state: &'a State, overlay: &'a Overlay) -> Self {
+        Self { state, overlay }
+    }
+
+    /// A record, if it is there.
+    pub fn record(&self, collection: &Name, id: &RecordId) -> Option<&'a Record> {
+        match self.overlay.records.get(collection).and_then(|records| records.get(id)) {
+            Some(laid) => laid.visible(),
+            None => self.state.record(collection, id),
+        }
+    }
+
+    /// The records of a collection by id.
+    pub fn collection(&self, name: &Name) -> impl Iterator<Item = (&'a RecordId, &'a Record)> + use<'a> {
+        let confirmed = self.state.collection(name).map(|records| records.iter()).unwrap_or_default();
+        let laid = self.overlay.records.get(name).map(|records| records.iter()).unwrap_or_default();
+        Merged { confirmed: confirmed.peekable(), laid: laid.peekable() }
+    }
+
+    /// How far the work on a record has come.
+    pub fn status(&self, collection: &Name, id: &RecordId) -> Status {
+        let laid = self.overlay.records.get(collection).and_then(|records| records.get(id));
+        laid.map_or(Status::Accepted, Laid::status)
+    }
+
+    /// The text of a rich field; empty if it has none.
+    ///
+    /// # Errors
+    /// [`TextError`] if the confirmed content is damaged.
+    pub fn text(&self, field: &FieldKey) -> Result<String, TextError> {
+        self.overlay.text(self.state, field)
+    }
+
+    /// The user who wrote something, as far as it is known.
+    pub fn user(&self, stamp: &Stamp) -> Option<&'a UserId> {
+        let own = stamp.offset().is_none().then_some(self.overlay.user.as_ref()).flatten();
+        self.state.user(stamp.actor()).or(own)
+    }
+
+    /// All concurrent values of a register, if there are several; the one shown stands first.
+    pub fn conflicts(&self, key: &RecordKey, field: &Name) -> Vec<Conflict> {
+        let field = self.record(&key.collection, &key.record).and_then(|record| record.field(field));
+        let Some(field) = field.filter(|field| field.living().len() > 1) else { return Vec::new() };
+        let mut living: Vec<_> = field.living().iter().collect();
+        living.sort_by(|a, b| b.stamp.cmp_by_time(&a.stamp));
+        let conflicts = living.into_iter().enumerate().map(|(at, living)| Conflict {
+            value: living.value.clone(),
+            actor: living.stamp.actor(),
+            user: self.user(&living.stamp).cloned(),
+            time: living.stamp.time(),
+            shown: at == 0,
+        });
+        conflicts.collect()
+    }
+}
+
+/// Two ordered walks in one; where both have an id, the overlay's record counts.
+struct Merged<'a> {
+    confirmed: Peekable<btree_map::Iter<'a, RecordId, Record>>,
+    laid: Peekable<btree_map::Iter<'a, RecordId, Laid>>,
+}
+
+impl<'a> Iterator for Merged<'a> {
+    type Item = (&'a RecordId, &'a Record);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let next_laid = self.laid.peek().map(|(id, _)| *id);
+            let Some((id, record)) = self.confirmed.next_if(|(id, _)| next_laid.is_none_or(|laid| *id < laid)) else {
+                let (id, laid) = self.laid.next()?;
+                self.confirmed.next_if(|(confirmed, _)| *confirmed == id);
+                match laid.visible() {
+                    Some(record) => return Some((id, record)),
+                    None => continue,
+                }
+            };
+            return Some((id, record));
+        }
+    }
+}
