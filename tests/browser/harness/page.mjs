@@ -17,17 +17,19 @@ const emptyPage = '<!doctype html><meta charset="utf-8"><link rel="icon" href="d
  * @param {object} [options]
  * @param {Record<string, string>} [options.folders] more folders by the path under which they are served
  * @param {string} [options.host]
+ * @param {Record<string, string>} [options.headers] sent with every answer
  */
-export async function servePage({ folders = {}, host = '127.0.0.1' } = {}) {
+export async function servePage({ folders = {}, host = '127.0.0.1', headers = {} } = {}) {
   const served = { '/driftlog/': join(root, 'wasm', 'dist'), ...folders };
   const server = createServer(async (request, response) => {
     const { pathname } = new URL(request.url, 'http://page');
     const prefix = Object.keys(served).find((prefix) => pathname.startsWith(prefix));
-    if (!prefix) return response.writeHead(200, { 'content-type': 'text/html' }).end(emptyPage);
+    if (!prefix) return response.writeHead(200, { 'content-type': 'text/html', ...headers }).end(emptyPage);
     const path = join(served[prefix], normalize(`/${pathname.slice(prefix.length)}`));
     try {
       const bytes = await readFile(path);
-      response.writeHead(200, { 'content-type': types[extname(path)] ?? 'application/octet-stream', 'cache-control': 'no-store' }).end(bytes);
+      const type = types[extname(path)] ?? 'application/octet-stream';
+      response.writeHead(200, { 'content-type': type, 'cache-control': 'no-store', ...headers }).end(bytes);
     } catch {
       response.writeHead(404).end();
     }

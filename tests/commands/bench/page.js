@@ -1,0 +1,227 @@
+/**
+ * What is measured inside of the browser. Each function returns plain numbers; times are in milliseconds.
+ *
+ * The page is cross-origin isolated, so that its clock has steps of 5 µs.
+ */
+import { collection, counter, createClient, defineLog, initWasm, register, single, text } from '/driftlog/index.js';
+
+const board = defineLog('board/:id', {
+  collections: { todos: collection({ title: register(''), done: register(false), votes: counter() }) },
+  actions: {
+    add: (tx, { id, title }) => tx.todos.insert(id, { title }),
+    addMany: (tx, { from, count }) => {
+      for (let index = from; index < from + count; index++) tx.todos.insert(`t${index}`, { title: `to-do ${index}` });
+    },
+    vote: (tx, { id }) => tx.todos.get(id).votes.increment(1),
+  },
+  options: { addMany: { args: 'omit' } },
+});
+
+const paper = defineLog('paper/:id', {
+  collections: { paper: single({ text: text() }) },
+  actions: { type: (tx, { at, inserted }) => tx.paper.text.insert(at, inserted) },
+  options: { type: { args: 'omit' } },
+});
+
+const clients = [];
+
+/** Opens a client and one board. */
+export async function openBoard({ name, url, id, storage }) {
+  const client = await createClient({ name, url, storage });
+  clients.push(client);
+  return client.open(board, { id });
+}
+
+/** Ends every client of this page. */
+export async function closeAll() {
+  await Promise.all(clients.splice(0).map((client) => client.close()));
+}
+
+/** Time from the call of an action until the listeners of a query that shows it have been called. */
+export async function actionToView(options, count) {
+  const log = await openBoard(options);
+  let shown;
+  log.query({ from: 'todos', orderBy: [['title', 'asc']], limit: 50 }).subscribe(() => (shown = performance.now()));
+  const times = [];
+  for (let index = 0; index < count; index++) {
+    // Titles fall, so that each new one is shown.
+    const title = String(count - index).padStart(8, '0');
+    const start = performance.now();
+    log.do.add({ id: `v${index}`, title });
+    times.push(shown - start);
+    if (index % 20 === 0) await nextTask();
+  }
+  return quantiles(times);
+}
+
+/** Actions per second, each durable before the next begins. */
+export async function durableAwaited(options, forMs) {
+  const log = await openBoard(options);
+  const start = performance.now();
+  let count = 0;
+  while (performance.now() - start < forMs) await log.do.add({ id: `a${count++}`, title: 'awaited' }).stored;
+  return count / ((performance.now() - start) / 1000);
+}
+
+/** Actions per second until all are durable, none awaited. */
+export async function durablePipelined(options, count) {
+  const log = await openBoard(options);
+  const start = performance.now();
+  await pipeline(log, count, 'stored');
+  return count / ((performance.now() - start) / 1000);
+}
+
+/** Actions per second until the server's verdicts on all are here, by several clients at once on logs of their own. */
+export async function ingest(optionsOfEach, count) {
+  const logs = await Promise.all(optionsOfEach.map(openBoard));
+  await Promise.all(logs.map((log) => log.do.add({ id: 'first', title: 'connected' }).accepted));
+  const start = performance.now();
+  await Promise.all(logs.map((log) => pipeline(log, count / logs.length, 'accepted')));
+  return count / ((performance.now() - start) / 1000);
+}
+
+/** Fills a board with records, so many an action, and waits until the server has them. */
+export async function fill(options, count, inOneAction = 500) {
+  const log = await openBoard(options);
+  let last;
+  for (let from = 0; from < count; from += inOneAction) {
+    last = log.do.addMany({ from, count: Math.min(inOneAction, count - from) });
+    await (options.url ? last.accepted : last.stored);
+  }
+  return log.status.getSnapshot().end;
+}
+
+/** Adds entries one by one, as fast as the server takes them. */
+export async function addEntries(options, count) {
+  const log = await openBoard(options);
+  await pipeline(log, count, 'accepted');
+}
+
+/** From nothing in memory to the first view of every record. */
+export async function coldStart(options) {
+  const start = performance.now();
+  await initWasm();
+  const wasm = performance.now();
+  const log = await openBoard(options);
+  const rows = log.query({ from: 'todos' }).getSnapshot().length;
+  return { wasm_ms: wasm - start, open_ms: performance.now() - wasm, rows };
+}
+
+/** Time from an action on one of many records until the listeners of a live query have been called. */
+export async function liveQuery(options, records, count) {
+  const log = await openBoard(options);
+  let shown;
+  log.query({ from: 'todos', where: { done: false }, orderBy: [['votes', 'desc']], limit: 50 }).subscribe(() => (shown = performance.now()));
+  const times = [];
+  for (let index = 0; index < count; index++) {
+    const id = `t${(index * 7919) % records}`;
+    const start = performance.now();
+    log.do.vote({ id });
+    times.push(Math.max(shown, start) - start);
+    if (index % 20 === 0) await nextTask();
+  }
+  return quantiles(times);
+}
+
+/** Time from opening an empty device to showing everything up to `end`. */
+export async function catchUp(options, end) {
+  await initWasm();
+  const start = performance.now();
+  const log = await openBoard(options);
+  await reached(log.status, (status) => status.end >= end);
+  return performance.now() - start;
+}
+
+/** Connects clients that only listen; `delays()` tells when what they saw was sent. */
+export async function listen(optionsOfEach) {
+  const delays = [];
+  for (const options of optionsOfEach) {
+    const log = await openBoard(options);
+    log.query({ from: 'todos', orderBy: [['title', 'desc']], limit: 1 }).subscribe((rows) => {
+      const sent = Number(rows[0]?.title);
+      if (sent) delays.push(now() - sent);
+    });
+    await reached(log.status, ({ state }) => state === 'synced');
+  }
+  globalThis.delays = delays;
+}
+
+/** How many deliveries the listeners have seen. */
+export function delivered() {
+  return globalThis.delays.length;
+}
+
+/** The delays they saw. */
+export function delays() {
+  return quantiles(globalThis.delays);
+}
+
+/** Sends actions that carry the time they were performed at, one after the other. */
+export async function send(options, count) {
+  const log = await openBoard(options);
+  for (let index = 0; index < count; index++) {
+    await log.do.add({ id: crypto.randomUUID(), title: String(now()).padStart(20, '0') }).accepted;
+  }
+}
+
+/** Types into one text until it has had so many changes; the cost of the last ones before each mark. */
+export async function richChanges({ name, url, marks, sample }) {
+  const client = await createClient({ name, url });
+  clients.push(client);
+  const log = await client.open(paper, { id: name });
+  log.query({ from: 'paper' }).subscribe(() => undefined);
+  const costs = {};
+  let at = 0;
+  for (const mark of marks) {
+    const times = [];
+    for (; at < mark; at++) {
+      const start = performance.now();
+      log.do.type({ at, inserted: 'abcdefghij '[at % 11] });
+      if (at >= mark - sample) times.push(performance.now() - start);
+      if (at % 50 === 0) await nextTask();
+      if (at % 2_000 === 0) await reached(log.outbox, (outbox) => outbox.count < 500);
+    }
+    costs[mark] = quantiles(times);
+  }
+  return costs;
+}
+
+async function pipeline(log, count, fate) {
+  const fates = [];
+  for (let index = 0; index < count; index++) {
+    fates.push(log.do.add({ id: `p${index}`, title: 'in a row' })[fate]);
+    if (index % 100 === 0) await nextTask();
+  }
+  await Promise.all(fates);
+}
+
+/** One clock for all tabs. */
+function now() {
+  return performance.timeOrigin + performance.now();
+}
+
+function quantiles(times) {
+  const sorted = Float64Array.from(times).sort();
+  const at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
+  return { p50_ms: at(0.5), p99_ms: at(0.99), samples: sorted.length };
+}
+
+function reached(readable, condition) {
+  return new Promise((resolve) => {
+    const stop = readable.subscribe((value) => {
+      if (!condition(value)) return;
+      resolve();
+      queueMicrotask(() => stop());
+    });
+  });
+}
+
+const channel = new MessageChannel();
+const tasks = [];
+channel.port1.onmessage = () => tasks.shift()();
+function nextTask() {
+  return new Promise((resolve) => {
+    tasks.push(resolve);
+    channel.port2.postMessage(undefined);
+  });
+}
