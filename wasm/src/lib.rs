@@ -10,7 +10,7 @@ mod durability;
 #[allow(dead_code)]
 mod entropy;
 #[allow(dead_code)]
-mod leader;
+mod lease;
 #[allow(dead_code)]
 mod page;
 #[allow(dead_code)]

@@ -17,95 +17,9 @@ pub(crate) mod conformance;
 pub(crate) mod indexeddb;
 pub(crate) mod memory;
 
+pub(crate) use driftlog_core::storage::{Direction, Durability, Key, KeyRange, Row, Write};
 use indexeddb::IndexedDbStore;
 use memory::MemoryStore;
-
-/// A key of the store; keys are ordered by their bytes.
-pub(crate) type Key = Vec<u8>;
-
-/// A key and its value.
-pub(crate) type Row = (Key, Vec<u8>);
-
-/// Which end of a range is read first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    /// Ascending keys.
-    Forward,
-    /// Descending keys.
-    Backward,
-}
-
-/// What one part of a read asks for: the rows from `start` (inclusive) to `end` (exclusive).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct KeyRange {
-    /// The first key that is inside.
-    pub(crate) start: Key,
-    /// The first key above `start` that is outside; without it the range has no upper bound.
-    pub(crate) end: Option<Key>,
-    /// At most so many rows.
-    pub(crate) limit: Option<u32>,
-    /// Which rows come first, and which the limit keeps.
-    pub(crate) direction: Direction,
-}
-
-impl KeyRange {
-    /// All rows from `start` (inclusive) to `end` (exclusive), ascending.
-    pub(crate) fn between(start: impl Into<Key>, end: impl Into<Key>) -> Self {
-        KeyRange { start: start.into(), end: Some(end.into()), limit: None, direction: Direction::Forward }
-    }
-
-    /// All rows from `start` on, ascending.
-    pub(crate) fn from(start: impl Into<Key>) -> Self {
-        KeyRange { start: start.into(), end: None, limit: None, direction: Direction::Forward }
-    }
-
-    /// The row with this key, if it exists.
-    pub(crate) fn only(key: impl Into<Key>) -> Self {
-        let start = key.into();
-        let mut end = start.clone();
-        end.push(0);
-        KeyRange::between(start, end)
-    }
-
-    /// The same range with at most `limit` rows.
-    pub(crate) fn limit(mut self, limit: u32) -> Self {
-        self.limit = Some(limit);
-        self
-    }
-
-    /// The same range, highest key first.
-    pub(crate) fn backward(mut self) -> Self {
-        self.direction = Direction::Backward;
-        self
-    }
-
-    /// Whether no key can be inside.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.limit == Some(0) || self.end.as_ref().is_some_and(|end| *end <= self.start)
-    }
-}
-
-/// One change of a commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Write {
-    /// Writes a new row; if the key exists, the whole commit fails with [`CommitError::Conflict`].
-    Add(Key, Vec<u8>),
-    /// Writes a row, new or not.
-    Put(Key, Vec<u8>),
-    /// Deletes a row if it exists.
-    Delete(Key),
-    /// Deletes all rows from the first key (inclusive) to the second (exclusive).
-    DeleteRange(Key, Key),
-}
-
-/// How far a commit must have got before it resolves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// Flushed to the disk, as far as the browser keeps that word.
-    Strict,
-    /// Handed to the operating system. For what can be derived again.
-    Relaxed,
-}
 
 /// What the browser said, kept for the report: the name of the exception and its text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -168,6 +82,11 @@ impl<A> From<StoreError> for CommitError<A> {
     fn from(error: StoreError) -> Self {
         CommitError::Store(error)
     }
+}
+
+/// Whether no key can be inside: what some stores take for a mistake.
+fn is_empty(range: &KeyRange) -> bool {
+    range.limit == Some(0) || range.end.as_ref().is_some_and(|end| *end <= range.start)
 }
 
 /// An ordered key-value store with atomic commits. Handles are cheap to clone and share one database.

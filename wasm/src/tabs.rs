@@ -1,13 +1,14 @@
 //! The tabs of one client: who leads, and hints between them.
 //!
-//! One tab holds the lock `driftlog-leader:NAME` and owns the socket. [`TabEvent::Elected`] comes only after the leader
-//! row carries the new epoch, which fences the predecessor (see [`leader`](crate::leader)).
+//! One tab holds the lock `driftlog-leader:NAME` and owns the socket. The lock elects, it does not protect: a tab that
+//! was frozen while it led does not know that it was replaced. So core raises an epoch in the store when a tab is
+//! elected, and checks it inside the leader's transactions.
 //!
 //! ```text
-//!  withdrawn ──campaign──► waiting ──lock granted, epoch written──► leading
-//!      ▲                    │   ▲                                      │
-//!      └──────withdraw──────┴───┼──────────────withdraw────────────────┤
-//!                               └────── lock stolen, lease lost ───────┘  (Deposed)
+//!  withdrawn ──campaign──► waiting ──lock granted──► leading
+//!      ▲                    │   ▲                       │
+//!      └──────withdraw──────┴───┼────── withdraw ───────┤
+//!                               └── stolen, lease lost ─┘  (Deposed)
 //! ```
 //!
 //! A leader that stands still keeps its lock. So a visible follower asks now and then whether the leader is there
@@ -25,9 +26,9 @@ use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{AbortController, BroadcastChannel, MessageEvent};
 
 use crate::clock;
-use crate::leader::{self, Ground, LEASE_RENEWAL_MS, TabId};
+use crate::lease::{self, Claim, LEASE_RENEWAL_MS, TabId};
 use crate::page;
-use crate::store::{Key, LocalStore, StoreError};
+use crate::store::{LocalStore, StoreError};
 use crate::timer::{Timer, sleep};
 
 /// How often a visible follower asks for the leader.
@@ -36,8 +37,8 @@ const PROBE_MS: u64 = 10_000;
 /// So many questions without an answer, and the lock is stolen.
 const PROBES_UNANSWERED_MAX: u32 = 2;
 
-/// The pause before a claim is made again that the store could not write.
-const CLAIM_RETRY_MS: u32 = 1_000;
+/// The pause before the lock is asked for again when the browser refused the question.
+const ASK_RETRY_MS: u32 = 1_000;
 
 /// How the tabs of this client elect their leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,11 +54,8 @@ pub(crate) enum Mode {
 /// What the tabs have to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TabEvent {
-    /// This tab leads, under this epoch.
-    Elected {
-        /// The fence: the leader row held a smaller one before.
-        epoch: u64,
-    },
+    /// This tab leads.
+    Elected,
     /// This tab does not lead any more; it waits for its next turn.
     Deposed,
     /// Another tab's hint, as it was given to [`Tabs::hint`].
@@ -73,7 +71,6 @@ pub(crate) struct Tabs {
 
 struct Shared {
     lock_name: String,
-    leader_key: Key,
     me: TabId,
     mode: Mode,
     store: LocalStore,
@@ -90,7 +87,7 @@ struct Shared {
 enum Stand {
     Withdrawn,
     Waiting,
-    Leading { epoch: u64 },
+    Leading,
 }
 
 /// A byte in front of each message between tabs.
@@ -102,13 +99,7 @@ mod kind {
 
 impl Tabs {
     /// Joins the tabs of the client `name`; [`Tabs::campaign`] starts the election.
-    pub(crate) fn join(
-        name: &str,
-        me: TabId,
-        leader_key: Key,
-        store: LocalStore,
-        sink: impl Fn(TabEvent) + 'static,
-    ) -> Self {
+    pub(crate) fn join(name: &str, me: TabId, store: LocalStore, sink: impl Fn(TabEvent) + 'static) -> Self {
         let mode = match store {
             LocalStore::Memory(_) => Mode::Alone,
             LocalStore::IndexedDb(_) if locks().is_some() => Mode::Locks,
@@ -120,7 +111,6 @@ impl Tabs {
         };
         let shared = Rc::new(Shared {
             lock_name: format!("driftlog-leader:{name}"),
-            leader_key,
             me,
             mode,
             store,
@@ -192,20 +182,27 @@ impl Shared {
         self.stand.replace(Stand::Waiting);
         let campaign = self.next_campaign();
         self.probes_unanswered.set(0);
+        let shared = Rc::clone(self);
         match self.mode {
             Mode::Locks => {
                 self.ring_in(PROBE_MS);
-                spawn_local(hold_lock(Rc::clone(self), campaign, Asking::InTurn));
+                spawn_local(hold_lock(shared, campaign, Asking::InTurn));
             }
             Mode::Lease => self.tick(),
-            Mode::Alone => spawn_local(lead(Rc::clone(self), campaign)),
+            // In a task of its own, as the others: events never come from within a call.
+            Mode::Alone => spawn_local(async move { lead(&shared, campaign) }),
         }
     }
 
     fn withdraw(&self) {
+        let was_leading = self.is_leading();
         self.stand.replace(Stand::Withdrawn);
         self.next_campaign();
         self.ring_never();
+        if was_leading && self.mode == Mode::Lease {
+            let (store, me) = (self.store.clone(), self.me);
+            spawn_local(async move { lease::release(&store, me).await });
+        }
     }
 
     /// Outdates what was started before, and lets go of the lock or of the wait for it.
@@ -220,9 +217,9 @@ impl Shared {
 
     fn tick(self: &Rc<Self>) {
         match (self.mode, &*self.stand.borrow()) {
-            (Mode::Alone, _) | (_, Stand::Withdrawn) | (Mode::Locks, Stand::Leading { .. }) => {}
+            (Mode::Alone, _) | (_, Stand::Withdrawn) | (Mode::Locks, Stand::Leading) => {}
             (Mode::Locks, Stand::Waiting) => self.probe(),
-            (Mode::Lease, Stand::Waiting | Stand::Leading { .. }) => {
+            (Mode::Lease, Stand::Waiting | Stand::Leading) => {
                 spawn_local(renew_lease(Rc::clone(self), self.campaign.get()));
             }
         }
@@ -252,7 +249,7 @@ impl Shared {
         let message = message.to_vec();
         match message.split_first() {
             Some((&kind::HINT, hint)) => (self.sink)(TabEvent::Hint(hint.to_vec())),
-            Some((&kind::PROBE, _)) if self.epoch().is_some() => {
+            Some((&kind::PROBE, _)) if self.is_leading() => {
                 self.say(kind::PRESENT, &[]);
             }
             Some((&kind::PRESENT, _)) => self.probes_unanswered.set(0),
@@ -284,20 +281,17 @@ impl Shared {
         self.campaign.get() == campaign
     }
 
-    fn epoch(&self) -> Option<u64> {
-        match *self.stand.borrow() {
-            Stand::Leading { epoch } => Some(epoch),
-            Stand::Withdrawn | Stand::Waiting => None,
-        }
+    fn is_leading(&self) -> bool {
+        matches!(*self.stand.borrow(), Stand::Leading)
     }
 
-    fn elected(&self, epoch: u64) {
-        self.stand.replace(Stand::Leading { epoch });
-        (self.sink)(TabEvent::Elected { epoch });
+    fn elected(&self) {
+        self.stand.replace(Stand::Leading);
+        (self.sink)(TabEvent::Elected);
     }
 
     fn deposed(&self) {
-        if self.epoch().is_some() {
+        if self.is_leading() {
             self.stand.replace(Stand::Waiting);
             (self.sink)(TabEvent::Deposed);
         }
@@ -332,7 +326,7 @@ async fn hold_lock(shared: Rc<Shared>, campaign: u64, asking: Asking) {
     match ask_for_lock(&shared, campaign, asking) {
         // Rejected when stolen or aborted; both are told apart by the campaign.
         Some(ended) => drop(JsFuture::from(ended).await),
-        None => sleep(CLAIM_RETRY_MS).await,
+        None => sleep(ASK_RETRY_MS).await,
     }
     if shared.is_current(campaign) {
         shared.deposed();
@@ -358,7 +352,7 @@ fn ask_for_lock(shared: &Rc<Shared>, campaign: u64, asking: Asking) -> Option<js
             if !shared.is_current(campaign) {
                 return js_sys::Promise::resolve(&JsValue::UNDEFINED);
             }
-            spawn_local(lead(shared, campaign));
+            spawn_local(async move { lead(&shared, campaign) });
             js_sys::Promise::new(&mut |resolve, _reject| drop(release.replace(Some(resolve))))
         }
     });
@@ -367,37 +361,28 @@ fn ask_for_lock(shared: &Rc<Shared>, campaign: u64, asking: Asking) -> Option<js
     Some(ended)
 }
 
-/// Fences the predecessor, then leads.
-async fn lead(shared: Rc<Shared>, campaign: u64) {
-    while shared.is_current(campaign) {
-        let key = &shared.leader_key;
-        let now_ms = clock::now_ms();
-        match leader::claim(&shared.store, key, shared.me, Ground::Lock, now_ms).await {
-            Ok(Some(row)) if shared.is_current(campaign) => {
-                shared.ring_never();
-                return shared.elected(row.epoch);
-            }
-            Ok(_) => return,
-            Err(StoreError::Closed) => return shared.withdraw(),
-            Err(_) => sleep(CLAIM_RETRY_MS).await,
-        }
+fn lead(shared: &Shared, campaign: u64) {
+    if shared.is_current(campaign) {
+        shared.ring_never();
+        shared.elected();
     }
 }
 
 async fn renew_lease(shared: Rc<Shared>, campaign: u64) {
-    let (key, now_ms) = (&shared.leader_key, clock::now_ms());
-    let claim = leader::claim(&shared.store, key, shared.me, Ground::Lease, now_ms).await;
+    let claim = lease::claim(&shared.store, shared.me, clock::now_ms()).await;
     if !shared.is_current(campaign) {
+        // Withdrawn while the claim was on its way.
+        lease::release(&shared.store, shared.me).await;
         return;
     }
     match claim {
-        Ok(Some(row)) if shared.epoch() == Some(row.epoch) => {}
-        Ok(Some(row)) => {
-            // Lost and won again between two renewals.
+        Ok(Claim::Renewed) if shared.is_leading() => {}
+        Ok(Claim::Renewed | Claim::Taken) => {
+            // A leader whose lease had ended may have been replaced in between: it begins again.
             shared.deposed();
-            shared.elected(row.epoch);
+            shared.elected();
         }
-        Ok(None) => shared.deposed(),
+        Ok(Claim::Denied) => shared.deposed(),
         Err(StoreError::Closed) => return shared.withdraw(),
         Err(_) => {}
     }

@@ -46,13 +46,16 @@ pub async fn store_connection_loss(name: String) -> Result<String, JsValue> {
     store.sever();
     check(put(2).await.is_ok(), "a commit on a severed handle was not repeated")?;
     store.sever();
-    let rows = store.read(&[KeyRange::only([1])]).await.map_err(fail)?;
+    let rows = store.read(&[KeyRange::only(vec![1])]).await.map_err(fail)?;
     check(rows[0] == [(vec![1], vec![2])], "a read on a severed handle was not repeated")?;
 
     let factory = indexed_db_futures::database::Database::delete_by_name(&name);
     let deletion = factory.map_err(|error| JsValue::from_str(&error.to_string()))?;
     deletion.await.map_err(|error| JsValue::from_str(&error.to_string()))?;
-    check(store.read(&[KeyRange::only([1])]).await == Err(StoreError::Closed), "a deleted database was opened again")?;
+    check(
+        store.read(&[KeyRange::only(vec![1])]).await == Err(StoreError::Closed),
+        "a deleted database was opened again",
+    )?;
     check(put(3).await == Err(CommitError::Store(StoreError::Closed)), "a deleted database was written to")?;
     Ok("the store survives a lost connection and obeys a deletion".to_owned())
 }
@@ -94,7 +97,7 @@ impl TestTab {
         };
         let (on_tab, on_page) = (log(&events), log(&events));
         let store = LocalStore::IndexedDb(store);
-        let tabs = Tabs::join(&name, [id; 16], vec![0], store, move |event| {
+        let tabs = Tabs::join(&name, [id; 8], store, move |event| {
             on_tab(format!("{event:?}"));
         });
         let page = Page::watch(move |event| on_page(format!("{event:?}")));

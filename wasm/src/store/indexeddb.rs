@@ -28,7 +28,7 @@ use indexed_db_futures::typed_array::{Uint8Array, Uint8ArraySlice};
 use wasm_bindgen::prelude::*;
 use web_sys::IdbDatabase;
 
-use super::{CommitError, Direction, Durability, Fault, Key, KeyRange, Row, Store, StoreError, Write};
+use super::{CommitError, Direction, Durability, Fault, Key, KeyRange, Row, Store, StoreError, Write, is_empty};
 use crate::timer;
 
 /// The object store that holds everything.
@@ -268,7 +268,7 @@ async fn read_once(database: &Database, ranges: &[KeyRange]) -> Result<Vec<Vec<R
     let mut asked = Vec::with_capacity(ranges.len());
     for range in ranges {
         asked.push(match range.direction {
-            Direction::Forward if !range.is_empty() => Some(ask(&store, range)?),
+            Direction::Forward if !is_empty(range) => Some(ask(&store, range)?),
             Direction::Forward | Direction::Backward => None,
         });
     }
@@ -280,7 +280,7 @@ async fn read_once(database: &Database, ranges: &[KeyRange]) -> Result<Vec<Vec<R
         });
     }
     for (range, answer) in ranges.iter().zip(&mut answers) {
-        if range.direction == Direction::Backward && !range.is_empty() {
+        if range.direction == Direction::Backward && !is_empty(range) {
             *answer = read_backward(&store, range).await?;
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::rc::Rc;
 
-use super::{CommitError, Direction, Durability, Key, KeyRange, Row, Store, StoreError, Write};
+use super::{CommitError, Direction, Durability, Key, KeyRange, Row, Store, StoreError, Write, is_empty};
 
 type Rows = BTreeMap<Key, Vec<u8>>;
 
@@ -60,7 +60,7 @@ impl Store for MemoryStore {
 }
 
 fn select(rows: &Rows, range: &KeyRange) -> Vec<Row> {
-    if range.is_empty() {
+    if is_empty(range) {
         return Vec::new();
     }
     let end = match &range.end {
