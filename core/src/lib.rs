@@ -6,16 +6,22 @@
 
 pub mod chain;
 pub mod codec;
+pub mod draft;
+pub mod engine;
 pub mod entry;
 pub mod id;
 pub mod limits;
+pub mod notice;
 pub mod op;
+pub mod outbox;
 pub mod overlay;
 pub mod packed;
 pub mod protocol;
 pub mod random;
+pub mod replica;
 pub mod rich;
 pub mod session;
+pub mod snapshot;
 pub mod state;
 pub mod storage;
 pub mod time;

@@ -57,7 +57,7 @@ pub struct Append {
     pub actor: ActorId,
     /// The tab's run.
     pub run: RunId,
-    /// Highest seq this tab knows of, anybody's.
+    /// Highest seq, anybody's, below which nothing is unread in this tab.
     pub known: Seq,
     /// Highest seq of another tab that this tab knows of.
     pub others: Seq,

@@ -1,0 +1,532 @@
+//! The engine of one tab: many logs, one identity, and, while the tab leads, the client's one session.
+//!
+//! Contract: commands (`open`, `act`, `query` …) are what the app does; [`Engine::handle`] takes what happens outside;
+//! after either, drain [`Engine::poll`] until it is empty and carry each [`Output`] out. Storage requests carry an id;
+//! the answer carries it back. Nothing here waits: an output that takes time is answered by an input.
+//!
+//! ```text
+//!   app ──commands──► Engine ──Output──► store, socket, other tabs, timer, app
+//!                       ▲                        │
+//!                       └────────Input───────────┘
+//! ```
+
+mod load;
+mod lookup;
+mod sync;
+mod tabs;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::draft::Draft;
+use crate::id::{ActorId, ClientId, EntryId, LogName, RunId, WriteId};
+use crate::notice::{AppendFailure, Connection, LogStatus, Notice};
+use crate::random::Random;
+use crate::replica::{ActError, Replica};
+use crate::session::client::ClientSession;
+use crate::session::link::Link;
+use crate::storage::commit::{Commit, CommitAbort, Committed};
+use crate::storage::row::Identity;
+use crate::storage::{self, KeyRange, Row};
+use crate::time::{Clock, WallMs};
+use crate::view::{Schema, View};
+
+pub use lookup::{OwnEntry, OwnStatus};
+pub use tabs::Hint;
+
+/// Names one request to the store.
+pub type RequestId = u64;
+
+/// What a tab's engine starts with. The ids are random bytes drawn by the shell.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This start of this tab.
+    pub run: RunId,
+    /// The database's identity, if it has none yet.
+    pub client: ClientId,
+    /// The database's actor, if it has none yet.
+    pub actor: ActorId,
+    /// For everything random from here on.
+    pub seed: [u8; 32],
+    /// The device, for people.
+    pub device: String,
+    /// Whether there is a server to connect to.
+    pub connect: bool,
+    /// Whether the app gives tokens.
+    pub token: bool,
+}
+
+/// What happened outside.
+#[derive(Debug)]
+pub enum Input {
+    /// A commit ended.
+    Committed(RequestId, Result<Committed, CommitFailure>),
+    /// A read ended: one list of rows for each range; or it failed, with the reason.
+    Rows(RequestId, Result<Vec<Vec<Row>>, String>),
+    /// The socket is open.
+    SocketOpened,
+    /// A frame came.
+    SocketFrame(Vec<u8>),
+    /// The socket is closed, by whomever.
+    SocketClosed(String),
+    /// So many bytes wait in the socket.
+    SocketBuffered(usize),
+    /// The answer to [`Notice::TokenWanted`]; none: there is no token now.
+    Token(Option<String>),
+    /// This tab was elected to lead.
+    Elected,
+    /// This tab no longer leads.
+    Unseated,
+    /// Another tab said something.
+    Hint(Vec<u8>),
+    /// The page or the network came back.
+    Woken,
+    /// The app wants the connection, or wants it off.
+    Online(OnlineWish),
+    /// The time of the last [`Output::Timeout`] has come.
+    Timeout,
+    /// The client closes.
+    Close,
+}
+
+/// Whether the app wants a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnlineWish {
+    /// Connect, and stay connected.
+    Connected,
+    /// Close the socket and stay offline.
+    Disconnected,
+}
+
+/// Why a commit did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommitFailure {
+    /// It decided against itself; nothing was written.
+    Aborted(CommitAbort),
+    /// No space; nothing was written.
+    Full(String),
+    /// The store failed; nothing was written.
+    Failed(String),
+    /// It may be written or not.
+    Unknown(String),
+}
+
+/// What the shell shall do.
+#[derive(Debug)]
+pub enum Output {
+    /// Commit, and answer with [`Input::Committed`].
+    Commit(RequestId, Commit),
+    /// Read all ranges at one moment, and answer with [`Input::Rows`].
+    Read(RequestId, Vec<KeyRange>),
+    /// Open a socket to the server.
+    SocketOpen,
+    /// Send these bytes as one binary message.
+    SocketSend(Vec<u8>),
+    /// Close the socket; no more of its events are wanted.
+    SocketClose,
+    /// Tell with [`Input::SocketBuffered`] when little waits in the socket.
+    SocketWatch,
+    /// Tell the other tabs.
+    Hint(Vec<u8>),
+    /// Tell the app.
+    Notice(Notice),
+    /// A log that the app opened is ready, or cannot be opened for this reason.
+    Opened(LogName, Result<(), String>),
+    /// The answer to [`Engine::own_entries`].
+    OwnEntries(RequestId, Vec<OwnEntry>),
+    /// The engine cannot go on: the store is unusable.
+    Broken(String),
+    /// Call with [`Input::Timeout`] at this time; it replaces the one before.
+    Timeout(WallMs),
+}
+
+#[derive(Debug)]
+enum Request {
+    Identity,
+    Lead,
+    Greeted,
+    Append(LogName),
+    AppendOutcome(LogName),
+    Receive(LogName),
+    Snapshot(LogName),
+    LoadSnapshot(LogName),
+    ReloadSnapshot(LogName),
+    LoadTail(LogName),
+    Refresh(LogName),
+    Scan,
+    OwnEntries(LogName),
+    Discard(LogName, EntryId),
+}
+
+/// Where a log's replica stands in its loading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Loading,
+    Ready,
+}
+
+#[derive(Debug)]
+struct Slot {
+    replica: Replica,
+    phase: Phase,
+    /// The schema of an `open` that waits for the loading.
+    opening: Option<Schema>,
+    refreshing: bool,
+    /// Something grew while a refresh was under way.
+    refresh_again: bool,
+    snapshotting: bool,
+    /// An unknown outcome is being looked up.
+    appends_unknown: bool,
+}
+
+/// The engine of one tab.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    random: Random,
+    clock: Clock,
+    /// The server's clock minus ours, in milliseconds.
+    clock_offset: i64,
+    now: WallMs,
+    acts: u64,
+    identity: Option<Identity>,
+    slots: BTreeMap<LogName, Slot>,
+    requests: BTreeMap<RequestId, Request>,
+    request_last: RequestId,
+    /// The leader's epoch, while this tab leads.
+    fence: Option<u64>,
+    elected: bool,
+    /// Logs that any tab wants, as far as the leader heard.
+    wanted: BTreeSet<LogName>,
+    wish: OnlineWish,
+    link: Link,
+    session: Option<ClientSession>,
+    socket_open: bool,
+    socket_buffered: usize,
+    /// The token is asked for before the socket opens.
+    token_awaited: bool,
+    token: Option<String>,
+    /// Bytes of credit of each log's batch that is being stored.
+    scan_at: WallMs,
+    connection: Option<Connection>,
+    told: Option<Connection>,
+    outputs: VecDeque<Output>,
+    timeout: Option<WallMs>,
+}
+
+/// The call cannot be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// Open the log first, and wait for it.
+    #[error("the log {0} is not open")]
+    NotOpen(LogName),
+    /// The action cannot be taken.
+    #[error(transparent)]
+    Act(#[from] ActError),
+}
+
+impl Engine {
+    /// An engine that has not looked at its database yet.
+    pub fn new(config: Config, now: WallMs) -> Self {
+        let wish = if config.connect { OnlineWish::Connected } else { OnlineWish::Disconnected };
+        let mut engine = Self {
+            random: Random::new(config.seed),
+            clock: Clock::default(),
+            clock_offset: 0,
+            now,
+            acts: 0,
+            identity: None,
+            slots: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            request_last: 0,
+            fence: None,
+            elected: false,
+            wanted: BTreeSet::new(),
+            wish,
+            link: Link::default(),
+            session: None,
+            socket_open: false,
+            socket_buffered: 0,
+            token_awaited: false,
+            token: None,
+            scan_at: WallMs::MAX,
+            connection: None,
+            told: None,
+            outputs: VecDeque::new(),
+            timeout: None,
+            config,
+        };
+        let identity = Identity::new(engine.config.client, engine.config.actor);
+        engine.commit(Request::Identity, Commit::Identity(identity));
+        engine
+    }
+
+    /// Opens a log for the app; [`Output::Opened`] tells when it can be used.
+    pub fn open(&mut self, name: &LogName, schema: Schema, now: WallMs) {
+        self.now = now;
+        self.slot(name);
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        match slot.phase {
+            Phase::Ready => self.opened(name, schema),
+            Phase::Loading => slot.opening = Some(schema),
+        }
+        self.want(name);
+        self.settle();
+    }
+
+    /// The app no longer looks at the log. What is pending is shipped all the same.
+    pub fn hide(&mut self, name: &LogName) {
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.replica.hide();
+        }
+    }
+
+    /// Records an action. When this returns it is in the view; the patches are among the outputs.
+    ///
+    /// # Errors
+    /// [`CallError`]; nothing was recorded.
+    pub fn act(&mut self, name: &LogName, draft: Draft, now: WallMs) -> Result<WriteId, CallError> {
+        self.now = now;
+        let clock_now = self.server_now();
+        let slot = self.slots.get_mut(name).filter(|slot| slot.phase == Phase::Ready);
+        let Some(slot) = slot else { return Err(CallError::NotOpen(name.clone())) };
+        let n = self.acts + 1;
+        let write = slot.replica.act(draft.merged(), n, clock_now, &mut self.clock, &mut self.random)?;
+        self.acts = n;
+        self.settle();
+        Ok(write)
+    }
+
+    /// The replica of an open log, for reading and queries.
+    ///
+    /// # Errors
+    /// [`CallError::NotOpen`].
+    pub fn replica(&mut self, name: &LogName) -> Result<&mut Replica, CallError> {
+        match self.slots.get_mut(name) {
+            Some(slot) if slot.phase == Phase::Ready => Ok(&mut slot.replica),
+            _ => Err(CallError::NotOpen(name.clone())),
+        }
+    }
+
+    /// Discards a dead letter for good.
+    ///
+    /// # Errors
+    /// [`CallError::NotOpen`].
+    pub fn discard(&mut self, name: &LogName, id: EntryId) -> Result<(), CallError> {
+        self.replica(name)?;
+        let key = storage::dead_letter_key(name, id.actor, id.seq);
+        self.commit(Request::Discard(name.clone(), id), Commit::Discard { key });
+        Ok(())
+    }
+
+    /// The database's identity, once it is read.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// The client's connection, as this tab knows it.
+    pub fn connection(&self) -> Connection {
+        if self.elected || self.connection.is_none() {
+            self.own_connection()
+        } else {
+            self.connection.clone().unwrap_or_else(|| self.own_connection())
+        }
+    }
+
+    /// Takes what happened outside.
+    pub fn handle(&mut self, input: Input, now: WallMs) {
+        self.now = now;
+        match input {
+            Input::Committed(id, result) => self.committed(id, result),
+            Input::Rows(id, result) => self.rows(id, result),
+            Input::SocketOpened => self.socket_opened(),
+            Input::SocketFrame(bytes) => self.socket_frame(&bytes),
+            Input::SocketClosed(reason) => self.socket_closed(&reason),
+            Input::SocketBuffered(bytes) => self.socket_buffered = bytes,
+            Input::Token(token) => self.token_given(token),
+            Input::Elected => self.elected(),
+            Input::Unseated => self.unseated(),
+            Input::Hint(bytes) => self.hinted(&bytes),
+            Input::Woken => self.woken(),
+            Input::Online(wish) => self.wished(wish),
+            Input::Timeout => self.timed_out(),
+            Input::Close => self.closed(),
+        }
+        self.settle();
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// After every event: start what can start, tell what is new, set the timer.
+    fn settle(&mut self) {
+        self.append_groups();
+        self.store_arrivals();
+        self.push_outboxes();
+        self.flush_control();
+        self.take_notices();
+        self.tell_connection();
+        self.set_timeout();
+    }
+
+    fn append_groups(&mut self) {
+        let mut groups = Vec::new();
+        for (name, slot) in &mut self.slots {
+            if slot.phase == Phase::Ready
+                && !slot.appends_unknown
+                && let Some(append) = slot.replica.outbox_mut().next_group(name)
+            {
+                groups.push((name.clone(), append));
+            }
+        }
+        for (name, append) in groups {
+            self.commit(Request::Append(name), Commit::Append(append));
+        }
+    }
+
+    fn take_notices(&mut self) {
+        for slot in self.slots.values_mut() {
+            self.outputs.extend(slot.replica.take_notices().into_iter().map(Output::Notice));
+        }
+    }
+
+    fn committed(&mut self, id: RequestId, result: Result<Committed, CommitFailure>) {
+        let Some(request) = self.requests.remove(&id) else { return };
+        match (request, result) {
+            (Request::Identity | Request::Greeted, Ok(Committed::Identity(identity))) => self.identified(identity),
+            (Request::Identity, Err(failure)) => {
+                self.outputs.push_back(Output::Broken(format!("the local database cannot be read: {failure:?}")));
+            }
+            (Request::Lead, Ok(Committed::Lead(epoch))) => self.leading(epoch),
+            (Request::Append(name), Ok(Committed::Appended(entries))) => self.appended(&name, &entries),
+            (Request::Append(name), Err(failure)) => self.append_failed(&name, failure),
+            (Request::Receive(name), Ok(_)) => self.received(&name),
+            (Request::Receive(name), Err(failure)) => self.receive_failed(&name, failure),
+            (Request::Snapshot(name), result) => self.snapshot_stored(&name, result.is_ok()),
+            (Request::Discard(name, id), Ok(_)) => {
+                if let Some(slot) = self.slots.get_mut(&name) {
+                    slot.replica.discard(id);
+                }
+            }
+            (_, Err(CommitFailure::Aborted(CommitAbort::Deposed { .. }))) => self.unseated(),
+            _ => {}
+        }
+    }
+
+    fn rows(&mut self, id: RequestId, result: Result<Vec<Vec<Row>>, String>) {
+        let Some(request) = self.requests.remove(&id) else { return };
+        match (request, result) {
+            (Request::LoadSnapshot(name), Ok(rows)) => self.snapshot_loaded(&name, rows),
+            (Request::ReloadSnapshot(name), Ok(rows)) => self.snapshot_reloaded(&name, rows),
+            (Request::LoadTail(name), Ok(rows)) => self.tail_loaded(&name, rows),
+            (Request::Refresh(name), Ok(rows)) => self.refreshed(&name, rows),
+            (Request::AppendOutcome(name), Ok(rows)) => self.unknown_resolved(&name, rows),
+            (Request::Scan, Ok(rows)) => self.scanned(rows),
+            (Request::OwnEntries(name), Ok(rows)) => self.own_entries_read(id, &name, rows),
+            (Request::LoadSnapshot(name) | Request::LoadTail(name), Err(reason)) => self.load_failed(&name, reason),
+            (Request::Refresh(name), Err(_)) => self.refresh_failed(&name),
+            (Request::AppendOutcome(name), Err(_)) => self.look_for_append(&name),
+            (Request::OwnEntries(_), Err(_)) => self.outputs.push_back(Output::OwnEntries(id, Vec::new())),
+            _ => {}
+        }
+    }
+
+    fn appended(&mut self, name: &LogName, entries: &[crate::entry::Entry]) {
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        if slot.replica.appended(entries) {
+            self.refresh(name);
+        }
+        self.hint(&Hint::Grew(name.clone()));
+    }
+
+    fn append_failed(&mut self, name: &LogName, failure: CommitFailure) {
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        match failure {
+            CommitFailure::Full(reason) => slot.replica.append_failed(AppendFailure::StorageFull, &reason),
+            CommitFailure::Failed(reason) => slot.replica.append_failed(AppendFailure::StorageFailed, &reason),
+            CommitFailure::Aborted(abort) => {
+                slot.replica.append_failed(AppendFailure::StorageFailed, &abort.to_string());
+            }
+            // The action stays in view until the rows have been read.
+            CommitFailure::Unknown(_) => {
+                slot.appends_unknown = true;
+                self.look_for_append(name);
+            }
+        }
+    }
+
+    fn look_for_append(&mut self, name: &LogName) {
+        let Some(slot) = self.slots.get(name) else { return };
+        let ranges = storage::own_from(name, self.actor(), slot.replica.outbox().known().next());
+        self.read(Request::AppendOutcome(name.clone()), ranges.to_vec());
+    }
+
+    fn commit(&mut self, request: Request, commit: Commit) {
+        let id = self.request(request);
+        self.outputs.push_back(Output::Commit(id, commit));
+    }
+
+    fn read(&mut self, request: Request, ranges: Vec<KeyRange>) -> RequestId {
+        let id = self.request(request);
+        self.outputs.push_back(Output::Read(id, ranges));
+        id
+    }
+
+    fn request(&mut self, request: Request) -> RequestId {
+        self.request_last += 1;
+        self.requests.insert(self.request_last, request);
+        self.request_last
+    }
+
+    fn actor(&self) -> ActorId {
+        self.identity.as_ref().map_or(self.config.actor, |identity| identity.actor)
+    }
+
+    fn server_now(&self) -> WallMs {
+        self.now.saturating_add_signed(self.clock_offset)
+    }
+
+    fn opened(&mut self, name: &LogName, schema: Schema) {
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        if !slot.replica.is_shown() {
+            slot.replica.show(View::new(schema));
+        }
+        self.outputs.push_back(Output::Opened(name.clone(), Ok(())));
+    }
+
+    fn timed_out(&mut self) {
+        self.timeout = None;
+        if self.now >= self.scan_at && self.fence.is_some() {
+            self.scan();
+        }
+        let act = self.link.timeout(self.now, &mut self.random);
+        self.link_act(act);
+    }
+
+    fn set_timeout(&mut self) {
+        let due = self.link.deadline().unwrap_or(WallMs::MAX).min(if self.fence.is_some() {
+            self.scan_at
+        } else {
+            WallMs::MAX
+        });
+        if due < WallMs::MAX && self.timeout.is_none_or(|set| set > due || set <= self.now) {
+            self.timeout = Some(due);
+            self.outputs.push_back(Output::Timeout(due));
+        }
+    }
+
+    fn closed(&mut self) {
+        let act = self.link.close();
+        self.link_act(act);
+        self.elected = false;
+        self.fence = None;
+    }
+
+    fn set_status_all(&mut self, status: LogStatus) {
+        for slot in self.slots.values_mut() {
+            slot.replica.set_status(status, "");
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! The leader's work: the link, the session, pushing outboxes, storing and applying what arrives.
+
+use crate::id::LogName;
+use crate::limits;
+use crate::notice::{LogStatus, Notice};
+use crate::protocol::{Code, frame};
+use crate::session::client::{ClientSession, SessionEvent, subscription};
+use crate::session::link::{LinkAct, LinkState};
+use crate::snapshot;
+use crate::storage::commit::{Commit, Receive};
+
+use super::{CommitFailure, Engine, Hint, OnlineWish, Output, Phase, Request};
+
+impl Engine {
+    pub(super) fn link_act(&mut self, act: Option<LinkAct>) {
+        match act {
+            Some(LinkAct::Open) => self.open_socket(),
+            Some(LinkAct::Close) => self.end_session(),
+            Some(LinkAct::Ping) => {
+                if let Some(session) = &mut self.session {
+                    session.ping();
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn open_socket(&mut self) {
+        self.end_session();
+        if self.config.token && self.token.is_none() {
+            self.token_awaited = true;
+            let reason = self.link.reason().to_owned();
+            self.outputs.push_back(Output::Notice(Notice::TokenWanted(reason)));
+        } else {
+            self.outputs.push_back(Output::SocketOpen);
+        }
+    }
+
+    fn end_session(&mut self) {
+        self.session = None;
+        self.socket_open = false;
+        self.socket_buffered = 0;
+        self.token_awaited = false;
+        self.outputs.push_back(Output::SocketClose);
+        for slot in self.slots.values_mut() {
+            slot.replica.arrivals_mut().reset();
+        }
+        if self.fence.is_some() {
+            self.set_status_all(LogStatus::Local);
+            let names: Vec<_> = self.slots.keys().cloned().collect();
+            names.iter().for_each(|name| self.tell_status(name));
+        }
+    }
+
+    pub(super) fn token_given(&mut self, token: Option<String>) {
+        let Some(token) = token else {
+            if self.token_awaited {
+                let act =
+                    self.link.refused(Code::Unauthenticated, "the app has no token now", self.now, &mut self.random);
+                self.link_act(act);
+            }
+            return;
+        };
+        if let Some(session) = &mut self.session {
+            session.token(token.clone());
+        }
+        self.token = Some(token);
+        if std::mem::take(&mut self.token_awaited) {
+            self.outputs.push_back(Output::SocketOpen);
+        } else {
+            let act = self.link.authorize(self.now);
+            self.link_act(act);
+        }
+    }
+
+    pub(super) fn socket_opened(&mut self) {
+        let Some(identity) = &self.identity else { return };
+        if self.link.state() != LinkState::Connecting {
+            return;
+        }
+        self.socket_open = true;
+        // A token is good for one hello; the next one is asked for anew, so that it is never stale.
+        let token = self.token.take();
+        self.session = Some(ClientSession::hello(identity, &self.config.device, token, self.now));
+    }
+
+    pub(super) fn socket_closed(&mut self, reason: &str) {
+        let act = self.link.lost(reason, self.now, &mut self.random);
+        self.link_act(act);
+    }
+
+    pub(super) fn woken(&mut self) {
+        let act = self.link.wake(self.now);
+        self.link_act(act);
+        let names: Vec<_> = self.slots.keys().cloned().collect();
+        names.iter().for_each(|name| self.refresh(name));
+    }
+
+    pub(super) fn socket_frame(&mut self, bytes: &[u8]) {
+        let Some(session) = &mut self.session else { return };
+        self.link.heard(self.now);
+        match session.handle(bytes) {
+            Ok((None, cost)) => session.worked_off(cost),
+            Ok((Some(event), cost)) => self.session_event(event, cost, bytes.len()),
+            Err(error) => {
+                let act = self.link.lost(&error.to_string(), self.now, &mut self.random);
+                self.link_act(act);
+            }
+        }
+    }
+
+    fn session_event(&mut self, event: SessionEvent, cost: u64, tail: usize) {
+        match event {
+            SessionEvent::Welcomed(welcome) => self.welcomed(welcome),
+            SessionEvent::Opened(name, opened) => self.log_opened(&name, opened),
+            SessionEvent::Acked(name, ack) => {
+                let now = self.now;
+                if let Some(slot) = self.slots.get_mut(&name) {
+                    slot.replica.ack(&ack, now);
+                }
+            }
+            SessionEvent::Entries(name, entries) => self.entries(&name, entries, (cost, tail)),
+            SessionEvent::Snapshot(name, cursor, bytes) => self.snapshot_arrived(&name, cursor, bytes, cost),
+            SessionEvent::LogRefused(name, error) => self.log_refused(&name, error),
+            SessionEvent::Refused(error) => {
+                let act = self.link.refused(error.code, &error.reason, self.now, &mut self.random);
+                self.link_act(act);
+            }
+            SessionEvent::SentAway(away) => {
+                let bounds = (away.retry_ms_min, away.retry_ms_max);
+                let act = self.link.sent_away(&away.code.to_string(), self.now, bounds, &mut self.random);
+                self.link_act(act);
+            }
+        }
+    }
+
+    fn welcomed(&mut self, welcome: frame::Welcome) {
+        let known = self.identity.as_ref().and_then(|identity| identity.user.as_ref());
+        if known.is_some_and(|user| *user != welcome.user) {
+            let reason = format!("this device holds the work of {known:?}, and the token is of {}", welcome.user);
+            let act = self.link.refused(Code::UserChanged, &reason, self.now, &mut self.random);
+            return self.link_act(act);
+        }
+        self.link.welcomed(self.now);
+        self.clock_offset = welcome.now as i64 - self.now as i64;
+        if let Some(fence) = self.fence {
+            let greeted = Commit::Greeted { fence, user: welcome.user, nonce: welcome.nonce };
+            self.commit(Request::Greeted, greeted);
+        }
+        let names: Vec<_> = self.slots.keys().cloned().collect();
+        names.iter().for_each(|name| self.subscribe(name));
+    }
+
+    /// Asks the server for a log, if there is a session and the log is loaded.
+    pub(super) fn subscribe(&mut self, name: &LogName) {
+        if self.fence.is_none() || self.link.state() != LinkState::Live {
+            return;
+        }
+        let (Some(session), Some(slot)) = (&mut self.session, self.slots.get_mut(name)) else { return };
+        if slot.phase != Phase::Ready || slot.replica.status().is_stopped() {
+            return;
+        }
+        let replica = &mut slot.replica;
+        let position = replica.met().then(|| {
+            let state = replica.state();
+            let epoch = state.epochs().last().copied().unwrap_or_default();
+            (state.log(), replica.arrivals().next(state.cursor()), epoch)
+        });
+        let held = replica.held_from();
+        session.subscribe(name, |number| subscription(number, name, position, held));
+    }
+
+    fn log_opened(&mut self, name: &LogName, opened: frame::Opened) {
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        let replica = &mut slot.replica;
+        if let Err(reason) = replica.meet(opened.log_id, opened.epochs) {
+            replica.stop(LogStatus::Degraded, &reason);
+            return self.give_up(name);
+        }
+        let (through, ours) = (replica.outbox().verdicts().through, replica.outbox().chain_at(opened.seq));
+        if opened.seq < through || ours.is_some_and(|ours| ours != opened.chain) {
+            let reason =
+                format!("the server's record of this device's work ends at {} and differs from ours", opened.seq);
+            replica.stop(LogStatus::Degraded, &reason);
+            return self.give_up(name);
+        }
+        replica.set_status(LogStatus::Behind, "");
+        replica.set_server_end(opened.end);
+        if opened.append
+            && let Some(session) = &mut self.session
+        {
+            session.start_pushing(name, opened.seq, opened.chain);
+        }
+        self.tell_status(name);
+    }
+
+    fn entries(&mut self, name: &LogName, entries: frame::Entries, (cost, tail): (u64, usize)) {
+        let user = self.identity.as_ref().and_then(|identity| identity.user.clone());
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        let replica = &mut slot.replica;
+        let arrived = replica.arrive(user.as_ref(), entries, (cost, tail));
+        if let Err(error) = arrived {
+            // Nothing of it was used. The session begins again from the applied cursor.
+            let act = self.link.lost(&format!("{name}: {error}"), self.now, &mut self.random);
+            self.link_act(act);
+        }
+    }
+
+    fn snapshot_arrived(&mut self, name: &LogName, cursor: crate::chain::Cursor, bytes: Vec<u8>, cost: u64) {
+        let Some(fence) = self.fence else { return };
+        if let Some(session) = &mut self.session {
+            session.worked_off(bytes.len() as u64);
+        }
+        let _ = cost;
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        match snapshot::decode(&bytes) {
+            Ok(state)
+                if state.cursor() == cursor && (!slot.replica.met() || state.log() == slot.replica.state().log()) =>
+            {
+                let end = cursor.next;
+                slot.replica.restart(state, bytes.len());
+                slot.replica.arrivals_mut().restart();
+                slot.replica.catch_up();
+                let commit = Commit::Snapshot { fence, log: name.clone(), bytes: bytes.into(), end };
+                slot.snapshotting = true;
+                self.commit(Request::Snapshot(name.clone()), commit);
+                self.tell_status(name);
+            }
+            Ok(_) => {
+                let act = self.link.lost("a snapshot of another log or place", self.now, &mut self.random);
+                self.link_act(act);
+            }
+            Err(error) => {
+                let act = self.link.lost(&error.to_string(), self.now, &mut self.random);
+                self.link_act(act);
+            }
+        }
+    }
+
+    fn log_refused(&mut self, name: &LogName, error: frame::Error) {
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        let reason = format!("{}: {}", error.code, error.reason);
+        match error.code {
+            Code::Forbidden => slot.replica.stop(LogStatus::Forbidden, &reason),
+            Code::ExpectedSeq => {
+                // The server is behind what was sent: a lost frame, or a restart. Ask anew where it stands.
+                if let Some(session) = &mut self.session {
+                    session.unsubscribe(name);
+                }
+                return self.subscribe(name);
+            }
+            _ => slot.replica.stop(LogStatus::Degraded, &reason),
+        }
+        self.give_up(name);
+    }
+
+    fn give_up(&mut self, name: &LogName) {
+        if let Some(session) = &mut self.session {
+            session.unsubscribe(name);
+        }
+        self.tell_status(name);
+    }
+
+    /// Stores what arrived, one commit at a time for each log; what comes meanwhile is the next one.
+    pub(super) fn store_arrivals(&mut self) {
+        let Some(fence) = self.fence else { return };
+        let mut commits = Vec::new();
+        for (name, slot) in &mut self.slots {
+            if let Some(batch) = slot.replica.arrivals_mut().next_batch() {
+                let receive = Receive {
+                    fence,
+                    log: name.clone(),
+                    rows: batch.rows.clone(),
+                    verdicts: batch.verdicts.clone(),
+                    dead_letters: batch.letters.clone(),
+                };
+                commits.push((name.clone(), receive));
+            }
+        }
+        for (name, receive) in commits {
+            self.commit(Request::Receive(name), Commit::Receive(receive));
+        }
+    }
+
+    pub(super) fn received(&mut self, name: &LogName) {
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        let Some(batch) = slot.replica.arrivals_mut().stored() else { return };
+        slot.replica.count_tail(batch.tail);
+        slot.replica.apply(batch.items);
+        if let Some(verdicts) = batch.verdicts {
+            let marked = !batch.letters.is_empty()
+                || verdicts.marked.last().is_some_and(|(seq, _)| *seq > slot.replica.outbox().verdicts().through);
+            let through = verdicts.through;
+            slot.replica.decide(verdicts, &batch.places, batch.letters);
+            if marked && let Some(session) = &mut self.session {
+                session.settled(name, through);
+            }
+        }
+        slot.replica.catch_up();
+        if let Some(session) = &mut self.session {
+            session.worked_off(batch.cost);
+        }
+        self.hint(&Hint::Grew(name.clone()));
+        self.make_snapshot(name);
+    }
+
+    pub(super) fn receive_failed(&mut self, name: &LogName, failure: CommitFailure) {
+        match failure {
+            CommitFailure::Aborted(_) => self.unseated(),
+            // The server has all of it: begin the session again from what is stored. The wait grows by itself.
+            CommitFailure::Full(reason) | CommitFailure::Failed(reason) | CommitFailure::Unknown(reason) => {
+                if let Some(slot) = self.slots.get_mut(name) {
+                    let _ = slot.replica.arrivals_mut().stored();
+                    slot.replica.arrivals_mut().reset();
+                }
+                let act =
+                    self.link.lost(&format!("what arrived cannot be stored: {reason}"), self.now, &mut self.random);
+                self.link_act(act);
+            }
+        }
+    }
+
+    fn make_snapshot(&mut self, name: &LogName) {
+        let (Some(fence), Some(slot)) = (self.fence, self.slots.get_mut(name)) else { return };
+        if slot.snapshotting || !slot.replica.wants_snapshot() || !slot.replica.arrivals_mut().is_idle() {
+            return;
+        }
+        let Ok(bytes) = snapshot::encode(slot.replica.state_mut()) else { return };
+        let end = slot.replica.state().cursor().next;
+        slot.replica.snapshot_made(bytes.len());
+        slot.snapshotting = true;
+        let commit = Commit::Snapshot { fence, log: name.clone(), bytes: bytes.into(), end };
+        self.commit(Request::Snapshot(name.clone()), commit);
+    }
+
+    pub(super) fn snapshot_stored(&mut self, name: &LogName, stored: bool) {
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.snapshotting = false;
+        }
+        if stored {
+            self.hint(&Hint::Grew(name.clone()));
+        }
+    }
+
+    /// Pushes stored entries while the server gives credit and the socket is not full.
+    pub(super) fn push_outboxes(&mut self) {
+        if self.link.state() != LinkState::Live || !self.socket_open || self.fence.is_none() {
+            return;
+        }
+        let Some(session) = &mut self.session else { return };
+        let mut waiting = true;
+        while waiting && session.may_push() {
+            waiting = false;
+            for (name, slot) in &self.slots {
+                if self.socket_buffered >= limits::SOCKET_BUFFERED_BYTES_MAX || !session.may_push() {
+                    break;
+                }
+                let Some(from) = session.push_from(name) else { continue };
+                if !slot.replica.outbox().has_to_push(from) {
+                    continue;
+                }
+                if let Some((bytes, _)) = session.push(name, slot.replica.outbox().to_push(from)) {
+                    self.socket_buffered += bytes.len();
+                    self.outputs.push_back(Output::SocketSend(bytes));
+                    waiting = true;
+                }
+            }
+            if self.socket_buffered >= limits::SOCKET_BUFFERED_BYTES_MAX {
+                self.outputs.push_back(Output::SocketWatch);
+                return;
+            }
+        }
+    }
+
+    /// Control frames go before bulk; they are few and small.
+    pub(super) fn flush_control(&mut self) {
+        let Some(session) = &mut self.session else { return };
+        let mut control = Vec::new();
+        while let Some(bytes) = session.poll() {
+            control.push(Output::SocketSend(bytes));
+        }
+        self.outputs.extend(control);
+    }
+
+    /// Whether this tab holds the client's connection, or would like to.
+    pub fn wants_connection(&self) -> bool {
+        self.wish == OnlineWish::Connected && self.fence.is_some()
+    }
+}

@@ -1,0 +1,248 @@
+//! Tabs of one client: who leads, and what tabs tell each other.
+//!
+//! The log in the database is the truth; what tabs say is only a hint that there is something to read, or what the
+//! leader sees of the connection. A lost hint costs time: the leader also looks by itself.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, tagged};
+use crate::id::{LogName, UserId};
+use crate::notice::{Connection, LogStatus, Notice};
+use crate::session::link::LinkState;
+use crate::storage;
+use crate::storage::Row;
+use crate::storage::commit::Commit;
+use crate::storage::row::{self, Verdicts};
+use crate::time::WallMs;
+
+use super::{Engine, OnlineWish, Output, Request};
+
+/// How often the leader looks for work that nobody told it of, in milliseconds.
+const SCAN_MS: WallMs = 30_000;
+
+/// What one tab tells the others.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Hint {
+    /// This log grew in the database.
+    Grew(LogName),
+    /// This tab wants the log.
+    Wanted(LogName),
+    /// A new leader asks what is wanted.
+    Leading(()),
+    /// What the leader sees of the connection.
+    Connection(ConnectionHint),
+    /// How a log stands with the server: its status by number, and the reason.
+    Log((LogName, u8, String)),
+    /// The app wants the connection on or off, in whichever tab it said so.
+    Online(bool),
+}
+
+tagged!(Hint {
+    Grew(LogName) = 0,
+    Wanted(LogName) = 1,
+    Leading(()) = 2,
+    Connection(ConnectionHint) = 3,
+    Log((LogName, u8, String)) = 4,
+    Online(bool) = 5,
+});
+
+/// See [`Hint::Connection`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionHint {
+    state: u8,
+    reason: String,
+    retry_at: Option<WallMs>,
+    user: Option<UserId>,
+}
+
+const LINK_STATES: [LinkState; 8] = [
+    LinkState::Idle,
+    LinkState::Connecting,
+    LinkState::Live,
+    LinkState::BackingOff,
+    LinkState::Offline,
+    LinkState::NeedsAuth,
+    LinkState::Blocked,
+    LinkState::Closed,
+];
+
+impl Engine {
+    pub(super) fn hint(&mut self, hint: &Hint) {
+        self.outputs.push_back(Output::Hint(codec::to_bytes(hint)));
+    }
+
+    pub(super) fn hinted(&mut self, bytes: &[u8]) {
+        // Another version of the app may speak otherwise; hints carry no truth, so they may be ignored.
+        let Ok(hint) = codec::from_bytes::<Hint>(bytes) else { return };
+        match hint {
+            Hint::Grew(name) => {
+                if self.fence.is_some() {
+                    self.slot(&name);
+                }
+                self.refresh(&name);
+            }
+            Hint::Wanted(name) => {
+                if self.fence.is_some() {
+                    self.want_here(&name);
+                }
+            }
+            Hint::Leading(()) => {
+                let names: Vec<_> = self.slots.keys().cloned().collect();
+                names.into_iter().for_each(|name| self.hint(&Hint::Wanted(name)));
+            }
+            Hint::Connection(hint) => self.connection_hinted(hint),
+            Hint::Log((name, status, reason)) => {
+                if let (None, Some(slot), Some(status)) =
+                    (self.fence, self.slots.get_mut(&name), LogStatus::ALL.get(status as usize))
+                {
+                    slot.replica.set_status(*status, &reason);
+                }
+            }
+            Hint::Online(on) => {
+                let wish = if on { OnlineWish::Connected } else { OnlineWish::Disconnected };
+                self.wish_here(wish);
+            }
+        }
+    }
+
+    fn connection_hinted(&mut self, hint: ConnectionHint) {
+        if self.fence.is_some() {
+            return;
+        }
+        let Some(state) = LINK_STATES.get(hint.state as usize).copied() else { return };
+        let ConnectionHint { reason, retry_at, user, .. } = hint;
+        self.connection = Some(Connection { state, reason, retry_at, user });
+    }
+
+    /// A log is wanted by this tab.
+    pub(super) fn want(&mut self, name: &LogName) {
+        self.want_here(name);
+        if self.fence.is_none() {
+            self.hint(&Hint::Wanted(name.clone()));
+        }
+    }
+
+    fn want_here(&mut self, name: &LogName) {
+        self.wanted.insert(name.clone());
+        if self.fence.is_some() {
+            self.slot(name);
+            self.subscribe(name);
+        }
+    }
+
+    /// Elected by the browser: take the fence, so that a former leader's late writes fail.
+    pub(super) fn elected(&mut self) {
+        if !self.elected {
+            self.elected = true;
+            if self.identity.is_some() {
+                self.commit(Request::Lead, Commit::Lead);
+            }
+        }
+    }
+
+    /// The fence is ours.
+    pub(super) fn leading(&mut self, epoch: u64) {
+        if !self.elected {
+            return;
+        }
+        self.fence = Some(epoch);
+        self.connection = None;
+        self.hint(&Hint::Leading(()));
+        self.wanted.extend(self.slots.keys().cloned());
+        // What another tab stored up to now must be read before this tab stores behind it.
+        let names: Vec<_> = self.slots.keys().cloned().collect();
+        names.iter().for_each(|name| self.refresh(name));
+        self.scan();
+        if self.wish == OnlineWish::Connected {
+            let act = self.link.connect(self.now);
+            self.link_act(act);
+        }
+    }
+
+    /// Another tab leads: its session is the client's.
+    pub(super) fn unseated(&mut self) {
+        self.elected = false;
+        if self.fence.take().is_some() {
+            let act = self.link.yield_lead();
+            self.link_act(act);
+            let names: Vec<_> = self.slots.keys().cloned().collect();
+            names.iter().for_each(|name| self.refresh(name));
+        }
+    }
+
+    /// Looks for logs with work that no open tab told of.
+    pub(super) fn scan(&mut self) {
+        self.scan_at = self.now.saturating_add(SCAN_MS);
+        self.read(Request::Scan, vec![storage::all_next(), storage::all_verdicts()]);
+    }
+
+    pub(super) fn scanned(&mut self, rows: Vec<Vec<Row>>) {
+        if self.fence.is_none() {
+            return;
+        }
+        let [next, verdicts] = rows.as_slice() else { return };
+        let through = |name: &LogName| {
+            let row = verdicts.iter().find(|(key, _)| storage::log_of(key).as_ref() == Some(name));
+            row.and_then(|(_, bytes)| row::decode::<Verdicts>(bytes).ok()).map_or(0, |verdicts| verdicts.through.0)
+        };
+        let with_work: Vec<_> = next
+            .iter()
+            .filter_map(|(key, bytes)| Some((storage::log_of(key)?, row::decode::<u64>(bytes).ok()?)))
+            .filter(|(name, next)| *next > through(name) + 1)
+            .map(|(name, _)| name)
+            .collect();
+        for name in with_work {
+            self.slot(&name);
+            self.refresh(&name);
+        }
+    }
+
+    pub(super) fn wished(&mut self, wish: OnlineWish) {
+        self.wish_here(wish);
+        self.hint(&Hint::Online(wish == OnlineWish::Connected));
+    }
+
+    fn wish_here(&mut self, wish: OnlineWish) {
+        self.wish = wish;
+        if self.fence.is_some() {
+            let act = match wish {
+                OnlineWish::Connected => self.link.connect(self.now),
+                OnlineWish::Disconnected => self.link.disconnect(),
+            };
+            self.link_act(act);
+        }
+    }
+
+    pub(super) fn own_connection(&self) -> Connection {
+        let user = self.identity.as_ref().and_then(|identity| identity.user.clone());
+        Connection {
+            state: self.link.state(),
+            reason: self.link.reason().to_owned(),
+            retry_at: self.link.retry_at(),
+            user,
+        }
+    }
+
+    /// Tells the app, and the other tabs, when the connection changed.
+    pub(super) fn tell_connection(&mut self) {
+        let connection = self.connection();
+        if self.told.as_ref() == Some(&connection) {
+            return;
+        }
+        self.told = Some(connection.clone());
+        if self.fence.is_some() {
+            let state = LINK_STATES.iter().position(|state| *state == connection.state).unwrap_or(0) as u8;
+            let Connection { reason, retry_at, user, .. } = connection.clone();
+            self.hint(&Hint::Connection(ConnectionHint { state, reason, retry_at, user }));
+        }
+        self.outputs.push_back(Output::Notice(Notice::Connection(connection)));
+    }
+
+    /// Tells the other tabs how a log stands.
+    pub(super) fn tell_status(&mut self, name: &LogName) {
+        let Some(slot) = self.slots.get(name) else { return };
+        let state = slot.replica.log_state();
+        let status = LogStatus::ALL.iter().position(|status| *status == state.status).unwrap_or(0) as u8;
+        self.hint(&Hint::Log((name.clone(), status, state.reason)));
+    }
+}

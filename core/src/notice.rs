@@ -1,0 +1,153 @@
+//! Notices: what the engine has to tell the app.
+
+use crate::id::{EntryId, LogName, Offset, UserId, WriteId};
+use crate::protocol::Code;
+use crate::protocol::frame::MarkedStatus;
+use crate::session::link::LinkState;
+use crate::time::WallMs;
+use crate::view::{Patch, QueryId};
+
+/// One thing to tell.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Notice {
+    /// The rows of a live query changed.
+    Patch(LogName, QueryId, Vec<Patch>),
+    /// An own entry came further.
+    Write(LogName, WriteId, WriteStatus),
+    /// The connection changed.
+    Connection(Connection),
+    /// A log's state changed.
+    Log(LogName, LogState),
+    /// The dead letters of a log changed.
+    DeadLetters(LogName),
+    /// The server wants a token; answer with `Input::Token`.
+    TokenWanted(String),
+}
+
+/// How far an own entry came.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WriteStatus {
+    /// Durable on this device.
+    Stored(EntryId),
+    /// In the log.
+    Accepted(Accepted),
+    /// Not in the log; a dead letter here.
+    Refused(Refused),
+    /// Not recorded at all: it has left the view.
+    Failed(AppendFailure, String),
+}
+
+/// An accepted entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accepted {
+    /// Its id.
+    pub id: EntryId,
+    /// Its place; none if it is known only through a snapshot.
+    pub offset: Option<Offset>,
+    /// When the server took it.
+    pub accepted: Option<WallMs>,
+    /// Its user.
+    pub author: Option<UserId>,
+    /// It is in the log, but without effect.
+    pub outcome: Option<MarkedStatus>,
+}
+
+/// A refused entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    /// Its id.
+    pub id: EntryId,
+    /// How.
+    pub status: MarkedStatus,
+    /// Why, as a number.
+    pub code: Option<Code>,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// Why an entry could not be recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendFailure {
+    /// No space: free some, then call again.
+    StorageFull,
+    /// The database failed.
+    StorageFailed,
+}
+
+impl AppendFailure {
+    /// The code in TypeScript.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::StorageFull => "storage-full",
+            Self::StorageFailed => "storage-failed",
+        }
+    }
+}
+
+/// The client's connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connection {
+    /// Its state.
+    pub state: LinkState,
+    /// Why.
+    pub reason: String,
+    /// When the next attempt starts.
+    pub retry_at: Option<WallMs>,
+    /// Who the server says the user is.
+    pub user: Option<UserId>,
+}
+
+/// One log, as far as the app cares.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogState {
+    /// How it stands with the server.
+    pub status: LogStatus,
+    /// Why, for people.
+    pub reason: String,
+    /// End of the confirmed prefix in view.
+    pub end: Offset,
+    /// Own entries without a verdict.
+    pub outbox: usize,
+    /// Dead letters.
+    pub dead_letters: usize,
+}
+
+/// How a log stands with the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogStatus {
+    /// Local work; the server is not reached.
+    Local,
+    /// Entries are still coming.
+    Behind,
+    /// Everything the server had is in view.
+    Synced,
+    /// The log holds what this build cannot read; local work goes on.
+    UpdateNeeded,
+    /// The server's history and this one do not fit, or an entry cannot be applied; local work goes on.
+    Degraded,
+    /// The token gives no right to this log.
+    Forbidden,
+}
+
+impl LogStatus {
+    /// Every status.
+    pub const ALL: [Self; 6] =
+        [Self::Local, Self::Behind, Self::Synced, Self::UpdateNeeded, Self::Degraded, Self::Forbidden];
+
+    /// The word used in TypeScript and documents.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Behind => "behind",
+            Self::Synced => "synced",
+            Self::UpdateNeeded => "update-needed",
+            Self::Degraded => "degraded",
+            Self::Forbidden => "forbidden",
+        }
+    }
+
+    /// Whether the log waits for somebody to act, rather than for time.
+    pub const fn is_stopped(self) -> bool {
+        matches!(self, Self::UpdateNeeded | Self::Degraded | Self::Forbidden)
+    }
+}

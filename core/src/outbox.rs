@@ -1,0 +1,396 @@
+//! Own entries of one log on their way: waiting for their append, stored, decided.
+//!
+//! ```text
+//! act ──► waiting ──group──► appending ──durable──► stored ──verdict──► decided
+//!            │                   │ failed: goes, with what needs it
+//! ```
+//!
+//! Its bound is the storage quota: an append that fails for space fails the action, typed. **Invariant:** only a
+//! verdict takes an entry out of `stored`; a timeout, a retry count or a reconnect never does.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::chain::Chain;
+use crate::entry::{Entry, Header};
+use crate::id::{ActorId, LogName, RunId, Seq, WriteId};
+use crate::protocol::frame::{Ack, MarkedStatus};
+use crate::storage::commit::{Append, Need, Prepared};
+use crate::storage::row::Verdicts;
+
+/// Entries in one append at the most; what comes meanwhile is the next group.
+const GROUP_ENTRIES_MAX: usize = 1024;
+
+/// Own entries of one log.
+#[derive(Debug)]
+pub struct Outbox {
+    actor: ActorId,
+    run: RunId,
+    waiting: VecDeque<Prepared>,
+    appending: Option<Append>,
+    /// Stored entries that are undecided, or whose place in the confirmed prefix is still awaited.
+    stored: BTreeMap<Seq, Entry>,
+    seqs: BTreeMap<WriteId, Seq>,
+    /// Highest seq below which nothing is unread.
+    known: Seq,
+    others: Seq,
+    verdicts: Verdicts,
+}
+
+/// A verdict as it reached this client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decided {
+    /// The seq.
+    pub seq: Seq,
+    /// None: simply accepted.
+    pub mark: Option<MarkedStatus>,
+}
+
+impl Outbox {
+    /// An empty outbox of one tab.
+    pub fn new(log: &LogName, actor: ActorId, run: RunId) -> Self {
+        Self {
+            actor,
+            run,
+            waiting: VecDeque::new(),
+            appending: None,
+            stored: BTreeMap::new(),
+            seqs: BTreeMap::new(),
+            known: Seq(0),
+            others: Seq(0),
+            verdicts: Verdicts::new(actor, Chain::actor_start(actor, log)),
+        }
+    }
+
+    /// Takes an action's entry; it is appended with the next group.
+    pub fn prepare(&mut self, prepared: Prepared) {
+        self.waiting.push_back(prepared);
+    }
+
+    /// The next group to append, if none is under way.
+    pub fn next_group(&mut self, log: &LogName) -> Option<Append> {
+        if self.appending.is_some() || self.waiting.is_empty() {
+            return None;
+        }
+        let count = self.waiting.len().min(GROUP_ENTRIES_MAX);
+        let mut entries: Vec<_> = self.waiting.drain(..count).collect();
+        for entry in &mut entries {
+            self.name_seqs(&mut entry.needs);
+        }
+        let append = Append {
+            log: log.clone(),
+            actor: self.actor,
+            run: self.run,
+            known: self.known,
+            others: self.others,
+            entries,
+        };
+        self.appending = Some(append.clone());
+        Some(append)
+    }
+
+    /// Entries needed from earlier groups have their seqs by now.
+    fn name_seqs(&self, needs: &mut [Need]) {
+        for need in needs {
+            if let Need::Earlier(n) = *need
+                && let Some(seq) = self.seqs.get(&WriteId { run: self.run, n })
+            {
+                *need = Need::Seq(*seq);
+            }
+        }
+    }
+
+    /// The group is durable, and these are its entries. Tells whether another tab's entries lie before them unread.
+    pub fn appended(&mut self, entries: &[Entry]) -> bool {
+        self.appending = None;
+        entries.iter().for_each(|entry| self.take(entry));
+        self.advance();
+        entries.last().is_some_and(|entry| entry.header.seq > self.known)
+    }
+
+    /// The group under way, to look for it after an unknown outcome.
+    pub fn appending(&self) -> Option<&Append> {
+        self.appending.as_ref()
+    }
+
+    /// Nothing of the group was written: returns it and everything waiting that needs it, in order.
+    pub fn append_failed(&mut self) -> Vec<WriteId> {
+        let Some(append) = self.appending.take() else { return Vec::new() };
+        let mut failed: BTreeSet<u64> = append.entries.iter().map(|entry| entry.n).collect();
+        self.waiting.retain(|entry| {
+            let needs_failed = entry.needs.iter().any(|need| matches!(need, Need::Earlier(n) if failed.contains(n)));
+            if needs_failed {
+                failed.insert(entry.n);
+            }
+            !needs_failed
+        });
+        failed.into_iter().map(|n| WriteId { run: self.run, n }).collect()
+    }
+
+    /// Nothing of the group was written, but it may succeed when tried again.
+    pub fn append_again(&mut self) {
+        if let Some(append) = self.appending.take() {
+            append.entries.into_iter().rev().for_each(|entry| self.waiting.push_front(entry));
+        }
+    }
+
+    /// Takes stored entries as rows hold them, ascending; returns those that are new here.
+    ///
+    /// Stops at an entry of an append of this tab that is still under way: its answer brings it.
+    pub fn learn(&mut self, entries: Vec<Entry>) -> Vec<Entry> {
+        let mut new = Vec::new();
+        for entry in entries {
+            let Header { seq, run, n, .. } = entry.header;
+            if seq <= self.known || self.stored.contains_key(&seq) {
+                continue;
+            }
+            let under_way = |append: &Append| run == self.run && append.entries.iter().any(|other| other.n == n);
+            if self.appending.as_ref().is_some_and(under_way) {
+                break;
+            }
+            if run != self.run {
+                self.others = self.others.max(seq);
+            }
+            self.take(&entry);
+            new.push(entry);
+        }
+        self.advance();
+        new
+    }
+
+    fn take(&mut self, entry: &Entry) {
+        let seq = entry.header.seq;
+        self.seqs.insert(WriteId { run: entry.header.run, n: entry.header.n }, seq);
+        self.stored.insert(seq, entry.clone());
+    }
+
+    /// `known` is the end of what was read without a hole.
+    fn advance(&mut self) {
+        while self.stored.contains_key(&self.known.next()) {
+            self.known = self.known.next();
+        }
+    }
+
+    /// Starts with what the rows say: everything through `seq` is folded or decided.
+    pub fn start_after(&mut self, seq: Seq, verdicts: Option<Verdicts>) {
+        self.known = self.known.max(seq);
+        // Rows below are not read; whether another tab wrote them no longer matters, they were seen.
+        self.others = self.others.max(seq);
+        if let Some(verdicts) = verdicts {
+            self.verdicts = verdicts;
+        }
+    }
+
+    /// What the verdicts will be with this ack; none if it brings nothing new.
+    ///
+    /// The chain is computed over the stored entries, so it needs each of them.
+    pub fn with_ack(&self, base: &Verdicts, ack: &Ack) -> Option<Verdicts> {
+        if ack.through <= base.through {
+            return None;
+        }
+        let mut next = base.clone();
+        for (seq, entry) in self.stored.range(base.through.next()..=ack.through) {
+            next.chain = next.chain.with_pushed(*seq, entry.digest());
+        }
+        next.through = ack.through;
+        for mark in ack.marked.iter().filter(|mark| mark.seq > base.through && mark.seq <= ack.through) {
+            next.marked.push((mark.seq, mark.status));
+        }
+        next.marked.sort_by_key(|(seq, _)| *seq);
+        Some(next)
+    }
+
+    /// Records verdicts that are stored; returns each newly decided seq.
+    pub fn decide(&mut self, verdicts: Verdicts) -> Vec<Decided> {
+        if verdicts.through <= self.verdicts.through {
+            return Vec::new();
+        }
+        let decided = (self.verdicts.through.0 + 1..=verdicts.through.0)
+            .map(|seq| Decided { seq: Seq(seq), mark: verdicts.mark(Seq(seq)) })
+            .collect();
+        self.verdicts = verdicts;
+        decided
+    }
+
+    /// Forgets entries that are decided and either refused or folded: their rows keep them.
+    pub fn release(&mut self, folded: Seq) {
+        let through = self.verdicts.through;
+        let verdicts = &self.verdicts;
+        // Refused ones leave at once; accepted ones when confirmed state covers them.
+        let done: Vec<_> = self
+            .stored
+            .range(..=through)
+            .filter(|(seq, _)| **seq <= folded || verdicts.mark(**seq).is_some_and(|mark| !mark.is_accepted()))
+            .map(|(seq, _)| *seq)
+            .collect();
+        for seq in done {
+            if let Some(entry) = self.stored.remove(&seq) {
+                self.seqs.remove(&WriteId { run: entry.header.run, n: entry.header.n });
+            }
+        }
+    }
+
+    /// Stored entries to push, from a seq on, without a hole.
+    pub fn to_push(&self, from: Seq) -> impl Iterator<Item = &Entry> {
+        let mut next = from;
+        self.stored.range(from..).map_while(move |(seq, entry)| {
+            let contiguous = *seq == next;
+            next = next.next();
+            contiguous.then_some(entry)
+        })
+    }
+
+    /// Whether there is something to push from a seq on.
+    pub fn has_to_push(&self, from: Seq) -> bool {
+        self.stored.contains_key(&from)
+    }
+
+    /// The actor chain at a seq at or above the recorded verdicts, if every entry up to it is here.
+    pub fn chain_at(&self, seq: Seq) -> Option<Chain> {
+        let mut chain = self.verdicts.chain;
+        let mut next = self.verdicts.through.next();
+        for entry in self.to_push(next).take_while(|entry| entry.header.seq <= seq) {
+            chain = chain.with_pushed(entry.header.seq, entry.digest());
+            next = entry.header.seq.next();
+        }
+        (next == seq.next()).then_some(chain)
+    }
+
+    /// A stored entry.
+    pub fn stored(&self, seq: Seq) -> Option<&Entry> {
+        self.stored.get(&seq)
+    }
+
+    /// Every stored entry held in memory.
+    pub fn held(&self) -> impl Iterator<Item = &Entry> {
+        self.stored.values()
+    }
+
+    /// The seq of an entry that is not decided and folded yet.
+    pub fn seq_of(&self, write: WriteId) -> Option<Seq> {
+        self.seqs.get(&write).copied()
+    }
+
+    /// What an entry needs, from the ids of what it builds on; decided entries are no need.
+    pub fn needs(&self, writes: impl IntoIterator<Item = WriteId>) -> Vec<Need> {
+        writes
+            .into_iter()
+            .filter_map(|write| match self.seqs.get(&write) {
+                Some(seq) if *seq <= self.verdicts.through => None,
+                Some(seq) => Some(Need::Seq(*seq)),
+                None if write.run == self.run => Some(Need::Earlier(write.n)),
+                None => None,
+            })
+            .collect()
+    }
+
+    /// Entries that wait or are being appended.
+    pub fn pending(&self) -> impl Iterator<Item = &Prepared> {
+        self.appending.iter().flat_map(|append| &append.entries).chain(&self.waiting)
+    }
+
+    /// Own entries without a verdict.
+    pub fn len(&self) -> usize {
+        self.pending().count() + self.stored.range(self.verdicts.through.next()..).count()
+    }
+
+    /// Whether everything is decided.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Highest seq, anybody's, below which nothing is unread here.
+    pub fn known(&self) -> Seq {
+        self.known
+    }
+
+    /// Highest seq of another tab known here.
+    pub fn others(&self) -> Seq {
+        self.others
+    }
+
+    /// What is recorded of verdicts.
+    pub fn verdicts(&self) -> &Verdicts {
+        &self.verdicts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::entry::{Body, Salt};
+    use crate::id::{Base, ClientId, Name};
+    use crate::protocol::frame::Marked;
+    use crate::storage::commit::{Commit, Committed};
+    use crate::storage::row::{self, Identity};
+    use crate::time::Time;
+
+    const ACTOR: ActorId = ActorId([1; 16]);
+
+    fn log() -> LogName {
+        LogName::new("board/1").expect("name")
+    }
+
+    fn outbox() -> Outbox {
+        Outbox::new(&log(), ACTOR, RunId([2; 8]))
+    }
+
+    fn prepared(n: u64, needs: Vec<Need>) -> Prepared {
+        let body = Body::new(Name::new("act").expect("name"), None, vec![], None, Salt([n as u8; 8]));
+        let (base, time) = (Base::default(), Time::from_ms(n));
+        Prepared { n, base, own: Seq(0), time, needs, replaces: None, body: Arc::new(body) }
+    }
+
+    fn run(append: Append, next: u64) -> Vec<Entry> {
+        let identity = row::encode(&Identity::new(ClientId([9; 16]), ACTOR));
+        match Commit::Append(append).decide(&[Some(identity), Some(row::encode(&Seq(next)))]) {
+            Ok((_, Committed::Appended(entries))) => entries,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_arrives_during_an_append_is_the_next_group() {
+        let mut outbox = outbox();
+        outbox.prepare(prepared(1, vec![]));
+        let first = outbox.next_group(&log()).expect("a group");
+        outbox.prepare(prepared(2, vec![Need::Earlier(1)]));
+        assert!(outbox.next_group(&log()).is_none(), "one group in flight");
+        outbox.appended(&run(first, 1));
+        let second = outbox.next_group(&log()).expect("the next");
+        assert_eq!(second.entries[0].needs, [Need::Seq(Seq(1))]);
+    }
+
+    #[test]
+    fn a_failed_append_takes_what_needs_it_along() {
+        let mut outbox = outbox();
+        outbox.prepare(prepared(1, vec![]));
+        outbox.next_group(&log()).expect("a group");
+        outbox.prepare(prepared(2, vec![Need::Earlier(1)]));
+        outbox.prepare(prepared(3, vec![]));
+        outbox.prepare(prepared(4, vec![Need::Earlier(2)]));
+        let failed: Vec<_> = outbox.append_failed().iter().map(|write| write.n).collect();
+        assert_eq!(failed, [1, 2, 4]);
+        assert_eq!(outbox.next_group(&log()).expect("the rest").entries[0].n, 3);
+    }
+
+    #[test]
+    fn an_ack_decides_through_its_seq_and_keeps_the_chain() {
+        let mut outbox = outbox();
+        (1..=3).for_each(|n| outbox.prepare(prepared(n, vec![])));
+        let entries = run(outbox.next_group(&log()).expect("a group"), 1);
+        outbox.appended(&entries);
+        let expected = outbox.chain_at(Seq(3)).expect("all here");
+        let mark = |seq| Marked { seq, status: MarkedStatus::Refused, code: None, reason: String::new() };
+        let ack = Ack { log: 0, through: Seq(3), accepted: vec![], marked: vec![mark(Seq(2))] };
+        let verdicts = outbox.with_ack(outbox.verdicts(), &ack).expect("news");
+        assert_eq!(verdicts.chain, expected, "refused ones are in the chain too");
+        let decided = outbox.decide(verdicts);
+        let marks: Vec<_> = decided.iter().map(|decided| (decided.seq.0, decided.mark.is_some())).collect();
+        assert_eq!(marks, [(1, false), (2, true), (3, false)]);
+        assert!(outbox.is_empty());
+        outbox.release(Seq(1));
+        assert_eq!(outbox.held().map(|entry| entry.header.seq.0).collect::<Vec<_>>(), [3], "not folded yet");
+    }
+}

@@ -1,0 +1,636 @@
+//! One log on one client: confirmed state, own pending entries on top, the view, and the outbox.
+//!
+//! ```text
+//! act ──► outbox ──► overlay ──► view                    (same tick)
+//! entries frame ──check──► to store ──durable──► state ──► overlay settles ──► view
+//! ack ──────────────────► to store ──durable──► outbox decides
+//! ```
+//!
+//! It promises that what leaves the view was refused or could not be recorded, and nothing else; and that a confirmed
+//! entry is folded or stops the log visibly. Sockets, storage and other tabs are the engine's.
+
+mod arrivals;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::draft::{Draft, DraftFieldOp, DraftOp};
+use crate::entry::{self, Body, Entry, InvalidEntry};
+use crate::id::{ActorId, Base, EntryId, EpochId, LogId, LogName, Name, Offset, RecordId, RunId, Seq, UserId, WriteId};
+use crate::notice::{Accepted, LogState, LogStatus, Notice, Refused, WriteStatus};
+use crate::op::{Delete, DeletePolicy, Edit, FieldOp, Insert, Op, Update};
+use crate::outbox::{Decided, Outbox};
+use crate::overlay::{DraftError, Overlay, Pending, Touched, Visible};
+use crate::packed::Item;
+use crate::protocol::frame::{self, AckRange, MarkedStatus};
+use crate::random::Random;
+use crate::state::{FieldKey, FoldError, RecordKey, State};
+use crate::storage::commit::Prepared;
+use crate::storage::row::{DeadLetter, Verdicts};
+use crate::time::{Clock, WallMs};
+use crate::view::View;
+
+pub use arrivals::{ArrivalError, Arrivals, resolve};
+
+/// One log on one client.
+#[derive(Debug)]
+pub struct Replica {
+    name: LogName,
+    actor: ActorId,
+    run: RunId,
+    state: State,
+    /// Whether the log's identity is known; before the first contact `state` is empty and nameless.
+    met: bool,
+    overlay: Overlay,
+    view: Option<View>,
+    outbox: Outbox,
+    arrivals: Arrivals,
+    dead_letters: BTreeMap<EntryId, DeadLetter>,
+    status: LogStatus,
+    reason: String,
+    /// The log's end at the server, as far as it said.
+    server_end: Offset,
+    /// Bytes received since the last snapshot of our own.
+    tail_bytes: usize,
+    snapshot_bytes: usize,
+    notices: Vec<Notice>,
+}
+
+/// The action cannot be taken; nothing was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ActError {
+    /// The action breaks a rule of the format.
+    #[error(transparent)]
+    Entry(#[from] InvalidEntry),
+    /// A splice does not fit its text.
+    #[error(transparent)]
+    Text(#[from] DraftError),
+}
+
+impl Replica {
+    /// A log that nothing is known of yet.
+    pub fn new(name: LogName, actor: ActorId, run: RunId) -> Self {
+        Self {
+            outbox: Outbox::new(&name, actor, run),
+            overlay: Overlay::new(),
+            state: State::new(LogId::default()),
+            met: false,
+            view: None,
+            arrivals: Arrivals::default(),
+            dead_letters: BTreeMap::new(),
+            status: LogStatus::Local,
+            reason: String::new(),
+            server_end: Offset(0),
+            tail_bytes: 0,
+            snapshot_bytes: 0,
+            notices: Vec::new(),
+            name,
+            actor,
+            run,
+        }
+    }
+
+    /// Records an action: it is in the view when this returns.
+    ///
+    /// # Errors
+    /// [`ActError`]; nothing was recorded.
+    pub fn act(
+        &mut self,
+        draft: Draft,
+        n: u64,
+        now: WallMs,
+        clock: &mut Clock,
+        random: &mut Random,
+    ) -> Result<WriteId, ActError> {
+        let write = WriteId { run: self.run, n };
+        let mut edited = Vec::new();
+        let body = self.body(draft, random, &mut edited).inspect_err(|_| {
+            // Nothing of a failed action may stay in a document.
+            edited.iter().for_each(|field| self.overlay.abandon(field));
+        })?;
+        clock.observe(self.state.effective_max());
+        let (base, own, time) = (self.base(), self.outbox.others(), clock.tick(now));
+        let needs = self.outbox.needs(self.overlay.needs(&body.ops));
+        self.outbox.prepare(Prepared { n, base, own, time, needs, replaces: None, body: body.clone() });
+        let pending = Pending { write, actor: self.actor, seq: None, base: base.end, own_seen: own, time, body };
+        let touched = self.overlay.push(&self.state, pending);
+        self.refresh(&touched);
+        self.progress();
+        Ok(write)
+    }
+
+    fn body(&mut self, draft: Draft, random: &mut Random, edited: &mut Vec<FieldKey>) -> Result<Arc<Body>, ActError> {
+        let ops = self.ops(draft.ops, edited)?;
+        let body = Body::new(draft.name, draft.args, ops, draft.lifetime_ms, random.salt());
+        entry::check_body(&body)?;
+        Ok(Arc::new(body))
+    }
+
+    fn base(&self) -> Base {
+        let end = self.state.cursor().next;
+        let epoch = self.state.epochs().iter().rev().find(|(_, first)| *first <= end);
+        Base { epoch: epoch.map_or(EpochId::NONE, |(epoch, _)| *epoch), end }
+    }
+
+    /// Turns a draft's ops into ops: splices become one change of their document.
+    fn ops(&mut self, drafts: Vec<DraftOp>, edited: &mut Vec<FieldKey>) -> Result<Vec<Op>, ActError> {
+        let mut ops = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            let op = match draft {
+                DraftOp::Insert(collection, record, drafts) => {
+                    let mut fields = Vec::with_capacity(drafts.len());
+                    for (field, draft) in drafts {
+                        let key = field_key(&collection, &record, &field);
+                        fields.push((field, self.field_op(key, draft, &ops, edited)?));
+                    }
+                    Op::Insert(Insert { collection, record, fields })
+                }
+                DraftOp::Update(collection, record, field, draft) => {
+                    let key = field_key(&collection, &record, &field);
+                    let op = self.field_op(key, draft, &ops, edited)?;
+                    Op::Update(Update { collection, record, field, op })
+                }
+                DraftOp::Delete(collection, record) => {
+                    Op::Delete(Delete { collection, record, policy: DeletePolicy::Wins })
+                }
+            };
+            ops.push(op);
+        }
+        Ok(ops)
+    }
+
+    fn field_op(
+        &mut self,
+        field: FieldKey,
+        draft: DraftFieldOp,
+        earlier: &[Op],
+        edited: &mut Vec<FieldKey>,
+    ) -> Result<FieldOp, ActError> {
+        Ok(match draft {
+            DraftFieldOp::Set(value) => FieldOp::Set(value),
+            DraftFieldOp::Increment(by) => FieldOp::Increment(by),
+            DraftFieldOp::Add(values) => FieldOp::Add(values),
+            DraftFieldOp::Remove(values) => FieldOp::Remove(values),
+            DraftFieldOp::InitialText(content) => FieldOp::Edit(Edit::InitialText(content)),
+            DraftFieldOp::Splice(splices) => {
+                edited.push(field.clone());
+                let author = (self.actor, self.run);
+                let change = self.overlay.edit_text(&self.state, &field, &splices, author, earlier)?;
+                FieldOp::Edit(Edit::Change(change))
+            }
+        })
+    }
+
+    /// A group of own entries is durable. Tells whether another tab's entries lie before them unread.
+    pub fn appended(&mut self, entries: &[Entry]) -> bool {
+        let unread = self.outbox.appended(entries);
+        let mut touched = Touched::new();
+        for entry in entries {
+            let write = WriteId { run: entry.header.run, n: entry.header.n };
+            touched.extend(self.overlay.assign(&self.state, write, entry.header.seq));
+            let id = EntryId { actor: self.actor, seq: entry.header.seq };
+            self.notices.push(Notice::Write(self.name.clone(), write, WriteStatus::Stored(id)));
+        }
+        self.refresh(&touched);
+        self.progress();
+        unread
+    }
+
+    /// The group under way was not written: it leaves the view, with everything that needs it.
+    pub fn append_failed(&mut self, failure: crate::notice::AppendFailure, reason: &str) {
+        let mut touched = Touched::new();
+        for write in self.outbox.append_failed() {
+            touched.extend(self.overlay.drop(&self.state, write));
+            let status = WriteStatus::Failed(failure, reason.to_owned());
+            self.notices.push(Notice::Write(self.name.clone(), write, status));
+        }
+        self.refresh(&touched);
+    }
+
+    /// Takes own entries as rows hold them: another tab's, or this tab's after an unknown outcome.
+    pub fn learn(&mut self, entries: Vec<Entry>) {
+        let folded = self.state.folded(self.actor);
+        let learned = self.outbox.learn(entries);
+        let verdicts = self.outbox.verdicts();
+        let refused = |entry: &&Entry| verdicts.mark(entry.header.seq).is_some_and(|mark| !mark.is_accepted());
+        let laid = learned.iter().filter(|entry| !refused(entry)).map(|entry| pending(self.actor, entry));
+        let touched = self.overlay.push_all(&self.state, laid);
+        self.outbox.release(folded);
+        self.refresh(&touched);
+    }
+
+    /// Applies received items, checked and (at the leader) stored.
+    pub fn apply(&mut self, items: Vec<Item>) {
+        let mut touched = Touched::new();
+        for item in items {
+            let logged = match item {
+                // A snapshot overtook it while it was being stored.
+                Item::Entry(logged) if logged.offset < self.state.cursor().next => continue,
+                Item::Entry(logged) => logged,
+                Item::Gap(gap) if gap.end <= self.state.cursor().next => continue,
+                Item::Gap(gap) => {
+                    if self.state.skip(&gap).is_err() {
+                        return self.stop(LogStatus::Degraded, "a gap does not lead forward");
+                    }
+                    continue;
+                }
+                // Stubs were resolved when they arrived.
+                Item::Stub(_) => return self.stop(LogStatus::Degraded, "an own entry came back without its body"),
+            };
+            match self.state.fold(&logged) {
+                Ok(fold) => {
+                    self.accepted_by_fold(&logged, &fold.outcome);
+                    self.overlay.folded(&fold);
+                    touched.extend(fold.touched);
+                }
+                Err(FoldError::UnknownKind(kind)) => {
+                    self.settle(touched);
+                    let reason = format!("the log holds ops of kind {kind}, which this version cannot read: update");
+                    return self.stop(LogStatus::UpdateNeeded, &reason);
+                }
+                Err(error) => {
+                    self.settle(touched);
+                    return self.stop(LogStatus::Degraded, &error.to_string());
+                }
+            }
+        }
+        self.settle(touched);
+    }
+
+    fn settle(&mut self, mut touched: Touched) {
+        touched.extend(self.overlay.settle(&self.state));
+        self.outbox.release(self.state.folded(self.actor));
+        self.refresh(&touched);
+        self.progress();
+    }
+
+    fn accepted_by_fold(&mut self, logged: &crate::entry::Logged, outcome: &crate::state::Outcome) {
+        let seq = logged.entry.header.seq;
+        if logged.actor != self.actor || seq <= self.outbox.verdicts().through {
+            return;
+        }
+        let header = &logged.entry.header;
+        let write = WriteId { run: header.run, n: header.n };
+        let gone = matches!(outcome, crate::state::Outcome::RecordGone(_));
+        let accepted = Accepted {
+            id: logged.id(),
+            offset: Some(logged.offset),
+            accepted: Some(logged.accepted.ms()),
+            author: Some(logged.user.clone()),
+            outcome: gone.then_some(MarkedStatus::RecordGone),
+        };
+        self.notices.push(Notice::Write(self.name.clone(), write, WriteStatus::Accepted(accepted)));
+    }
+
+    /// Takes verdicts that are stored, with what is known of the places of accepted entries.
+    pub fn decide(&mut self, verdicts: Verdicts, places: &[AckRange], letters: Vec<(Seq, DeadLetter)>) {
+        let folded = self.state.folded(self.actor);
+        let had = self.dead_letters.len();
+        for (seq, letter) in letters {
+            self.dead_letters.insert(EntryId { actor: self.actor, seq }, letter);
+        }
+        let mut touched = Touched::new();
+        for decided in self.outbox.decide(verdicts) {
+            touched.extend(self.decided(decided, folded, places));
+        }
+        self.outbox.release(folded);
+        self.refresh(&touched);
+        if self.dead_letters.len() != had {
+            self.notices.push(Notice::DeadLetters(self.name.clone()));
+        }
+        self.progress();
+    }
+
+    fn decided(&mut self, decided: Decided, folded: Seq, places: &[AckRange]) -> Touched {
+        let Some(entry) = self.outbox.stored(decided.seq) else { return Touched::new() };
+        let write = WriteId { run: entry.header.run, n: entry.header.n };
+        let id = EntryId { actor: self.actor, seq: decided.seq };
+        let (status, touched) = match decided.mark {
+            Some(mark) if !mark.is_accepted() => {
+                let letter = self.dead_letters.get(&id);
+                let refused = Refused {
+                    id,
+                    status: mark,
+                    code: letter.and_then(|letter| letter.code),
+                    reason: letter.map(|letter| letter.reason.clone()).unwrap_or_default(),
+                };
+                (WriteStatus::Refused(refused), self.overlay.drop(&self.state, write))
+            }
+            // The fold told it already, with its place.
+            _ if decided.seq <= folded => return Touched::new(),
+            outcome => {
+                let place = places
+                    .iter()
+                    .find(|range| decided.seq >= range.seq && decided.seq.0 < range.seq.0 + u64::from(range.count));
+                let accepted = Accepted {
+                    id,
+                    offset: place.map(|range| Offset(range.offset.0 + decided.seq.0 - range.seq.0)),
+                    accepted: place.map(|range| range.accepted.ms()),
+                    author: self.state.user(self.actor).cloned(),
+                    outcome,
+                };
+                (WriteStatus::Accepted(accepted), Touched::new())
+            }
+        };
+        self.notices.push(Notice::Write(self.name.clone(), write, status));
+        touched
+    }
+
+    /// Takes a whole new confirmed state: from the snapshot row, or from the server.
+    pub fn restart(&mut self, state: State, snapshot_bytes: usize) {
+        let mut keys = self.visible_keys();
+        self.state = state;
+        self.met = true;
+        self.snapshot_bytes = snapshot_bytes;
+        self.tail_bytes = 0;
+        let folded = self.state.folded(self.actor);
+        self.tell_covered(folded);
+        self.overlay.reset(&self.state);
+        self.outbox.release(folded);
+        keys.extend(self.visible_keys());
+        self.refresh(&keys);
+        self.progress();
+    }
+
+    /// Undecided entries that a snapshot covers are accepted, at a place nobody tells.
+    fn tell_covered(&mut self, folded: Seq) {
+        let through = self.outbox.verdicts().through;
+        for entry in self.outbox.held().filter(|entry| entry.header.seq > through && entry.header.seq <= folded) {
+            let write = WriteId { run: entry.header.run, n: entry.header.n };
+            let id = EntryId { actor: self.actor, seq: entry.header.seq };
+            let author = self.state.user(self.actor).cloned();
+            let accepted = Accepted { id, offset: None, accepted: None, author, outcome: None };
+            self.notices.push(Notice::Write(self.name.clone(), write, WriteStatus::Accepted(accepted)));
+        }
+    }
+
+    /// Learns who the log is and which epochs its history has.
+    ///
+    /// # Errors
+    /// The reason why this history is not the one known here; nothing of it is used.
+    pub fn meet(&mut self, log: LogId, epochs: Vec<(EpochId, Offset)>) -> Result<(), String> {
+        if !self.met {
+            self.state = State::new(log);
+            self.met = true;
+        } else if self.state.log() != log {
+            return Err(format!("the server has another log of this name: {log}, not {}", self.state.log()));
+        }
+        self.state.set_epochs(epochs);
+        Ok(())
+    }
+
+    /// Notes an epoch that received entries were stored under.
+    pub fn add_epoch(&mut self, epoch: (EpochId, Offset)) {
+        if self.state.epochs().last() != Some(&epoch) {
+            let mut epochs = self.state.epochs().to_vec();
+            epochs.push(epoch);
+            self.state.set_epochs(epochs);
+        }
+    }
+
+    /// Starts after what the rows say is done.
+    pub fn start_after(&mut self, seq: Seq, verdicts: Option<Verdicts>) {
+        self.outbox.start_after(seq, verdicts);
+    }
+
+    /// Shows the log to the app from now on.
+    pub fn show(&mut self, view: View) {
+        self.view = Some(view);
+    }
+
+    /// The app no longer looks; what is pending is shipped all the same.
+    pub fn hide(&mut self) {
+        self.view = None;
+    }
+
+    /// Notes how the log stands with the server.
+    pub fn set_status(&mut self, status: LogStatus, reason: &str) {
+        if (self.status, self.reason.as_str()) != (status, reason)
+            && !(self.status.is_stopped() && status != LogStatus::Local)
+        {
+            self.status = status;
+            self.reason = reason.to_owned();
+            self.progress();
+        }
+    }
+
+    /// Stops the log visibly; local work goes on.
+    pub fn stop(&mut self, status: LogStatus, reason: &str) {
+        self.status = status;
+        self.reason = reason.to_owned();
+        self.progress();
+    }
+
+    /// Notes the log's end at the server.
+    pub fn set_server_end(&mut self, end: Offset) {
+        self.server_end = self.server_end.max(end);
+        self.catch_up();
+    }
+
+    /// Whether everything the server was known to have is in view now.
+    pub fn catch_up(&mut self) {
+        if matches!(self.status, LogStatus::Behind) && self.state.cursor().next >= self.server_end {
+            self.set_status(LogStatus::Synced, "");
+        }
+    }
+
+    /// Counts bytes received, for deciding on a snapshot.
+    pub fn count_tail(&mut self, bytes: usize) {
+        self.tail_bytes += bytes;
+    }
+
+    /// Whether a snapshot is worth its bytes: once the tail costs as much to read as the last snapshot.
+    pub fn wants_snapshot(&self) -> bool {
+        const TAIL_BYTES_MIN: usize = 128 * 1024;
+        self.met && self.tail_bytes >= TAIL_BYTES_MIN.max(self.snapshot_bytes)
+    }
+
+    /// A snapshot was made of `bytes` bytes.
+    pub fn snapshot_made(&mut self, bytes: usize) {
+        self.tail_bytes = 0;
+        self.snapshot_bytes = bytes;
+    }
+
+    /// A dead letter was discarded.
+    pub fn discard(&mut self, id: EntryId) {
+        if self.dead_letters.remove(&id).is_some() {
+            self.notices.push(Notice::DeadLetters(self.name.clone()));
+            self.progress();
+        }
+    }
+
+    /// Replaces the dead letters by what the rows hold.
+    pub fn load_dead_letters(&mut self, letters: Vec<(Seq, DeadLetter)>) {
+        let letters: BTreeMap<_, _> =
+            letters.into_iter().map(|(seq, letter)| (EntryId { actor: self.actor, seq }, letter)).collect();
+        if letters != self.dead_letters {
+            self.dead_letters = letters;
+            self.notices.push(Notice::DeadLetters(self.name.clone()));
+        }
+    }
+
+    fn refresh(&mut self, touched: &Touched) {
+        if touched.is_empty() {
+            return;
+        }
+        if let Some(view) = &mut self.view {
+            let patches = view.apply(Visible::new(&self.state, &self.overlay), touched);
+            let name = &self.name;
+            self.notices
+                .extend(patches.into_iter().map(|(query, patches)| Notice::Patch(name.clone(), query, patches)));
+        }
+    }
+
+    /// Every record that is visible, while somebody looks.
+    fn visible_keys(&self) -> Touched {
+        let visible = Visible::new(&self.state, &self.overlay);
+        let Some(view) = &self.view else { return Touched::new() };
+        let collections = view.schema().collections.keys();
+        collections
+            .flat_map(|collection| {
+                visible.collection(collection).map(|(record, _)| (collection.clone(), record.clone()))
+            })
+            .map(|(collection, record)| RecordKey { collection, record })
+            .collect()
+    }
+
+    /// Tells the log's state, once per turn.
+    fn progress(&mut self) {
+        let state = self.log_state();
+        let name = self.name.clone();
+        self.notices.retain(|notice| !matches!(notice, Notice::Log(log, _) if *log == name));
+        self.notices.push(Notice::Log(name, state));
+    }
+
+    /// The log's state, for the app.
+    pub fn log_state(&self) -> LogState {
+        LogState {
+            status: self.status,
+            reason: self.reason.clone(),
+            end: self.state.cursor().next,
+            outbox: self.outbox.len(),
+            dead_letters: self.dead_letters.len(),
+        }
+    }
+
+    /// What happened since the last call.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// The log's name.
+    pub fn name(&self) -> &LogName {
+        &self.name
+    }
+
+    /// Under whose name this client writes.
+    pub fn actor(&self) -> ActorId {
+        self.actor
+    }
+
+    /// Confirmed state.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Confirmed state, for making a snapshot.
+    pub fn state_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+
+    /// Whether the log's identity is known.
+    pub fn met(&self) -> bool {
+        self.met
+    }
+
+    /// Own pending entries.
+    pub fn overlay(&self) -> &Overlay {
+        &self.overlay
+    }
+
+    /// The outbox.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// The outbox, for its group and its pushes.
+    pub fn outbox_mut(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// Takes verdicts from the server; they count once they are stored.
+    pub fn ack(&mut self, ack: &frame::Ack, now: WallMs) {
+        self.arrivals.ack(&self.outbox, ack, now);
+    }
+
+    /// Takes entries from the server; they count once they are stored.
+    ///
+    /// # Errors
+    /// [`ArrivalError`]: nothing of them is used; fetch them again.
+    pub fn arrive(
+        &mut self,
+        user: Option<&UserId>,
+        entries: frame::Entries,
+        size: (u64, usize),
+    ) -> Result<(), ArrivalError> {
+        let epoch = self.state.epochs().last().copied().unwrap_or_default();
+        let own = (self.actor, user, &self.outbox);
+        let packed = (entries.from, entries.after, entries.entries);
+        self.arrivals.entries(self.state.cursor(), own, (self.state.log(), epoch), packed, size)
+    }
+
+    /// First own seq from which on every body is held here.
+    pub fn held_from(&self) -> Seq {
+        self.outbox.held().next().map_or(self.outbox.known().next(), |entry| entry.header.seq)
+    }
+
+    /// What arrived and is not applied yet.
+    pub fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
+    }
+
+    /// What arrived and is not applied yet, for storing it.
+    pub fn arrivals_mut(&mut self) -> &mut Arrivals {
+        &mut self.arrivals
+    }
+
+    /// The view, with what it shows; none while the app does not look.
+    pub fn view_mut(&mut self) -> Option<(&mut View, Visible<'_>)> {
+        let visible = Visible::new(&self.state, &self.overlay);
+        self.view.as_mut().map(|view| (view, visible))
+    }
+
+    /// Whether the app looks at it.
+    pub fn is_shown(&self) -> bool {
+        self.view.is_some()
+    }
+
+    /// Dead letters, ascending by seq.
+    pub fn dead_letters(&self) -> impl Iterator<Item = (&EntryId, &DeadLetter)> {
+        self.dead_letters.iter()
+    }
+
+    /// How it stands with the server.
+    pub fn status(&self) -> LogStatus {
+        self.status
+    }
+}
+
+fn field_key(collection: &Name, record: &RecordId, field: &Name) -> FieldKey {
+    FieldKey { key: RecordKey { collection: collection.clone(), record: record.clone() }, field: field.clone() }
+}
+
+/// An own stored entry as the overlay lays it.
+fn pending(actor: ActorId, entry: &Entry) -> Pending {
+    let header = &entry.header;
+    Pending {
+        write: WriteId { run: header.run, n: header.n },
+        actor,
+        seq: Some(header.seq),
+        base: header.base.end,
+        own_seen: header.own_seen(),
+        time: header.time,
+        body: entry.body.clone(),
+    }
+}

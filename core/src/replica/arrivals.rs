@@ -1,0 +1,192 @@
+//! What came from the server and is not applied yet: checked, resolved, waiting for its commit.
+//!
+//! Entries are stored before they are applied, so that any tab that reads an own entry with some base also reads the
+//! confirmed entries below that base.
+
+use crate::chain::Cursor;
+use crate::entry::Logged;
+use crate::id::{ActorId, EpochId, LogId, Offset, Seq, UserId};
+use crate::outbox::Outbox;
+use crate::packed::{Item, Packed, Stub, UnpackError};
+use crate::protocol::frame::{Ack, AckRange};
+use crate::storage::row::{DeadLetter, Received, Verdicts};
+use crate::time::WallMs;
+
+/// What arrived and waits.
+#[derive(Debug, Default)]
+pub struct Arrivals {
+    /// Where the next arrival must begin; none: at the applied cursor.
+    next: Option<Cursor>,
+    waiting: Batch,
+    storing: Option<Batch>,
+}
+
+/// What one commit stores and then applies.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Rows as they came.
+    pub rows: Vec<Received>,
+    /// Their items, own entries resolved.
+    pub items: Vec<Item>,
+    /// Verdicts after the batch.
+    pub verdicts: Option<Verdicts>,
+    /// Places of accepted own entries.
+    pub places: Vec<AckRange>,
+    /// Refused own entries.
+    pub letters: Vec<(Seq, DeadLetter)>,
+    /// Bytes of credit to give back when it is worked off.
+    pub cost: u64,
+    /// Bytes the rows take in the tail.
+    pub tail: usize,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.verdicts.is_none() && self.cost == 0
+    }
+}
+
+/// What arrived cannot be used; fetch it again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ArrivalError {
+    /// It does not unpack.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    /// It does not begin where the last one ended.
+    #[error("entries from offset {got} where {expected} is next")]
+    Offset {
+        /// Next here.
+        expected: Offset,
+        /// First there.
+        got: Offset,
+    },
+    /// The running hash does not match: something was damaged, or the history is another.
+    #[error("the log chain at offset {0} does not match")]
+    Chain(Offset),
+    /// An own entry came back without its body, and the body is not here.
+    #[error("own seq {0} came back without its body, which is not here")]
+    NotHeld(Seq),
+}
+
+impl Arrivals {
+    /// Checks entries and queues them.
+    ///
+    /// # Errors
+    /// [`ArrivalError`]: nothing of them is used.
+    #[allow(clippy::too_many_arguments)]
+    pub fn entries(
+        &mut self,
+        applied: Cursor,
+        (actor, user, outbox): (ActorId, Option<&UserId>, &Outbox),
+        (log_id, epoch): (LogId, (EpochId, Offset)),
+        (from, after, packed): (Offset, Cursor, Packed),
+        (cost, tail): (u64, usize),
+    ) -> Result<(), ArrivalError> {
+        let at = self.next.unwrap_or(applied);
+        if from != at.next {
+            return Err(ArrivalError::Offset { expected: at.next, got: from });
+        }
+        let items = resolve(at, &packed, after, (actor, user, outbox))?;
+        self.next = Some(after);
+        self.waiting.items.extend(items);
+        self.waiting.rows.push(Received { log_id, epoch, from, after, entries: packed });
+        self.waiting.cost += cost;
+        self.waiting.tail += tail;
+        Ok(())
+    }
+
+    /// Queues verdicts.
+    pub fn ack(&mut self, outbox: &Outbox, ack: &Ack, now: WallMs) {
+        let base = self.waiting.verdicts.as_ref().or(self.storing.as_ref().and_then(|batch| batch.verdicts.as_ref()));
+        let base = base.unwrap_or(outbox.verdicts());
+        let Some(verdicts) = outbox.with_ack(base, ack) else { return };
+        for mark in ack.marked.iter().filter(|mark| mark.seq > base.through && !mark.status.is_accepted()) {
+            if let Some(entry) = outbox.stored(mark.seq) {
+                let letter = DeadLetter::new(entry, mark.status, mark.code, mark.reason.clone(), now);
+                self.waiting.letters.push((mark.seq, letter));
+            }
+        }
+        self.waiting.places.extend(&ack.accepted);
+        self.waiting.verdicts = Some(verdicts);
+    }
+
+    /// The next batch to store, if none is being stored.
+    pub fn next_batch(&mut self) -> Option<&Batch> {
+        if self.storing.is_some() || self.waiting.is_empty() {
+            return None;
+        }
+        self.storing = Some(std::mem::take(&mut self.waiting));
+        self.storing.as_ref()
+    }
+
+    /// The batch is stored: apply it now.
+    pub fn stored(&mut self) -> Option<Batch> {
+        self.storing.take()
+    }
+
+    /// Whether nothing waits and nothing is being stored.
+    pub fn is_idle(&self) -> bool {
+        self.storing.is_none() && self.waiting.is_empty()
+    }
+
+    /// Forgets what is not stored yet: the session is over, or the log restarts.
+    pub fn reset(&mut self) {
+        self.waiting = Batch::default();
+        // What is being stored will be applied; the next session begins behind it.
+        self.next = self.storing.as_ref().and_then(|batch| batch.rows.last()).map(|row| row.after);
+    }
+
+    /// Confirmed state was replaced by a snapshot: arrivals begin at its cursor.
+    pub fn restart(&mut self) {
+        self.waiting.rows.clear();
+        self.waiting.items.clear();
+        self.next = None;
+    }
+
+    /// Where the next arrival must begin.
+    pub fn next(&self, applied: Cursor) -> Cursor {
+        self.next.unwrap_or(applied)
+    }
+}
+
+/// Unpacks items, puts own bodies back into stubs, and checks the chain over all of them.
+///
+/// # Errors
+/// [`ArrivalError`].
+pub fn resolve(
+    at: Cursor,
+    packed: &Packed,
+    after: Cursor,
+    (actor, user, outbox): (ActorId, Option<&UserId>, &Outbox),
+) -> Result<Vec<Item>, ArrivalError> {
+    let mut cursor = at;
+    let mut items = packed.unpack(at.next)?;
+    for item in &mut items {
+        if let Item::Stub(stub) = item {
+            *item = Item::Entry(full(stub, actor, user, outbox)?);
+        }
+        match item {
+            Item::Entry(logged) => cursor = cursor.after(logged),
+            Item::Gap(gap) => cursor = Cursor { next: gap.end, chain: gap.chain },
+            Item::Stub(_) => {}
+        }
+    }
+    if cursor == after { Ok(items) } else { Err(ArrivalError::Chain(after.next)) }
+}
+
+fn full(stub: &Stub, actor: ActorId, user: Option<&UserId>, outbox: &Outbox) -> Result<Logged, ArrivalError> {
+    let not_held = ArrivalError::NotHeld(stub.id.seq);
+    if stub.id.actor != actor {
+        return Err(not_held);
+    }
+    let (Some(entry), Some(user)) = (outbox.stored(stub.id.seq), user) else { return Err(not_held) };
+    Ok(Logged {
+        offset: stub.offset,
+        actor,
+        user: user.clone(),
+        accepted: stub.accepted,
+        base: stub.base.unwrap_or(entry.header.base.end),
+        entry: entry.clone(),
+    })
+}
