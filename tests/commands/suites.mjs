@@ -8,6 +8,8 @@ import { basename, join, resolve } from 'node:path';
 import { root, run } from './run.mjs';
 import { step } from './steps.mjs';
 
+/** A test that takes longer hangs. */
+const testMs = 300_000;
 const scratch = join(root, 'target', 'node-tests');
 
 /** @type {{ name: string, run: () => Promise<{ passed: number, failed: number }> }[]} */
@@ -70,7 +72,7 @@ async function nodeTests(title, folder) {
   return counted(
     title,
     async ({ run }) => {
-      await run(process.execPath, ['--test', '--test-concurrency=1', ...reporters, ...files]);
+      await run(process.execPath, ['--test', '--test-concurrency=1', `--test-timeout=${testMs}`, ...reporters, ...files]);
       return count();
     },
     count,

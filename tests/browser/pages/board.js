@@ -1,0 +1,102 @@
+/** The page of the stories: one board, driven by the harness. What crosses to the harness is plain values. */
+import { collection, counter, createClient, defineLog, register, set, text } from '/driftlog/index.js';
+
+const board = defineLog('board/:id', {
+  collections: {
+    todos: collection({ title: register(''), done: register(false), votes: counter(), tags: set(), note: text() }),
+  },
+  actions: {
+    addTodo: (tx, { id, title }) => tx.todos.insert(id, { title }),
+    rename(tx, { id, title }) {
+      tx.todos.get(id).title = title;
+    },
+    toggle(tx, { id }) {
+      const todo = tx.todos.get(id);
+      todo.done = !todo.done;
+    },
+    vote: (tx, { id, by = 1 }) => tx.todos.get(id).votes.increment(by),
+    tag: (tx, { id, tag }) => tx.todos.get(id).tags.add(tag),
+    untag: (tx, { id, tag }) => tx.todos.get(id).tags.remove(tag),
+    write: (tx, { id, at, inserted }) => tx.todos.get(id).note.insert(Math.min(at, tx.todos.get(id).note.length), inserted),
+    remove: (tx, { id }) => tx.todos.delete(id),
+  },
+});
+
+const writes = new Map();
+let client;
+let log;
+let rows;
+
+/** Opens a client and its board. */
+export async function open({ id, ...options }) {
+  client = await createClient(options);
+  log = await client.open(board, { id });
+  rows = log.query({ from: 'todos' });
+  rows.subscribe(() => undefined);
+}
+
+/** Performs an action and returns its write id; the view has changed by then. */
+export function act(action, args) {
+  const write = log.do[action](args);
+  writes.set(write.id, write);
+  return write.id;
+}
+
+/** Performs many actions without waiting, and returns when all are durable here. */
+export async function addMany(count, prefix) {
+  const fates = [];
+  for (let index = 0; index < count; index++) {
+    fates.push(log.do.addTodo({ id: `${prefix}${index}`, title: `${prefix} ${index}` }).stored);
+    if (index % 50 === 0) await new Promise((resolve) => setTimeout(resolve));
+  }
+  await Promise.all(fates);
+}
+
+/** Resolves when the write is durable here. */
+export async function stored(id) {
+  await writes.get(id).stored;
+}
+
+/** The server's acceptance of a write of this page, or the code of its refusal. */
+export async function verdict(id) {
+  return writes.get(id).accepted.catch(({ code }) => ({ code }));
+}
+
+/** What became of a write, of this page or of an earlier one. */
+export async function entry(id) {
+  const found = await log.entry(id);
+  return found && { status: found.status, action: found.action, offset: found.offset, code: found.code };
+}
+
+/** The to-dos shown, without what differs between devices. */
+export function todos() {
+  return rows.getSnapshot().map(({ $: _, ...todo }) => todo);
+}
+
+/** State of connection, log and outbox. */
+export function state() {
+  return {
+    connection: client.connection.getSnapshot().state,
+    reason: client.connection.getSnapshot().reason,
+    log: log.status.getSnapshot().state,
+    end: log.status.getSnapshot().end,
+    outbox: log.outbox.getSnapshot().count,
+    deadLetters: log.deadLetters.getSnapshot().length,
+    storage: client.storage,
+  };
+}
+
+/** Connects at once. */
+export function connect() {
+  client.connect();
+}
+
+/** Goes offline. */
+export function disconnect() {
+  client.disconnect();
+}
+
+/** Ends the client. */
+export async function close() {
+  await client.close();
+}
