@@ -20,6 +20,13 @@ pub const ENTRY_OPS_MAX: usize = 4096;
 pub const ENTRY_NEEDS_MAX: usize = 256;
 /// Bytes of one rich change.
 pub const RICH_CHANGE_BYTES_MAX: usize = 128 * 1024;
+/// Characters that one rich change may insert or delete: the whole text of the largest entry, and a bound on what a
+/// few bytes can claim, since runs of ops are stored by their length.
+pub const RICH_CHANGE_OPS_MAX: usize = ENTRY_BYTES_MAX;
+/// Changes that one rich change may depend on; a text with more heads is edited on its latest ones.
+pub const RICH_CHANGE_DEPENDENCIES_MAX: usize = 256;
+/// Other authors whose characters one rich change may refer to.
+pub const RICH_CHANGE_ACTORS_MAX: usize = 4096;
 /// Living concurrent values a register keeps; beyond it the lowest by time goes.
 pub const REGISTER_VALUES_MAX: usize = 16;
 /// Bytes of one frame. Larger is refused before it is decoded.

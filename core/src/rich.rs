@@ -40,7 +40,7 @@ mod kernel;
 mod sequence;
 mod tree;
 
-pub use change::{CHANGE_DEPENDENCIES_MAX, CHANGE_OPS_MAX, ChangeHash, ChangeRefusal};
+pub use change::{ChangeHash, ChangeRefusal};
 pub use document::{Admitted, Applied, ApplyError, Candidate, Document, EditError, Splice, initial};
 pub use kernel::KernelError;
 

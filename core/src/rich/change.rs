@@ -23,15 +23,6 @@ use super::column::{
 /// one leaves room for the change that stands for the initial content of a whole entry.
 pub(super) const CHANGE_BYTES_MAX: usize = 4 * limits::ENTRY_BYTES_MAX;
 
-/// Most ops in one change: an inserted or deleted character is one op.
-pub const CHANGE_OPS_MAX: usize = limits::ENTRY_BYTES_MAX;
-
-/// Most dependencies of one change; a document with more heads than this is edited after a merge of some of them.
-pub const CHANGE_DEPENDENCIES_MAX: usize = 256;
-
-/// Most other authors that one change may refer to.
-const CHANGE_ACTORS_MAX: usize = 4096;
-
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 const CHUNK_CHANGE: u8 = 1;
 const HEADER_BYTES_MIN: usize = 10;
@@ -122,7 +113,7 @@ pub enum ChangeRefusal {
         /// The limit.
         max: usize,
     },
-    /// More ops than [`CHANGE_OPS_MAX`].
+    /// More ops than [`limits::RICH_CHANGE_OPS_MAX`].
     #[error("the change has more than {max} ops")]
     TooManyOps {
         /// The limit.
@@ -212,18 +203,23 @@ pub enum ChangeRefusal {
     },
 }
 
-/// Takes the bytes of a change apart.
+/// Takes the bytes of a change from a log or a client apart.
 ///
 /// # Errors
 /// Everything that can be known without the document.
 pub(super) fn decode(bytes: &[u8]) -> Result<(TextChange, ChangeHash), ChangeRefusal> {
-    let (hash, content) = open_chunk(bytes)?;
-    let change = decode_content(content)?;
+    let (change, hash) = decode_written(bytes)?;
     let (canonical, _) = encode(&change);
     if canonical != bytes {
         return Err(ChangeRefusal::NotCanonical { bytes: bytes.len() });
     }
     Ok((change, hash))
+}
+
+/// Takes the bytes of a change apart that automerge has written itself, canonically therefore.
+pub(super) fn decode_written(bytes: &[u8]) -> Result<(TextChange, ChangeHash), ChangeRefusal> {
+    let (hash, content) = open_chunk(bytes)?;
+    Ok((decode_content(content)?, hash))
 }
 
 /// The only bytes of a change, and its name.
@@ -275,7 +271,7 @@ fn hash_content(content: &[u8]) -> ChangeHash {
 
 fn decode_content(content: &[u8]) -> Result<TextChange, ChangeRefusal> {
     let mut reader = Reader::new(content);
-    let count = reader.count(CHANGE_DEPENDENCIES_MAX)?;
+    let count = reader.count(limits::RICH_CHANGE_DEPENDENCIES_MAX)?;
     let hashes = (0..count).map(|_| reader.array().map(ChangeHash));
     let dependencies = hashes.collect::<Result<Vec<_>, _>>()?;
     if dependencies.is_empty() || !dependencies.is_sorted_by(|one, next| one < next) {
@@ -289,7 +285,7 @@ fn decode_content(content: &[u8]) -> Result<TextChange, ChangeRefusal> {
     if time != 0 || text_length != 0 || start_op == 0 {
         return Err(reader.malformed());
     }
-    for _ in 0..reader.count(CHANGE_ACTORS_MAX)? {
+    for _ in 0..reader.count(limits::RICH_CHANGE_ACTORS_MAX)? {
         actors.push(read_actor(&mut reader)?);
     }
     let mut specs = Vec::new();
@@ -352,7 +348,7 @@ impl<'a> Columns<'a> {
 
     /// The ops in their order; every op must be on the text object of the genesis.
     fn read_ops(&self, actors: &[RichActor]) -> Result<Vec<TextOp>, ChangeRefusal> {
-        const MAX: usize = CHANGE_OPS_MAX;
+        const MAX: usize = limits::RICH_CHANGE_OPS_MAX;
         let actions = read_runs::<u64>(self.action, MAX)?;
         let object_actors = read_runs::<u64>(self.object_actor, MAX)?;
         let object_counters = read_runs::<u64>(self.object_counter, MAX)?;

@@ -120,12 +120,16 @@ impl Document {
         let corrupt = |reason: &str| KernelError::Corrupt { bytes: bytes.len(), reason: reason.to_owned() };
         let (document, tail) = split_saved(bytes).ok_or_else(|| corrupt("not a saved document of this form"))?;
         let (kernel, changes) = Kernel::load(document)?;
-        if changes.first().map(Vec::as_slice) != Some(GENESIS) {
+        let mut all = changes.iter().map(Vec::as_slice).chain(tail.iter().copied());
+        if all.next() != Some(GENESIS) {
             return Err(corrupt("it does not start from the genesis"));
         }
         let mut loaded = Self::genesis();
-        let all: Vec<&[u8]> = changes[1..].iter().map(Vec::as_slice).chain(tail.iter().copied()).collect();
-        loaded.apply(&all).map_err(|error| corrupt(&error.to_string()))?;
+        for bytes in all {
+            let change = change::decode_written(bytes);
+            let taken = change.and_then(|(change, hash)| loaded.fit(&change, hash, None));
+            taken.map_err(|refusal| corrupt(&refusal.to_string()))?;
+        }
         loaded.kernel = kernel;
         loaded.queue = tail.into_iter().map(<[u8]>::to_vec).collect();
         Ok(loaded)
@@ -264,14 +268,26 @@ impl Document {
         if let Some(expected) = expected.filter(|expected| *expected != change.actor) {
             return Err(ChangeRefusal::Actor { expected, got: change.actor });
         }
-        if self.changes.contains_key(&hash) {
+        if self.has(&hash) {
             return Ok(None);
         }
-        self.check_place(&change)?;
-        self.check_ops(&change)?;
-        self.lay(&change, splices);
-        self.record(&change, hash, bytes.to_vec());
+        self.fit(&change, hash, splices)?;
+        self.queue.push(bytes.to_vec());
         Ok(Some(Admitted { hash, ops: change.ops.len() }))
+    }
+
+    /// Checks a change against the document and lays it.
+    fn fit(
+        &mut self,
+        change: &TextChange,
+        hash: ChangeHash,
+        splices: Option<&mut Splices>,
+    ) -> Result<(), ChangeRefusal> {
+        self.check_place(change)?;
+        self.check_ops(change)?;
+        self.lay(change, splices);
+        self.record(change, hash);
+        Ok(())
     }
 
     /// Whether the change is its actor's next and builds on known changes.
@@ -340,7 +356,7 @@ impl Document {
     }
 
     /// Notes a change that has been laid.
-    fn record(&mut self, change: &TextChange, hash: ChangeHash, bytes: Vec<u8>) {
+    fn record(&mut self, change: &TextChange, hash: ChangeHash) {
         for dependency in &change.dependencies {
             self.heads.remove(dependency);
         }
@@ -349,7 +365,6 @@ impl Document {
         self.changes.insert(hash, max_op);
         self.tips.insert(change.actor, Tip { seq: change.seq, max_op });
         self.max_op = self.max_op.max(max_op);
-        self.queue.push(bytes);
     }
 }
 

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::super::RichActor;
-use super::super::change::{self, CHANGE_BYTES_MAX, CHANGE_DEPENDENCIES_MAX, CHANGE_OPS_MAX};
+use super::super::change::{self, CHANGE_BYTES_MAX};
 use super::super::change::{ChangeHash, TextChange, TextOp};
 use super::super::sequence::Undo;
 use super::{Document, Splice};
@@ -88,7 +88,8 @@ impl Document {
         });
         match encoded {
             Ok((bytes, hash)) => {
-                self.record(&change, hash, bytes.clone());
+                self.record(&change, hash);
+                self.queue.push(bytes.clone());
                 Ok(bytes)
             }
             Err(error) => {
@@ -101,9 +102,9 @@ impl Document {
     /// What a new change builds on: the heads, or the latest of them if there are too many.
     fn dependencies(&self) -> Vec<ChangeHash> {
         let mut heads = self.heads();
-        if heads.len() > CHANGE_DEPENDENCIES_MAX {
+        if heads.len() > limits::RICH_CHANGE_DEPENDENCIES_MAX {
             heads.sort_by_key(|head| std::cmp::Reverse(self.changes.get(head).copied()));
-            heads.truncate(CHANGE_DEPENDENCIES_MAX);
+            heads.truncate(limits::RICH_CHANGE_DEPENDENCIES_MAX);
             heads.sort_unstable();
         }
         heads
@@ -113,8 +114,8 @@ impl Document {
         for splice in splices {
             let more = splice.delete.saturating_add(splice.insert.chars().count());
             let ops = change.ops.len().saturating_add(more);
-            if ops > CHANGE_OPS_MAX {
-                let max = CHANGE_OPS_MAX;
+            if ops > limits::RICH_CHANGE_OPS_MAX {
+                let max = limits::RICH_CHANGE_OPS_MAX;
                 return Err(EditError::TooManyOps { ops, max });
             }
             self.lay_splice(change, splice, undo)?;
