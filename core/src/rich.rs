@@ -17,11 +17,24 @@
 //! whole text for every batch. automerge sees changes only when a document is saved, all at once.
 //!
 //! Promises: the cost of an edit, of a gated change and of an applied change does not grow with the document; a
-//! refused change leaves no trace; documents that took the same changes in the order of their dependencies have the
-//! same text and [`Document::digest`]. Two saved documents may differ in bytes if their changes arrived in different
-//! batches, since automerge writes them in the order in which it learned them; compare digests.
+//! refused change leaves no trace; documents that took the same changes, in whatever order their dependencies allow,
+//! have the same text and [`Document::digest`]. Two saved documents may differ in bytes if concurrent changes reached
+//! them in another order or were saved at other times, since automerge writes changes in the order in which it learned
+//! them; compare digests.
 //!
-//! Only [`kernel`] names automerge. Without the feature `rich` everything but saving and loading works the same.
+//! Measured on two shared cores, release build, microseconds per change of a batch of one (`rich_cost` in `tests`):
+//!
+//! | changes in the text | 1,000 | 10,000 | 100,000 |
+//! |--|--|--|--|
+//! | edit here | 1.7 | 1.7 | 2.9 |
+//! | gate, apply here | 2.9 | 3.8 | 4.5 |
+//! | apply here, concurrent with the last ones | 3.0 | 4.7 | 4.6 |
+//! | automerge: a local transaction | 21 | 22 | 26 |
+//! | automerge: a remote change as a local transaction of its author, where it follows all others | 24 | 33 | 38 |
+//! | automerge: apply one change | 220 | 1,900 | 18,700 |
+//! | automerge: apply, per change of a batch of 1,000 | 7 | 9 | 25 |
+//!
+//! Only `kernel.rs` names automerge. Without the feature `rich` everything but saving and loading works the same.
 
 use std::fmt;
 

@@ -1,7 +1,8 @@
-//! The order of the chunks of a sequence, by width: a B-tree that knows its nodes' parents.
+//! The order of the chunks of a sequence: a B-tree that knows its nodes' parents.
 //!
-//! It answers which chunk covers a position, at which position a chunk begins, and which chunk stands beside one, each
-//! in a number of steps that grows with the logarithm of the chunks. It knows chunks by number only.
+//! It answers which chunk covers a position, at which position a chunk begins, which chunk stands beside one, and which
+//! is the next with an element as small as a given one, each in a number of steps that grows with the logarithm of the
+//! chunks. It knows chunks by number only; of their elements it keeps the width and the least counter.
 
 /// Most children of a branch.
 const CHILDREN_MAX: usize = 32;
@@ -23,17 +24,18 @@ struct Branch {
     children: Vec<Child>,
 }
 
-/// A branch or a chunk, and the width of all under it.
+/// A branch or a chunk, with the width of all under it, and a counter that no run under it starts below.
 #[derive(Debug, Clone, Copy)]
 struct Child {
     number: u32,
     width: u32,
+    least: u32,
 }
 
 impl Tree {
     /// One chunk, number 0, without width.
     pub(super) fn new() -> Self {
-        let children = vec![Child { number: 0, width: 0 }];
+        let children = vec![Child { number: 0, width: 0, least: u32::MAX }];
         Self { branches: vec![Branch { parent: None, height: 0, children }], root: 0, parents: vec![0], width: 0 }
     }
 
@@ -84,6 +86,31 @@ impl Tree {
         self.beside(chunk, |place| place.checked_sub(1), |children| children.last())
     }
 
+    /// The first chunk behind `chunk` that may have a run that starts at `counter` or below.
+    pub(super) fn next_with(&self, chunk: u32, counter: u32) -> Option<u32> {
+        let small = |child: &&Child| child.least <= counter;
+        let (mut number, mut parent) = (chunk, Some(self.parents[chunk as usize]));
+        while let Some(above) = parent {
+            let mut branch = &self.branches[above as usize];
+            let place = branch.children.iter().position(|child| child.number == number)?;
+            let mut found = branch.children[place + 1..].iter().find(small);
+            while let Some(child) = found {
+                if branch.height == 0 {
+                    return Some(child.number);
+                }
+                branch = &self.branches[child.number as usize];
+                found = branch.children.iter().find(small);
+            }
+            (number, parent) = (above, self.branches[above as usize].parent);
+        }
+        None
+    }
+
+    /// The last chunk.
+    pub(super) fn last(&self) -> u32 {
+        self.edge(self.root, |children| children.last()).unwrap_or(0)
+    }
+
     /// The chunks in order.
     pub(super) fn chunks(&self) -> impl Iterator<Item = u32> {
         let first = self.edge(self.root, |children| children.first());
@@ -93,23 +120,30 @@ impl Tree {
     /// Adds to the width of a chunk.
     pub(super) fn widen(&mut self, chunk: u32, more: i64) {
         self.width = self.width.saturating_add_signed(more as isize);
-        let (mut number, mut parent) = (chunk, Some(self.parents[chunk as usize]));
-        while let Some(branch) = parent {
-            let branch_at = &mut self.branches[branch as usize];
-            if let Some(child) = branch_at.children.iter_mut().find(|child| child.number == number) {
-                child.width = child.width.saturating_add_signed(more as i32);
-            }
-            (number, parent) = (branch, branch_at.parent);
-        }
+        self.each_above(chunk, |child| child.width = child.width.saturating_add_signed(more as i32));
     }
 
-    /// Puts a new chunk behind `chunk` and moves `width` of that chunk's width to it; returns its number.
-    pub(super) fn split(&mut self, chunk: u32, width: u32) -> u32 {
+    /// Notes that a run that starts at `counter` is in a chunk.
+    pub(super) fn lower(&mut self, chunk: u32, counter: u32) {
+        self.each_above(chunk, |child| child.least = child.least.min(counter));
+    }
+
+    /// Puts a new chunk behind `chunk`, with a part of its width and the least counter of what moves; returns its number.
+    pub(super) fn split(&mut self, chunk: u32, width: u32, least: u32) -> u32 {
         let new = self.parents.len() as u32;
         let parent = self.parents[chunk as usize];
         self.parents.push(parent);
-        self.insert_behind(parent, chunk, Child { number: new, width });
+        self.insert_behind(parent, chunk, Child { number: new, width, least });
         new
+    }
+
+    fn each_above(&mut self, chunk: u32, change: impl Fn(&mut Child)) {
+        let (mut number, mut parent) = (chunk, Some(self.parents[chunk as usize]));
+        while let Some(above) = parent {
+            let branch = &mut self.branches[above as usize];
+            branch.children.iter_mut().filter(|child| child.number == number).for_each(&change);
+            (number, parent) = (above, branch.parent);
+        }
     }
 
     fn insert_behind(&mut self, branch: u32, number: u32, new: Child) {
@@ -129,8 +163,7 @@ impl Tree {
         let Branch { parent, height, children } = &mut self.branches[branch as usize];
         let (parent, height) = (*parent, *height);
         let moved = children.split_off(CHILDREN_MAX / 2);
-        let kept: u32 = children.iter().map(|child| child.width).sum();
-        let width: u32 = moved.iter().map(|child| child.width).sum();
+        let (kept, behind) = (total(branch, children), total(new, &moved));
         for child in &moved {
             match height {
                 0 => self.parents[child.number as usize] = new,
@@ -139,13 +172,12 @@ impl Tree {
         }
         self.branches.push(Branch { parent, height, children: moved });
         match parent {
-            Some(parent) => self.insert_behind(parent, branch, Child { number: new, width }),
+            Some(parent) => self.insert_behind(parent, branch, behind),
             None => {
                 self.root = new + 1;
                 self.branches[branch as usize].parent = Some(self.root);
                 self.branches[new as usize].parent = Some(self.root);
-                let children = vec![Child { number: branch, width: kept }, Child { number: new, width }];
-                self.branches.push(Branch { parent: None, height: height + 1, children });
+                self.branches.push(Branch { parent: None, height: height + 1, children: vec![kept, behind] });
             }
         }
     }
@@ -179,4 +211,11 @@ impl Tree {
             branch = child.number;
         }
     }
+}
+
+/// A branch as a child.
+fn total(number: u32, children: &[Child]) -> Child {
+    let width = children.iter().map(|child| child.width).sum();
+    let least = children.iter().map(|child| child.least).min().unwrap_or(u32::MAX);
+    Child { number, width, least }
 }
