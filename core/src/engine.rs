@@ -174,6 +174,12 @@ struct Slot {
     /// Something grew while a refresh was under way.
     refresh_again: bool,
     snapshotting: bool,
+    /// This tab began to lead: what the last leader stored must be read before anything is asked for.
+    catching_up: bool,
+    /// Rows behind the cursor do not fit; the next ones received replace them.
+    rows_left: bool,
+    /// What the server said of a log with own entries that were not read here yet.
+    opened: Option<crate::protocol::frame::Opened>,
     /// An unknown outcome is being looked up.
     appends_unknown: bool,
 }
@@ -202,10 +208,11 @@ pub struct Engine {
     session: Option<ClientSession>,
     socket_open: bool,
     socket_buffered: usize,
+    socket_watched: bool,
     /// The token is asked for before the socket opens.
     token_awaited: bool,
     token: Option<String>,
-    /// Bytes of credit of each log's batch that is being stored.
+    /// When the leader looks for work by itself.
     scan_at: WallMs,
     connection: Option<Connection>,
     told: Option<Connection>,
@@ -247,6 +254,7 @@ impl Engine {
             session: None,
             socket_open: false,
             socket_buffered: 0,
+            socket_watched: false,
             token_awaited: false,
             token: None,
             scan_at: WallMs::MAX,
@@ -342,7 +350,7 @@ impl Engine {
             Input::SocketOpened => self.socket_opened(),
             Input::SocketFrame(bytes) => self.socket_frame(&bytes),
             Input::SocketClosed(reason) => self.socket_closed(&reason),
-            Input::SocketBuffered(bytes) => self.socket_buffered = bytes,
+            Input::SocketBuffered(bytes) => (self.socket_buffered, self.socket_watched) = (bytes, false),
             Input::Token(token) => self.token_given(token),
             Input::Elected => self.elected(),
             Input::Unseated => self.unseated(),

@@ -303,6 +303,11 @@ impl Outbox {
         self.known
     }
 
+    /// Highest seq of any stored entry known here.
+    pub fn highest(&self) -> Seq {
+        self.stored.keys().next_back().map_or(self.known, |last| self.known.max(*last))
+    }
+
     /// Highest seq of another tab known here.
     pub fn others(&self) -> Seq {
         self.others

@@ -406,12 +406,18 @@ impl Replica {
 
     /// Notes how the log stands with the server.
     pub fn set_status(&mut self, status: LogStatus, reason: &str) {
-        if (self.status, self.reason.as_str()) != (status, reason)
-            && !(self.status.is_stopped() && status != LogStatus::Local)
-        {
+        if (self.status, self.reason.as_str()) != (status, reason) && !self.status.is_stopped() {
             self.status = status;
             self.reason = reason.to_owned();
             self.progress();
+        }
+    }
+
+    /// A new session may heal what stopped the log, unless this build is too old for it.
+    pub fn try_again(&mut self) {
+        if self.status.is_stopped() && self.status != LogStatus::UpdateNeeded {
+            self.status = LogStatus::Local;
+            self.reason.clear();
         }
     }
 

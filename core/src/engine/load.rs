@@ -5,9 +5,9 @@
 
 use crate::codec::DecodeError;
 use crate::entry::Entry;
-use crate::id::{LogName, Seq};
+use crate::id::{LogName, Seq, UserId};
 use crate::notice::LogStatus;
-use crate::replica::Replica;
+use crate::replica::{self, Replica};
 use crate::snapshot;
 use crate::storage::row::{self, DeadLetter, Received, Verdicts};
 use crate::storage::{self, KeyRange, Row};
@@ -27,6 +27,9 @@ impl Engine {
             refreshing: false,
             refresh_again: false,
             snapshotting: false,
+            catching_up: false,
+            rows_left: false,
+            opened: None,
             appends_unknown: false,
         };
         self.slots.insert(name.clone(), slot);
@@ -111,9 +114,8 @@ impl Engine {
         if let Some(verdicts) = tail.verdicts.filter(|verdicts| verdicts.actor == actor) {
             replica.decide(verdicts, &[], Vec::new());
         }
-        if let Err(reason) = apply_received(replica, user.as_ref(), tail.received) {
-            replica.stop(LogStatus::Degraded, &reason);
-        }
+        // What does not fit is fetched from the server again.
+        slot.rows_left = !apply_received(replica, user.as_ref(), tail.received);
         slot.phase = Phase::Ready;
         slot.replica.set_status(LogStatus::Local, "");
         if let Some(schema) = slot.opening.take() {
@@ -159,13 +161,15 @@ impl Engine {
         let Some(tail) = Tail::read(rows) else { return };
         let replica = &mut slot.replica;
         replica.learn(tail.own);
-        if !leading {
+        let catching_up = std::mem::take(&mut slot.catching_up);
+        if !leading || catching_up {
             let fits = apply_received(replica, user.as_ref(), tail.received);
             if let Some(verdicts) = tail.verdicts {
                 let new: Vec<_> = tail.letters.into_iter().filter(|(seq, _)| *seq <= verdicts.through).collect();
                 replica.decide(verdicts, &[], new);
             }
-            if fits.is_err() {
+            slot.rows_left = leading && !fits;
+            if !fits {
                 // The leader moved the rows behind a new snapshot: start from there.
                 return self.reload(name);
             }
@@ -173,27 +177,30 @@ impl Engine {
         if again {
             self.refresh(name);
         }
+        if let Some(opened) = self.slots.get_mut(name).and_then(|slot| slot.opened.take()) {
+            self.log_met(name, opened);
+        }
+        self.subscribe(name);
     }
 
-    /// Loads the log anew from its snapshot row, keeping what the app looks at.
-    ///
-    /// Only when nothing of this tab is on its way to the store; else the next hint tries again.
+    /// Starts the confirmed state again from the snapshot row, which is ahead of the rows read here.
     fn reload(&mut self, name: &LogName) {
-        let Some(slot) = self.slots.get_mut(name) else { return };
-        if slot.replica.outbox().pending().next().is_some() {
-            return;
-        }
         self.read(Request::ReloadSnapshot(name.clone()), vec![KeyRange::only(storage::snapshot_key(name))]);
     }
 
     pub(super) fn snapshot_reloaded(&mut self, name: &LogName, rows: Vec<Vec<Row>>) {
         let Some(slot) = self.slots.get_mut(name) else { return };
-        let Some((_, bytes)) = rows.first().and_then(|rows| rows.first()) else { return };
-        if let Ok(state) = snapshot::decode(bytes)
-            && state.cursor().next > slot.replica.state().cursor().next
-        {
-            slot.replica.restart(state, bytes.len());
-            self.refresh(name);
+        let snapshot = rows.first().and_then(|rows| rows.first());
+        let state = snapshot.and_then(|(_, bytes)| Some((snapshot::decode(bytes).ok()?, bytes.len())));
+        let ahead = state.filter(|(state, _)| state.cursor().next > slot.replica.state().cursor().next);
+        match ahead {
+            Some((state, bytes)) => {
+                slot.replica.restart(state, bytes);
+                self.refresh(name);
+            }
+            // A leader fetches what is missing; another tab can only wait for it, visibly.
+            None if self.fence.is_some() => self.subscribe(name),
+            None => slot.replica.set_status(LogStatus::Degraded, "rows of the local database are damaged"),
         }
     }
 
@@ -222,31 +229,29 @@ impl Engine {
     }
 }
 
-/// Applies received rows in order; rows that lie behind the cursor are known.
-fn apply_received(replica: &mut Replica, user: Option<&crate::id::UserId>, rows: Vec<Received>) -> Result<(), String> {
+/// Applies received rows in order, as far as they follow each other and their chain is right. Tells whether all did.
+fn apply_received(replica: &mut Replica, user: Option<&UserId>, rows: Vec<Received>) -> bool {
     for received in rows {
+        if !replica.met() && replica.meet(received.log_id, vec![received.epoch]).is_err() {
+            return false;
+        }
         let at = replica.state().cursor();
-        if received.after.next <= at.next && replica.met() {
+        if received.after.next <= at.next {
             continue;
         }
-        if !replica.met() {
-            replica.meet(received.log_id, vec![received.epoch])?;
-        }
-        let at = replica.state().cursor();
         if received.from != at.next || replica.state().log() != received.log_id {
-            return Err(format!("received entries begin at {} where {} is next", received.from, at.next));
+            return false;
         }
         let own = (replica.actor(), user, replica.outbox());
-        let items =
-            crate::replica::resolve(at, &received.entries, received.after, own).map_err(|error| error.to_string())?;
+        let Ok(items) = replica::resolve(at, &received.entries, received.after, own) else { return false };
         replica.add_epoch(received.epoch);
         replica.count_tail(received.entries.len() * 64);
         replica.apply(items);
         if replica.state().cursor() != received.after {
-            break;
+            return false;
         }
     }
-    Ok(())
+    true
 }
 
 /// The rows of one log, read at one moment.

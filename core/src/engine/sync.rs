@@ -4,6 +4,7 @@ use crate::id::LogName;
 use crate::limits;
 use crate::notice::{LogStatus, Notice};
 use crate::protocol::{Code, frame};
+use crate::replica::ArrivalError;
 use crate::session::client::{ClientSession, SessionEvent, subscription};
 use crate::session::link::{LinkAct, LinkState};
 use crate::snapshot;
@@ -39,7 +40,7 @@ impl Engine {
     fn end_session(&mut self) {
         self.session = None;
         self.socket_open = false;
-        self.socket_buffered = 0;
+        (self.socket_buffered, self.socket_watched) = (0, false);
         self.token_awaited = false;
         self.outputs.push_back(Output::SocketClose);
         for slot in self.slots.values_mut() {
@@ -148,7 +149,12 @@ impl Engine {
             self.commit(Request::Greeted, greeted);
         }
         let names: Vec<_> = self.slots.keys().cloned().collect();
-        names.iter().for_each(|name| self.subscribe(name));
+        for name in &names {
+            if let Some(slot) = self.slots.get_mut(name) {
+                slot.replica.try_again();
+            }
+            self.subscribe(name);
+        }
     }
 
     /// Asks the server for a log, if there is a session and the log is loaded.
@@ -157,7 +163,7 @@ impl Engine {
             return;
         }
         let (Some(session), Some(slot)) = (&mut self.session, self.slots.get_mut(name)) else { return };
-        if slot.phase != Phase::Ready || slot.replica.status().is_stopped() {
+        if slot.phase != Phase::Ready || slot.catching_up || slot.replica.status().is_stopped() {
             return;
         }
         let replica = &mut slot.replica;
@@ -172,13 +178,24 @@ impl Engine {
 
     fn log_opened(&mut self, name: &LogName, opened: frame::Opened) {
         let Some(slot) = self.slots.get_mut(name) else { return };
+        if opened.seq > slot.replica.outbox().highest() {
+            // Another tab may have stored what the server knows and this tab does not: read first, then decide.
+            slot.opened = Some(opened);
+            return self.refresh(name);
+        }
+        self.log_met(name, opened);
+    }
+
+    /// The server's record of this log and this actor is compared with ours; then work goes on behind it.
+    pub(super) fn log_met(&mut self, name: &LogName, opened: frame::Opened) {
+        let Some(slot) = self.slots.get_mut(name) else { return };
         let replica = &mut slot.replica;
         if let Err(reason) = replica.meet(opened.log_id, opened.epochs) {
             replica.stop(LogStatus::Degraded, &reason);
             return self.give_up(name);
         }
         let (through, ours) = (replica.outbox().verdicts().through, replica.outbox().chain_at(opened.seq));
-        if opened.seq < through || ours.is_some_and(|ours| ours != opened.chain) {
+        if opened.seq < through || ours != Some(opened.chain) {
             let reason =
                 format!("the server's record of this device's work ends at {} and differs from ours", opened.seq);
             replica.stop(LogStatus::Degraded, &reason);
@@ -201,6 +218,11 @@ impl Engine {
         let arrived = replica.arrive(user.as_ref(), entries, (cost, tail));
         if let Err(error) = arrived {
             // Nothing of it was used. The session begins again from the applied cursor.
+            if let ArrivalError::UnknownKind(kind) = error {
+                let reason = format!("the log holds ops of kind {kind}, which this version cannot read: update");
+                replica.stop(LogStatus::UpdateNeeded, &reason);
+                return self.give_up(name);
+            }
             let act = self.link.lost(&format!("{name}: {error}"), self.now, &mut self.random);
             self.link_act(act);
         }
@@ -208,10 +230,10 @@ impl Engine {
 
     fn snapshot_arrived(&mut self, name: &LogName, cursor: crate::chain::Cursor, bytes: Vec<u8>, cost: u64) {
         let Some(fence) = self.fence else { return };
+        // The parts before the last were worked off when they came.
         if let Some(session) = &mut self.session {
-            session.worked_off(bytes.len() as u64);
+            session.worked_off(cost);
         }
-        let _ = cost;
         let Some(slot) = self.slots.get_mut(name) else { return };
         match snapshot::decode(&bytes) {
             Ok(state)
@@ -266,10 +288,14 @@ impl Engine {
         let Some(fence) = self.fence else { return };
         let mut commits = Vec::new();
         for (name, slot) in &mut self.slots {
+            let left = slot.rows_left;
             if let Some(batch) = slot.replica.arrivals_mut().next_batch() {
+                let clear = left && !batch.rows.is_empty();
+                slot.rows_left = left && !clear;
                 let receive = Receive {
                     fence,
                     log: name.clone(),
+                    clear,
                     rows: batch.rows.clone(),
                     verdicts: batch.verdicts.clone(),
                     dead_letters: batch.letters.clone(),
@@ -366,7 +392,9 @@ impl Engine {
                 }
             }
             if self.socket_buffered >= limits::SOCKET_BUFFERED_BYTES_MAX {
-                self.outputs.push_back(Output::SocketWatch);
+                if !std::mem::replace(&mut self.socket_watched, true) {
+                    self.outputs.push_back(Output::SocketWatch);
+                }
                 return;
             }
         }

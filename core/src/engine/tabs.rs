@@ -151,6 +151,7 @@ impl Engine {
         self.wanted.extend(self.slots.keys().cloned());
         // What another tab stored up to now must be read before this tab stores behind it.
         let names: Vec<_> = self.slots.keys().cloned().collect();
+        self.slots.values_mut().for_each(|slot| slot.catching_up = true);
         names.iter().for_each(|name| self.refresh(name));
         self.scan();
         if self.wish == OnlineWish::Connected {

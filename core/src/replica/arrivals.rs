@@ -6,6 +6,7 @@
 use crate::chain::Cursor;
 use crate::entry::Logged;
 use crate::id::{ActorId, EpochId, LogId, Offset, Seq, UserId};
+use crate::op::Op;
 use crate::outbox::Outbox;
 use crate::packed::{Item, Packed, Stub, UnpackError};
 use crate::protocol::frame::{Ack, AckRange};
@@ -64,6 +65,9 @@ pub enum ArrivalError {
     /// The running hash does not match: something was damaged, or the history is another.
     #[error("the log chain at offset {0} does not match")]
     Chain(Offset),
+    /// This build is older than an entry: stop the log, visibly.
+    #[error("op kind {0} is unknown to this build")]
+    UnknownKind(u8),
     /// An own entry came back without its body, and the body is not here.
     #[error("own seq {0} came back without its body, which is not here")]
     NotHeld(Seq),
@@ -165,6 +169,12 @@ pub fn resolve(
     for item in &mut items {
         if let Item::Stub(stub) = item {
             *item = Item::Entry(full(stub, actor, user, outbox)?);
+        }
+        if let Item::Entry(logged) = item
+            && let Some(kind) = logged.entry.body.ops.iter().find_map(Op::unknown_kind)
+        {
+            // Before the chain: the digest of what this build cannot read is not to be had.
+            return Err(ArrivalError::UnknownKind(kind));
         }
         match item {
             Item::Entry(logged) => cursor = cursor.after(logged),

@@ -100,6 +100,8 @@ pub struct Receive {
     pub fence: u64,
     /// The log.
     pub log: LogName,
+    /// Whether rows from the first of these on are left from before and must go.
+    pub clear: bool,
     /// Received entries, contiguous.
     pub rows: Vec<Received>,
     /// What is known of verdicts from now on.
@@ -278,11 +280,13 @@ impl Append {
 impl Receive {
     fn writes(&self) -> Vec<Write> {
         let log = &self.log;
-        let mut writes: Vec<_> = self
-            .rows
-            .iter()
-            .map(|received| Write::Put(storage::received_key(log, received.from), row::encode(received)))
-            .collect();
+        let mut writes = Vec::new();
+        if let (true, Some(first)) = (self.clear, self.rows.first()) {
+            let from = storage::received_key(log, first.from);
+            writes.push(Write::DeleteRange(from, storage::received_key(log, Offset(u64::MAX))));
+        }
+        let put = |received: &Received| Write::Put(storage::received_key(log, received.from), row::encode(received));
+        writes.extend(self.rows.iter().map(put));
         if let Some(verdicts) = &self.verdicts {
             for (seq, letter) in &self.dead_letters {
                 let key = storage::dead_letter_key(log, verdicts.actor, *seq);
@@ -349,6 +353,7 @@ mod tests {
         let receive = Receive {
             fence: 1,
             log: LogName::new("l").expect("name"),
+            clear: false,
             rows: vec![],
             verdicts: None,
             dead_letters: vec![],
