@@ -14,6 +14,7 @@ mod documents;
 mod field;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod plain;
 mod record;
 mod stamp;
 pub(crate) mod text;

@@ -351,7 +351,7 @@ impl Engine {
         if slot.snapshotting || !slot.replica.wants_snapshot() || !slot.replica.arrivals_mut().is_idle() {
             return;
         }
-        let Ok(bytes) = snapshot::encode(slot.replica.state_mut()) else { return };
+        let bytes = snapshot::encode(slot.replica.state_mut());
         let end = slot.replica.state().cursor().next;
         slot.replica.snapshot_made(bytes.len());
         slot.snapshotting = true;

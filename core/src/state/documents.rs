@@ -103,6 +103,21 @@ impl State {
         self.documents.open.get_mut().clear();
     }
 
+    /// Saves texts that were edited much since they were last saved, so that a snapshot stays small. What a text costs
+    /// to save grows with it; doing it only after edits in proportion keeps the sum within bounds.
+    ///
+    /// # Errors
+    /// [`TextError`] if a text is damaged; the others are done all the same.
+    pub fn compact(&mut self) -> Result<(), TextError> {
+        let mut trouble = Ok(());
+        let fields = self.collections.values_mut().flat_map(BTreeMap::values_mut).flat_map(|record| &mut record.fields);
+        for text in fields.filter_map(|(_, field)| field.text.as_deref_mut()).filter(|text| text.is_loose()) {
+            // Never from the open document: a gate may have put changes there that are not folded.
+            trouble = trouble.and(text.compact());
+        }
+        trouble
+    }
+
     /// Takes a document out, open or opened for it.
     pub(crate) fn take_document(&self, field: &FieldKey) -> Result<Document, TextError> {
         self.documents.take(field).map_or_else(|| self.open_document(field), Ok)

@@ -70,14 +70,18 @@ impl Text {
         Ok(document)
     }
 
-    /// Bytes that a compaction would fold into the saved ones.
-    pub(crate) fn loose_bytes(&self) -> usize {
-        let size = |edit: &Arc<Edit>| match &**edit {
-            Edit::InitialText(content) => content.len(),
-            Edit::Change(change) => change.bytes.len(),
-            Edit::Unknown(_) => 0,
-        };
-        self.edits.iter().map(size).sum()
+    /// Whether there are many edits, in proportion to those that are saved.
+    pub(crate) fn is_loose(&self) -> bool {
+        const EDITS_MIN: u64 = 512;
+        self.edits.len() as u64 > EDITS_MIN.max(self.folded / 8)
+    }
+
+    /// Folds the edits into the saved bytes.
+    pub(crate) fn compact(&mut self) -> Result<(), TextError> {
+        self.base = Some(self.open()?.save()?.into());
+        self.folded = self.end();
+        self.edits.clear();
+        Ok(())
     }
 }
 
