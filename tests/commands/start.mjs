@@ -66,7 +66,9 @@ async function linksWithToken(port) {
 function serve(args, links) {
   const demo = existsSync(demoFolder) ? ['--static', demoFolder] : [];
   const server = spawn(serverBinary(), ['serve', '--data', dataFolder, ...args, ...demo], { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
+  let listening = false;
   server.stdout.once('data', () => {
+    listening = true;
     console.log(`\n  Driftlog is at  ${links.join('\n                  ')}`);
     console.log(`  Its data is in  ${relative(root, dataFolder)}  (npm start -- --fresh empties it). Ctrl+C stops it.\n`);
   });
@@ -75,8 +77,8 @@ function serve(args, links) {
   return new Promise((resolve, reject) => {
     server.on('error', reject);
     server.on('close', (code, signal) => {
-      if (code === 0 || signal === 'SIGINT' || signal === 'SIGTERM') resolve();
-      else reject(new Stopped(`the server ended with ${signal ?? code}`));
+      if (listening && (code === 0 || signal === 'SIGINT' || signal === 'SIGTERM')) resolve();
+      else reject(new Stopped(`the server ended with ${signal ?? code}${listening ? '' : ' before it was listening'}`));
     });
   });
 }
