@@ -26,7 +26,7 @@ async function setUp(checks) {
   const findings = await Promise.all(checks.map((check) => check.look()));
   for (const [index, check] of checks.entries()) {
     if (findings[index].ok || !findings[index].mendable || !check.mendNow) continue;
-    await step(check.mendNow.name, check.mendNow.work).catch(() => undefined);
+    await step(check.mendNow.name, check.mendNow.work).catch((error) => console.log(error.output ?? error.message));
     findings[index] = await check.look();
   }
   printTable(checks, findings);
