@@ -1,1 +1,4 @@
-//! Tests that cross a crate.
+//! Everything that crosses a crate: clients without a browser, replays of editing traces, and the tests beside.
+
+pub mod database;
+pub mod native;

@@ -3,7 +3,8 @@
 
 mod device;
 
-use device::{Database, Device};
+use device::Device;
+use driftlog_tests::database::Database;
 
 #[test]
 fn an_action_is_in_view_at_once_and_stored_when_the_commit_is() {

@@ -1,0 +1,70 @@
+//! The client's database in memory, for engines that run without a browser.
+
+use std::collections::BTreeMap;
+
+use driftlog_core::engine::CommitFailure;
+use driftlog_core::entry::Entry;
+use driftlog_core::storage::commit::{Commit, Committed};
+use driftlog_core::storage::{Direction, KeyRange, Row, Write, row};
+
+/// All rows of one client.
+#[derive(Default)]
+pub struct Database {
+    rows: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Whether the quota is used up.
+    pub full: bool,
+    /// The next append's answer is lost; whether it was written.
+    pub lose_next_answer: Option<bool>,
+}
+
+impl Database {
+    /// Runs a commit as the shell's store does: all or nothing.
+    ///
+    /// # Errors
+    /// As the store would answer.
+    pub fn commit(&mut self, commit: &Commit) -> Result<Committed, CommitFailure> {
+        let reads: Vec<_> = commit.reads().iter().map(|key| self.rows.get(key).cloned()).collect();
+        let (writes, committed) = commit.decide(&reads).map_err(CommitFailure::Aborted)?;
+        if self.full {
+            return Err(CommitFailure::Full("quota".into()));
+        }
+        let lost = if matches!(commit, Commit::Append(_)) { self.lose_next_answer.take() } else { None };
+        if lost == Some(false) {
+            return Err(CommitFailure::Unknown("lost".into()));
+        }
+        for write in writes {
+            match write {
+                Write::Add(key, value) => assert!(self.rows.insert(key, value).is_none(), "added twice"),
+                Write::Put(key, value) => drop(self.rows.insert(key, value)),
+                Write::Delete(key) => drop(self.rows.remove(&key)),
+                Write::DeleteRange(from, to) => self.rows.retain(|key, _| *key < from || *key >= to),
+            }
+        }
+        if lost == Some(true) { Err(CommitFailure::Unknown("lost".into())) } else { Ok(committed) }
+    }
+
+    /// The rows of one range.
+    pub fn read(&self, range: &KeyRange) -> Vec<Row> {
+        let inside = self
+            .rows
+            .range(range.start.clone()..)
+            .take_while(|(key, _)| range.end.as_ref().is_none_or(|end| *key < end));
+        let mut rows: Vec<_> = inside.map(|(key, value)| (key.clone(), value.clone())).collect();
+        if range.direction == Direction::Backward {
+            rows.reverse();
+        }
+        rows.truncate(range.limit.map_or(usize::MAX, |limit| limit as usize));
+        rows
+    }
+
+    /// Every own entry of every log, in key order.
+    pub fn own_entries(&self) -> Vec<Entry> {
+        let own = self.rows.iter().filter(|(key, _)| key[0] == 0x11);
+        own.flat_map(|(_, bytes)| row::decode_group(bytes).unwrap()).collect()
+    }
+
+    /// The seqs of every own entry, in key order.
+    pub fn own_seqs(&self) -> Vec<u64> {
+        self.own_entries().iter().map(|entry| entry.header.seq.0).collect()
+    }
+}
