@@ -121,7 +121,7 @@ pub struct Header {
 }
 
 /// Names an entry and its content.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Replaced {
     /// Which entry.
     pub id: EntryId,

@@ -20,6 +20,7 @@ pub mod protocol;
 pub mod random;
 pub mod replica;
 pub mod rich;
+pub mod sequencer;
 pub mod session;
 pub mod snapshot;
 pub mod state;

@@ -18,6 +18,8 @@ pub const ENTRY_BYTES_MAX: usize = 256 * 1024;
 pub const ENTRY_OPS_MAX: usize = 4096;
 /// Entries that one entry may name in `needs`.
 pub const ENTRY_NEEDS_MAX: usize = 256;
+/// Seqs that one void may give up; more are given up in several.
+pub const VOID_SEQS_MAX: u64 = 64 * 1024;
 /// Bytes of one rich change.
 pub const RICH_CHANGE_BYTES_MAX: usize = 128 * 1024;
 /// Characters that one rich change may insert or delete: the whole text of the largest entry, and a bound on what a

@@ -18,3 +18,4 @@
 pub mod backoff;
 pub mod client;
 pub mod link;
+pub mod server;

@@ -1,0 +1,392 @@
+//! The authority over one log: what is pushed becomes entries at offsets, or durable refusals.
+//!
+//! Pure: the shell reads what a decision needs ([`Sequencer::wanted`]), asks for it ([`Sequencer::decide`]), commits
+//! everything that it brings in one transaction, and only then lets the verdicts leave. A failed commit ends the
+//! server, so nothing decided is ever taken back.
+//!
+//! **Invariant:** every seq is decided once. The same bytes again get the same verdict, other bytes an error.
+
+mod author;
+mod binding;
+mod confirmed;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::chain::{Chain, Cursor};
+use crate::entry::{Digest, Entry, Logged, Replaced};
+use crate::id::{ActorId, Base, EpochId, LogId, Offset, Seq, UserId};
+use crate::limits;
+use crate::packed::{Pushed, Void};
+use crate::protocol::Code;
+use crate::protocol::frame::MarkedStatus;
+use crate::time::{self, Time, WallMs};
+
+pub use author::{AuthorRow, Verdicts};
+pub use binding::{BindError, Binding};
+pub use confirmed::{Confirmed, ConfirmedError};
+
+/// One log's authority.
+pub struct Sequencer {
+    cursor: Cursor,
+    accepted: Time,
+    epochs: Vec<(EpochId, Offset)>,
+    confirmed: Confirmed,
+}
+
+/// Who pushes.
+#[derive(Clone, Copy, Debug)]
+pub struct Author<'a> {
+    /// The actor.
+    pub actor: ActorId,
+    /// The user it is bound to.
+    pub user: &'a UserId,
+}
+
+/// A push as the session took it from its frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PushItems {
+    /// The seq of the first item.
+    pub first: Seq,
+    /// The actor chain after the last.
+    pub chain: Chain,
+    /// The items, ascending.
+    pub items: Vec<Pushed>,
+}
+
+/// What the shell must read before a decision.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Wanted {
+    /// Already decided seqs that the push repeats: first and last.
+    pub decided: Option<(Seq, Seq)>,
+    /// Entries that pushed entries re-issue.
+    pub replaces: Vec<Replaced>,
+}
+
+/// What the shell read for a decision.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Of the wanted seqs, those in the log.
+    pub places: BTreeMap<Seq, Place>,
+    /// Of the wanted seqs, digests of refused entries that are still kept.
+    pub refused: BTreeMap<Seq, Digest>,
+    /// Of the wanted replacements, those whose target is in the log with that digest, or was replaced before.
+    pub replaced: BTreeSet<Replaced>,
+}
+
+/// Where an entry stands in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its offset.
+    pub offset: Offset,
+    /// When it was taken.
+    pub accepted: Time,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// What must be committed in one transaction, and what may be said after it.
+#[derive(Debug, Default)]
+pub struct Decided {
+    /// New entries of the log, each with the cursor behind it.
+    pub appended: Vec<(Logged, Cursor)>,
+    /// Refused entries, kept whole.
+    pub refused: Vec<Refused>,
+    /// The answer for the author.
+    pub verdicts: Verdicts,
+    /// Whether the author's row changed.
+    pub advanced: bool,
+}
+
+/// An entry that was refused.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refused {
+    /// The entry.
+    pub entry: Entry,
+    /// Why, as a number.
+    pub code: Code,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// The push as a whole cannot be decided; nothing changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushError {
+    /// Push from `expected` on.
+    #[error("the next seq is {expected}; the push has {got}")]
+    ExpectedSeq {
+        /// The next seq the log takes from this actor.
+        expected: Seq,
+        /// What was there instead.
+        got: Seq,
+    },
+    /// The client is a copy, or was restored: it takes a fresh actor.
+    #[error("seq {seq} was decided with other bytes")]
+    BytesDiffer {
+        /// The first such seq.
+        seq: Seq,
+    },
+    /// Compare chains with the checkpoints of `opened`.
+    #[error("the actor chain after seq {through} is another one")]
+    ChainMismatch {
+        /// The last seq of the push.
+        through: Seq,
+    },
+    /// Only the log writer writes as the log itself.
+    #[error("nobody may push under the log's own actor")]
+    ReservedActor,
+    /// Give up at most so many seqs in one item.
+    #[error("a void of {got} seqs; at most {max} are allowed")]
+    VoidTooLong {
+        /// Seqs found.
+        got: u64,
+        /// Seqs allowed.
+        max: u64,
+    },
+}
+
+impl PushError {
+    /// Its number on the wire.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::ExpectedSeq { .. } => Code::ExpectedSeq,
+            Self::BytesDiffer { .. } => Code::BytesDiffer,
+            Self::ChainMismatch { .. } => Code::ChainMismatch,
+            Self::ReservedActor => Code::ActorTaken,
+            Self::VoidTooLong { .. } => Code::MalformedEntry,
+        }
+    }
+
+    /// The next seq the log takes, where that is the trouble.
+    pub fn expected(&self) -> Option<Seq> {
+        match self {
+            Self::ExpectedSeq { expected, .. } => Some(*expected),
+            _ => None,
+        }
+    }
+}
+
+impl PushItems {
+    /// The last seq of the push; the one before `first` when it is empty.
+    pub fn through(&self) -> Seq {
+        self.items.last().map_or(Seq(self.first.0.saturating_sub(1)), |item| span(item).1)
+    }
+}
+
+impl Sequencer {
+    /// A log that holds nothing yet.
+    pub fn new(log: LogId) -> Self {
+        Self::resume(Cursor::start(log), Time::MIN, Vec::new(), Confirmed::new(log))
+    }
+
+    /// A log as it was stored: its end, last accepted time, epochs and confirmed state.
+    pub fn resume(cursor: Cursor, accepted: Time, epochs: Vec<(EpochId, Offset)>, confirmed: Confirmed) -> Self {
+        Self { cursor, accepted, epochs, confirmed }
+    }
+
+    /// Begins an epoch at the log's end. It must be durable before anybody hears of it.
+    pub fn begin_epoch(&mut self, epoch: EpochId) -> (EpochId, Offset) {
+        self.epochs.push((epoch, self.cursor.next));
+        (epoch, self.cursor.next)
+    }
+
+    /// What [`Sequencer::decide`] must know of the past for this push.
+    pub fn wanted(row: &AuthorRow, push: &PushItems) -> Wanted {
+        let last = push.through().min(row.seq);
+        let decided = (push.first <= last && push.first.0 > 0).then_some((push.first, last));
+        let replaces = push.items.iter().filter_map(|item| match item {
+            Pushed::Entry(entry) => entry.header.replaces.clone(),
+            Pushed::Void(_) => None,
+        });
+        Wanted { decided, replaces: replaces.collect() }
+    }
+
+    /// Decides a push: entries get offsets, refusals their codes, and the author's row moves on.
+    ///
+    /// # Errors
+    /// [`PushError`]; neither the log nor the row has changed.
+    pub fn decide(
+        &mut self,
+        now: WallMs,
+        author: Author<'_>,
+        row: &mut AuthorRow,
+        push: PushItems,
+        known: &Known,
+    ) -> Result<Decided, PushError> {
+        let (first, through) = (push.first, push.through());
+        let fresh = check_push(author, row, &push, known)?;
+        let mut decided = Decided { advanced: !fresh.is_empty(), ..Decided::default() };
+        let accepted = time::accepted(now, self.accepted);
+        let mut places = BTreeMap::new();
+        let mut replaced = known.replaced.clone();
+        let chain = push.chain;
+        for item in fresh {
+            match item {
+                Pushed::Void(void) => {
+                    row.mark(void.from, void.through, MarkedStatus::Void, Some((Code::Void, &shortened(&void.reason))))
+                }
+                Pushed::Entry(entry) => {
+                    let seq = entry.header.seq;
+                    match self.judge(author, row, &entry, &mut replaced) {
+                        Ok(()) => {
+                            let (logged, mark) = self.append(author, entry, accepted);
+                            places.insert(seq, (logged.offset, accepted));
+                            if let Some(status) = mark {
+                                row.mark(seq, seq, status, None);
+                            }
+                            decided.appended.push((logged, self.cursor));
+                        }
+                        Err((code, reason)) => {
+                            row.mark(seq, seq, MarkedStatus::Refused, Some((code, &reason)));
+                            decided.refused.push(Refused { entry, code, reason });
+                        }
+                    }
+                }
+            }
+        }
+        if decided.advanced {
+            row.advance(through, chain);
+        }
+        let before = known.places.iter().map(|(seq, place)| (*seq, place.offset, place.accepted));
+        let after = places.into_iter().map(|(seq, (offset, accepted))| (seq, offset, accepted));
+        decided.verdicts = row.verdicts(first, through, before.chain(after));
+        Ok(decided)
+    }
+
+    /// Whether an entry may enter the log, apart from its place in its author's sequence.
+    fn judge(
+        &mut self,
+        author: Author<'_>,
+        row: &AuthorRow,
+        entry: &Entry,
+        replaced: &mut BTreeSet<Replaced>,
+    ) -> Result<(), (Code, String)> {
+        if let Some(kind) = entry.body.ops.iter().find_map(|op| op.unknown_kind()) {
+            return Err((Code::UnknownOp, format!("op kind or policy {kind} is not known to this server")));
+        }
+        if let Some(need) = entry.header.needs.iter().find(|need| row.is_absent(**need)) {
+            return Err((Code::DependsOn, format!("seq {need}, which it builds on, is not in the log")));
+        }
+        if let Some(target) = entry.header.replaces.as_ref().filter(|target| replaced.contains(*target)) {
+            return Err((Code::AlreadyReplaced, format!("{} is in the log, or was replaced before", target.id)));
+        }
+        self.confirmed.gate(author.actor, entry)?;
+        replaced.extend(entry.header.replaces.clone());
+        Ok(())
+    }
+
+    /// Gives an entry its place and folds it.
+    fn append(&mut self, author: Author<'_>, entry: Entry, accepted: Time) -> (Logged, Option<MarkedStatus>) {
+        let base = self.effective_base(entry.header.base);
+        let Author { actor, user } = author;
+        let logged = Logged { offset: self.cursor.next, actor, user: user.clone(), accepted, base, entry };
+        let mark = match self.confirmed.fold(&logged) {
+            _ if is_expired(&logged, accepted.ms()) => Some(MarkedStatus::Expired),
+            true => Some(MarkedStatus::RecordGone),
+            false => None,
+        };
+        self.cursor = self.cursor.after(&logged);
+        self.accepted = accepted;
+        (logged, mark)
+    }
+
+    /// A base brought down to what its author can really have seen of this history.
+    fn effective_base(&self, base: Base) -> Offset {
+        let Some(at) = self.epochs.iter().position(|(epoch, _)| *epoch == base.epoch) else { return Offset(0) };
+        let fork = self.epochs.get(at + 1).map_or(Offset(u64::MAX), |(_, first)| *first);
+        base.end.min(fork).min(self.cursor.next)
+    }
+
+    /// The log's end.
+    pub fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// Last accepted time.
+    pub fn accepted(&self) -> Time {
+        self.accepted
+    }
+
+    /// Every epoch with its first offset, in the order they began.
+    pub fn epochs(&self) -> &[(EpochId, Offset)] {
+        &self.epochs
+    }
+
+    /// The fold of everything before the end.
+    pub fn confirmed(&self) -> &Confirmed {
+        &self.confirmed
+    }
+}
+
+/// Whether an event is no longer worth delivering at `now`.
+pub fn is_expired(logged: &Logged, now: WallMs) -> bool {
+    let lifetime = logged.entry.body.lifetime_ms;
+    lifetime.is_some_and(|lifetime| logged.effective().ms().saturating_add(lifetime) < now)
+}
+
+/// Checks everything that concerns the push as a whole; returns the items that were not decided before.
+fn check_push(author: Author<'_>, row: &AuthorRow, push: &PushItems, known: &Known) -> Result<Vec<Pushed>, PushError> {
+    if author.actor == ActorId::LOG {
+        return Err(PushError::ReservedActor);
+    }
+    let next = row.seq.next();
+    if push.first > next || push.first.0 == 0 {
+        return Err(PushError::ExpectedSeq { expected: next, got: push.first });
+    }
+    let (mut expected, mut chain, mut fresh) = (push.first, row.chain, Vec::new());
+    for item in &push.items {
+        let (from, through) = span(item);
+        if from != expected {
+            return Err(PushError::ExpectedSeq { expected: next.max(expected), got: from });
+        }
+        expected = through.next();
+        match item {
+            Pushed::Entry(entry) if from < next => check_repeated(entry, row, known)?,
+            Pushed::Entry(entry) => {
+                chain = chain.with_pushed(from, entry.digest());
+                fresh.push(item.clone());
+            }
+            Pushed::Void(void) if through >= next => {
+                check_void(void)?;
+                chain = chain.with_void(through, &void.reason);
+                fresh.push(Pushed::Void(Void { from: from.max(next), ..void.clone() }));
+            }
+            Pushed::Void(_) => {}
+        }
+    }
+    if !fresh.is_empty() && chain != push.chain {
+        return Err(PushError::ChainMismatch { through: push.through() });
+    }
+    Ok(fresh)
+}
+
+fn check_void(void: &Void) -> Result<(), PushError> {
+    let (got, max) = ((void.through.0 - void.from.0).saturating_add(1), limits::VOID_SEQS_MAX);
+    if got > max { Err(PushError::VoidTooLong { got, max }) } else { Ok(()) }
+}
+
+/// A decided seq again: it must say the same as then, as far as that is still known.
+fn check_repeated(entry: &Entry, row: &AuthorRow, known: &Known) -> Result<(), PushError> {
+    let seq = entry.header.seq;
+    let digest = known.places.get(&seq).map(|place| place.digest).or_else(|| known.refused.get(&seq).copied());
+    let void = row.marked(seq) == Some(MarkedStatus::Void);
+    if void || digest.is_some_and(|digest| digest != entry.digest()) {
+        return Err(PushError::BytesDiffer { seq });
+    }
+    Ok(())
+}
+
+/// First and last seq of an item.
+fn span(item: &Pushed) -> (Seq, Seq) {
+    match item {
+        Pushed::Entry(entry) => (entry.header.seq, entry.header.seq),
+        Pushed::Void(void) => (void.from, void.through),
+    }
+}
+
+fn shortened(reason: &str) -> String {
+    reason.chars().take(limits::REASON_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,508 @@
+//! The server's end of a session.
+//!
+//! Commands and events go in by `handle_*`; requests to the shell come out of [`ServerSession::poll_output`], frames
+//! for the socket out of [`ServerSession::poll_frame`], the next deadline out of [`ServerSession::timeout`]. After
+//! every `handle_*` drain the outputs; ask for a frame whenever the socket takes one. A request carries a number, and
+//! its answer carries it back; answers to requests of a log that was given up meanwhile are ignored.
+//!
+//! ```text
+//!  awaiting hello ── hello ──► authenticating ── admitted ──► live ── error, go-away, deadline ──► closed
+//! ```
+//!
+//! **Invariant:** what waits here is bounded. Pushes are bounded by the credit given; at most one read is under way,
+//! and only while less than one frame's worth of entries waits for the socket; a peer that does not read the answers
+//! it asks for is closed.
+
+mod entries;
+mod grants;
+mod lane;
+mod request;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::codec::DecodeError;
+use crate::id::{ActorId, Offset};
+use crate::limits;
+use crate::protocol::frame::{self, Credit, Frame, GoAway, Hello, LogNumber, Ping, Push, Subscribe, Welcome};
+use crate::protocol::{Code, VERSION, VERSION_FLOOR};
+use crate::sequencer::{PushError, PushItems, Verdicts};
+use crate::time::WallMs;
+
+pub use entries::{EntriesFrame, entries_frame};
+pub use grants::{Grant, Grants};
+pub use request::{
+    Admission, Append, EntriesRead, LogFacts, Open, Output, Read, ReadFrom, Refusal, RequestId, SnapshotRead,
+};
+
+use lane::Lane;
+
+/// Bytes of answers that may wait for a peer that does not read.
+const URGENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The server's end of one session.
+pub struct ServerSession {
+    idle_ms: u64,
+    phase: Phase,
+    lanes: BTreeMap<LogNumber, Lane>,
+    outputs: VecDeque<Output>,
+    urgent: Queue,
+    bulk: Queue,
+    requests: Requests,
+    pongs: VecDeque<(Ping, RequestId)>,
+    push: PushCredit,
+    /// Bytes of entries and snapshot frames sent, and what the client takes in total.
+    sent: u64,
+    credit: u64,
+    heard: WallMs,
+    pinged: bool,
+}
+
+enum Phase {
+    AwaitingHello,
+    Authenticating { actor: ActorId },
+    Live { actor: ActorId, admission: Admission },
+    Closed,
+}
+
+#[derive(Default)]
+struct Queue {
+    frames: VecDeque<Arc<[u8]>>,
+    bytes: usize,
+}
+
+impl Queue {
+    fn push(&mut self, frame: Arc<[u8]>) {
+        self.bytes += frame.len();
+        self.frames.push_back(frame);
+    }
+
+    fn pop(&mut self) -> Option<Arc<[u8]>> {
+        let frame = self.frames.pop_front()?;
+        self.bytes -= frame.len();
+        Some(frame)
+    }
+}
+
+#[derive(Default)]
+struct Requests {
+    last: RequestId,
+    /// Requests that an answer to the peer depends on; a pong waits for those before it.
+    open: BTreeSet<RequestId>,
+    reading: Option<(RequestId, LogNumber)>,
+}
+
+impl Requests {
+    fn next(&mut self) -> RequestId {
+        self.last += 1;
+        self.last
+    }
+}
+
+/// Credit for push frames, in bytes since the session began.
+struct PushCredit {
+    received: u64,
+    done: u64,
+    granted: u64,
+    costs: BTreeMap<RequestId, (LogNumber, u64)>,
+}
+
+impl ServerSession {
+    /// A session on a socket that has just opened. `idle_ms` is the silence after which it is given up.
+    pub fn new(now: WallMs, idle_ms: u64) -> Self {
+        Self {
+            idle_ms,
+            phase: Phase::AwaitingHello,
+            lanes: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            urgent: Queue::default(),
+            bulk: Queue::default(),
+            requests: Requests::default(),
+            pongs: VecDeque::new(),
+            push: PushCredit { received: 0, done: 0, granted: limits::CREDIT_BYTES, costs: BTreeMap::new() },
+            sent: 0,
+            credit: limits::CREDIT_BYTES,
+            heard: now,
+            pinged: false,
+        }
+    }
+
+    /// One binary message arrived.
+    pub fn handle_bytes(&mut self, now: WallMs, bytes: &[u8]) {
+        if self.is_closed() {
+            return;
+        }
+        (self.heard, self.pinged) = (now, false);
+        match Frame::decode(bytes) {
+            Ok(frame) => self.handle_frame(frame, bytes),
+            Err(error) => self.reject_bytes(bytes, &error),
+        }
+    }
+
+    /// The socket broke the rules below frames, such as a message beyond the cap.
+    pub fn handle_violation(&mut self, code: Code, reason: &str) {
+        self.fail(code, reason);
+    }
+
+    /// The answer to [`Output::Authenticate`].
+    pub fn handle_admitted(&mut self, now: WallMs, answer: Result<Admission, Refusal>) {
+        let Phase::Authenticating { actor } = self.phase else { return };
+        match answer {
+            Ok(admission) => {
+                self.send(&Frame::Welcome(Welcome {
+                    protocol: VERSION,
+                    user: admission.user.clone(),
+                    nonce: admission.nonce,
+                    now,
+                    idle_ms: self.idle_ms,
+                    credit: self.push.granted,
+                }));
+                self.phase = Phase::Live { actor, admission };
+            }
+            Err(refusal) => self.fail(refusal.code, &refusal.reason),
+        }
+    }
+
+    /// The answer to [`Output::Refresh`].
+    pub fn handle_refreshed(&mut self, answer: Result<(Grants, Option<WallMs>), Refusal>) {
+        let Phase::Live { admission, .. } = &mut self.phase else { return };
+        match answer {
+            Ok((grants, expires)) => (admission.grants, admission.expires) = (grants, expires),
+            Err(refusal) => self.fail(refusal.code, &refusal.reason),
+        }
+    }
+
+    /// The answer to [`Output::Open`].
+    pub fn handle_opened(&mut self, request: RequestId, answer: Result<LogFacts, Refusal>) {
+        self.requests.open.remove(&request);
+        let Some((number, lane)) = self.lanes.iter_mut().find(|(_, lane)| lane.request == request) else {
+            return self.release_pongs();
+        };
+        let number = *number;
+        match answer {
+            Ok(facts) => {
+                let fork = lane.open(&facts);
+                let opened = Frame::Opened(lane.opened(number, &facts));
+                self.send(&opened);
+                if let Some(reason) = fork {
+                    self.complain(number, Code::LogForked, &reason, None);
+                }
+                for verdicts in facts.verdicts.into_iter().flat_map(Verdicts::split) {
+                    self.send(&ack(number, verdicts));
+                }
+            }
+            Err(refusal) => {
+                self.lanes.remove(&number);
+                self.complain(number, refusal.code, &refusal.reason, None);
+            }
+        }
+        self.release_pongs();
+        self.pump();
+    }
+
+    /// The answer to [`Output::Append`]: the verdicts are durable, or the push as a whole was not taken.
+    pub fn handle_committed(&mut self, request: RequestId, answer: Result<Verdicts, PushError>) {
+        self.requests.open.remove(&request);
+        let Some((number, cost)) = self.push.costs.remove(&request) else { return };
+        match answer {
+            Ok(verdicts) => verdicts.split().into_iter().for_each(|part| self.send(&ack(number, part))),
+            Err(error) => self.complain(number, error.code(), &error.to_string(), error.expected()),
+        }
+        self.push.done += cost;
+        let target = self.push.done + limits::CREDIT_BYTES;
+        if target - self.push.granted >= limits::CREDIT_BYTES / 2 {
+            self.push.granted = target;
+            self.send(&Frame::Credit(Credit { bytes: target }));
+        }
+        self.release_pongs();
+    }
+
+    /// The log reaches at least to `end`.
+    pub fn handle_grew(&mut self, number: LogNumber, end: Offset) {
+        if let Some(lane) = self.lanes.get_mut(&number) {
+            lane.end = lane.end.max(end);
+            self.pump();
+        }
+    }
+
+    /// The answer to [`Output::Read`] of entries.
+    pub fn handle_entries(&mut self, request: RequestId, read: EntriesRead) {
+        let Some(lane) = self.answered_lane(request) else { return self.pump() };
+        match read {
+            EntriesRead::Frame(frame) => {
+                lane.advance(frame.after, frame.bytes.len());
+                self.bulk.push(frame.bytes);
+            }
+            EntriesRead::End(end) => lane.end = end,
+            EntriesRead::SnapshotNeeded => lane.restart(),
+        }
+        self.pump();
+    }
+
+    /// The answer to [`Output::Read`] of a snapshot; none: there is none, the log is read from its beginning.
+    pub fn handle_snapshot(&mut self, request: RequestId, read: Option<SnapshotRead>) {
+        if let Some(lane) = self.answered_lane(request) {
+            lane.begin_snapshot(read);
+        }
+        self.pump();
+    }
+
+    /// A newer socket of the same actor took over, or the server goes down: say so and end.
+    pub fn handle_ending(&mut self, code: Code, retry_ms_min: u64, retry_ms_max: u64) {
+        if !self.is_closed() {
+            self.send(&Frame::GoAway(GoAway { code, retry_ms_min, retry_ms_max }));
+            self.close();
+        }
+    }
+
+    /// A deadline that [`ServerSession::timeout`] gave has come.
+    pub fn handle_timeout(&mut self, now: WallMs) {
+        if self.is_closed() {
+            return;
+        }
+        if let Phase::Live { admission, .. } = &self.phase
+            && admission.expires.is_some_and(|expires| expires <= now)
+        {
+            return self.fail(Code::TokenExpired, "the token's time is over");
+        }
+        let silence = now.saturating_sub(self.heard);
+        if silence >= self.idle_ms {
+            self.fail(Code::IdleTimeout, "nothing was heard for too long");
+        } else if silence >= self.idle_ms / 2 && !self.pinged {
+            self.pinged = true;
+            self.send(&Frame::Ping(Ping { nonce: now }));
+        }
+    }
+
+    /// The next request to the shell.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// The next frame for the socket: answers first, entries as far as the client's credit goes.
+    pub fn poll_frame(&mut self) -> Option<Arc<[u8]>> {
+        if let Some(frame) = self.urgent.pop() {
+            return Some(frame);
+        }
+        let bytes = self.bulk.frames.front()?.len() as u64;
+        if self.is_closed() || self.sent + bytes > self.credit {
+            return None;
+        }
+        self.sent += bytes;
+        let frame = self.bulk.pop();
+        self.pump();
+        frame
+    }
+
+    /// When [`ServerSession::handle_timeout`] wants to be called.
+    pub fn timeout(&self) -> WallMs {
+        let idle = self.heard + if self.pinged { self.idle_ms } else { self.idle_ms / 2 };
+        match &self.phase {
+            Phase::Live { admission, .. } => admission.expires.map_or(idle, |expires| expires.min(idle)),
+            _ => idle,
+        }
+    }
+
+    /// Whether the session has ended: send what [`ServerSession::poll_frame`] still gives and close the socket.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed)
+    }
+
+    /// Whether answers to the peer are still under way.
+    pub fn is_settled(&self) -> bool {
+        self.requests.open.is_empty()
+    }
+
+    fn handle_frame(&mut self, frame: Frame, bytes: &[u8]) {
+        match (&self.phase, frame) {
+            (Phase::AwaitingHello, Frame::Hello(hello)) => self.handle_hello(hello),
+            (_, Frame::Ping(ping)) => self.handle_ping(ping),
+            (_, Frame::Pong(_)) => {}
+            (Phase::Live { .. }, Frame::Token(frame::Token { token })) => {
+                self.outputs.push_back(Output::Refresh(token))
+            }
+            (Phase::Live { .. }, Frame::Subscribe(subscribe)) => self.handle_subscribe(subscribe),
+            (Phase::Live { .. }, Frame::Unsubscribe(frame::Unsubscribe { log })) => self.forget(log),
+            (Phase::Live { .. }, Frame::Push(push)) => self.handle_push(push, bytes),
+            (Phase::Live { .. }, Frame::Settled(settled)) => {
+                if let Some(lane) = self.lanes.get(&settled.log) {
+                    let name = lane.name.clone();
+                    self.outputs.push_back(Output::Settle { name, through: settled.through });
+                }
+            }
+            (_, Frame::Credit(credit)) => {
+                self.credit = self.credit.max(credit.bytes);
+                self.pump();
+            }
+            // The peer says what it found wrong and closes by itself.
+            (_, Frame::Error(_)) => {}
+            _ => self.fail(Code::UnexpectedFrame, "this frame has no place here"),
+        }
+    }
+
+    fn handle_hello(&mut self, hello: Hello) {
+        if hello.protocol_min > VERSION || hello.protocol_max < VERSION_FLOOR {
+            let reason = format!("this server speaks protocol {VERSION_FLOOR} to {VERSION}");
+            return self.fail(Code::ProtocolVersion, &reason);
+        }
+        self.phase = Phase::Authenticating { actor: hello.actor };
+        self.outputs.push_back(Output::Authenticate(Box::new(hello)));
+    }
+
+    fn handle_ping(&mut self, ping: Ping) {
+        self.pongs.push_back((ping, self.requests.last));
+        self.release_pongs();
+        if self.pongs.len() > limits::FRAME_ENTRIES_MAX {
+            self.fail(Code::Overloaded, "too many pings wait for an answer");
+        }
+    }
+
+    fn handle_subscribe(&mut self, subscribe: Subscribe) {
+        let Phase::Live { actor, admission } = &self.phase else { return };
+        let (actor, number) = (*actor, subscribe.log);
+        let (read, append) = admission.grants.rights(&subscribe.name);
+        if (subscribe.read && !read) || (!read && !append) {
+            let reason = format!("the token gives no right to {}", subscribe.name);
+            return self.complain(number, Code::Forbidden, &reason, None);
+        }
+        self.forget(number);
+        if self.lanes.len() >= limits::SESSION_LOGS_MAX {
+            return self.complain(number, Code::TooManyLogs, "too many logs in one session", None);
+        }
+        let request = self.requests.next();
+        self.requests.open.insert(request);
+        let pass = self.lanes.values().map(|lane| lane.pass).min().unwrap_or(0);
+        let open = Open {
+            request,
+            log: number,
+            name: subscribe.name.clone(),
+            actor,
+            append,
+            read: subscribe.read,
+            held: subscribe.held,
+            cursor: subscribe.cursor,
+        };
+        self.lanes.insert(number, Lane::new(request, subscribe, append, pass));
+        self.outputs.push_back(Output::Open(open));
+    }
+
+    fn forget(&mut self, number: LogNumber) {
+        if let Some(lane) = self.lanes.remove(&number) {
+            self.outputs.push_back(Output::Forget { log: number, name: lane.name });
+        }
+    }
+
+    fn handle_push(&mut self, push: Push, bytes: &[u8]) {
+        let Phase::Live { actor, .. } = &self.phase else { return };
+        let cost = bytes.len() as u64;
+        // One push may reach beyond the credit, the next waits.
+        if self.push.received >= self.push.granted {
+            return self.fail(Code::CreditExceeded, "more bytes were pushed than credit was given");
+        }
+        self.push.received += cost;
+        let Some(lane) = self.lanes.get(&push.log) else {
+            return self.fail(Code::UnexpectedFrame, "a push to a log that is not open");
+        };
+        if !lane.append {
+            self.push.done += cost;
+            return self.complain(push.log, Code::Forbidden, "the token gives no right to append", None);
+        }
+        let items = match push.entries.unpack_pushed(*actor) {
+            Ok(items) => items,
+            Err(error) => {
+                let reason = error.to_string();
+                return self.reject(bytes, Code::MalformedEntry, reason);
+            }
+        };
+        let name = lane.name.clone();
+        let request = self.requests.next();
+        self.requests.open.insert(request);
+        self.push.costs.insert(request, (push.log, cost));
+        let push = PushItems { first: push.first, chain: push.chain, items };
+        self.outputs.push_back(Output::Append(Append { request, name, actor: *actor, push }));
+    }
+
+    /// Asks for the next read if there is room for its answer.
+    fn pump(&mut self) {
+        let Phase::Live { actor, .. } = &self.phase else { return };
+        while self.requests.reading.is_none() && self.bulk.bytes < limits::FRAME_BYTES_TARGET {
+            let wanting = self.lanes.iter_mut().filter(|(_, lane)| lane.wants());
+            let Some((number, lane)) = wanting.min_by_key(|(_, lane)| lane.pass) else { return };
+            if let Some(part) = lane.next_part(*number) {
+                self.bulk.push(part);
+                continue;
+            }
+            let request = self.requests.last + 1;
+            self.requests.last = request;
+            self.requests.reading = Some((request, *number));
+            self.outputs.push_back(Output::Read(Read {
+                request,
+                log: *number,
+                name: lane.name.clone(),
+                actor: *actor,
+                held: lane.held,
+                from: lane.read_from(),
+            }));
+        }
+    }
+
+    /// The lane that a read's answer is for, if it is still the same subscription.
+    fn answered_lane(&mut self, request: RequestId) -> Option<&mut Lane> {
+        let (_, number) = self.requests.reading.take_if(|(reading, _)| *reading == request)?;
+        self.lanes.get_mut(&number).filter(|lane| lane.request < request)
+    }
+
+    fn release_pongs(&mut self) {
+        let oldest = self.requests.open.first().copied().unwrap_or(RequestId::MAX);
+        while let Some((ping, after)) = self.pongs.front().cloned()
+            && after < oldest
+        {
+            self.pongs.pop_front();
+            self.send(&Frame::Pong(ping));
+        }
+    }
+
+    fn send(&mut self, frame: &Frame) {
+        self.urgent.push(frame.encode().into());
+        if self.urgent.bytes > URGENT_BYTES_MAX {
+            self.close();
+        }
+    }
+
+    /// An error of one log; the session goes on.
+    fn complain(&mut self, log: LogNumber, code: Code, reason: &str, expected: Option<crate::id::Seq>) {
+        self.send(&Frame::Error(frame::Error { code, reason: reason.to_owned(), log: Some(log), expected }));
+    }
+
+    /// An error of the session, which ends.
+    fn fail(&mut self, code: Code, reason: &str) {
+        if !self.is_closed() {
+            let reason = reason.to_owned();
+            self.send(&Frame::Error(frame::Error { code, reason, log: None, expected: None }));
+            self.close();
+        }
+    }
+
+    fn reject_bytes(&mut self, bytes: &[u8], error: &DecodeError) {
+        self.reject(bytes, error.code(), error.to_string());
+    }
+
+    /// Bytes that should have been a frame: kept if they come again, and the session ends.
+    fn reject(&mut self, bytes: &[u8], code: Code, reason: String) {
+        self.fail(code, &reason);
+        self.outputs.push_back(Output::Keep { bytes: bytes.to_vec(), code, reason });
+    }
+
+    fn close(&mut self) {
+        self.phase = Phase::Closed;
+        self.outputs.push_back(Output::Close);
+    }
+}
+
+fn ack(log: LogNumber, verdicts: Verdicts) -> Frame {
+    let Verdicts { through, accepted, marked } = verdicts;
+    Frame::Ack(frame::Ack { log, through, accepted, marked })
+}
+
+#[cfg(test)]
+mod tests;

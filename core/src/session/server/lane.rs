@@ -1,0 +1,165 @@
+//! One log within a server session: where its reader stands, and what it needs next.
+
+use std::sync::Arc;
+
+use crate::chain::Cursor;
+use crate::id::{EpochId, LogId, LogName, Offset, Seq};
+use crate::limits;
+use crate::protocol::frame::{Frame, LogNumber, Opened, SnapshotPart, Subscribe};
+use crate::session::server::request::{LogFacts, ReadFrom, RequestId, SnapshotRead};
+
+/// A reader this far behind the newest snapshot gets the snapshot instead of the entries.
+const BEHIND_MAX: u64 = 5_000;
+
+/// A log that the session has subscribed.
+pub(super) struct Lane {
+    pub(super) name: LogName,
+    /// The request that opened it: tells this subscription from an earlier one under the same number.
+    pub(super) request: RequestId,
+    pub(super) append: bool,
+    pub(super) held: Seq,
+    pub(super) end: Offset,
+    /// Bytes sent, divided by weight: the lane with the least goes next.
+    pub(super) pass: u64,
+    weight: u64,
+    asked: Asked,
+    start: Option<Cursor>,
+    reading: Reading,
+}
+
+struct Asked {
+    read: bool,
+    log_id: Option<LogId>,
+    cursor: Option<Cursor>,
+    epoch: Option<(EpochId, Offset)>,
+}
+
+enum Reading {
+    /// Not open yet, not a reader, or stopped by a fork.
+    Not,
+    Snapshot,
+    Parts {
+        snapshot: SnapshotRead,
+        at: usize,
+    },
+    At(Cursor),
+}
+
+impl Lane {
+    pub(super) fn new(request: RequestId, subscribe: Subscribe, append: bool, pass: u64) -> Self {
+        let Subscribe { name, log_id, cursor, epoch, read, held, priority, .. } = subscribe;
+        let weight = u64::from(priority) + 1;
+        let asked = Asked { read, log_id, cursor, epoch };
+        Self { name, request, append, held, end: Offset(0), pass, weight, asked, start: None, reading: Reading::Not }
+    }
+
+    /// The log is open. Returns why the client's position is of another history, if it is.
+    pub(super) fn open(&mut self, facts: &LogFacts) -> Option<String> {
+        self.end = self.end.max(facts.end);
+        let start = Cursor::start(facts.log_id);
+        self.start = Some(start);
+        if let Some(fork) = self.fork(facts) {
+            return Some(fork);
+        }
+        if self.asked.read {
+            self.reading = match (self.asked.cursor, facts.snapshot) {
+                (None, Some(_)) => Reading::Snapshot,
+                (None, None) => Reading::At(start),
+                (Some(cursor), _) if cursor.next < facts.first_retained => Reading::Snapshot,
+                (Some(cursor), Some(end)) if cursor.next.0 + BEHIND_MAX < end.0 => Reading::Snapshot,
+                (Some(cursor), _) => Reading::At(cursor),
+            };
+        }
+        None
+    }
+
+    fn fork(&self, facts: &LogFacts) -> Option<String> {
+        let Asked { log_id, cursor, epoch, .. } = &self.asked;
+        if log_id.is_some_and(|known| known != facts.log_id) {
+            return Some("the log has another identity".to_owned());
+        }
+        let cursor = (*cursor)?;
+        if let Some((epoch, _)) = epoch.filter(|(epoch, _)| *epoch != EpochId::NONE) {
+            let Some(at) = facts.epochs.iter().position(|(known, _)| *known == epoch) else {
+                return Some(format!("epoch {epoch} is not part of this history"));
+            };
+            if facts.epochs.get(at + 1).is_some_and(|(_, successor)| cursor.next > *successor) {
+                return Some(format!("epoch {epoch} ends before offset {}", cursor.next));
+            }
+        }
+        match facts.chain_at_cursor {
+            None if cursor.next > facts.end => Some(format!("the log ends at {}", facts.end)),
+            Some(chain) if chain != cursor.chain => Some(format!("the log chain at {} is another one", cursor.next)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn opened(&self, number: LogNumber, facts: &LogFacts) -> Opened {
+        Opened {
+            log: number,
+            log_id: facts.log_id,
+            epochs: facts.epochs.clone(),
+            end: facts.end,
+            accepted: facts.accepted,
+            seq: facts.seq,
+            chain: facts.chain,
+            checkpoints: facts.checkpoints.clone(),
+            append: self.append,
+        }
+    }
+
+    /// Whether there is something to send or to read.
+    pub(super) fn wants(&self) -> bool {
+        match &self.reading {
+            Reading::Not => false,
+            Reading::Snapshot | Reading::Parts { .. } => true,
+            Reading::At(cursor) => cursor.next < self.end,
+        }
+    }
+
+    pub(super) fn read_from(&self) -> ReadFrom {
+        match &self.reading {
+            Reading::At(cursor) => ReadFrom::Cursor(*cursor),
+            _ => ReadFrom::Snapshot,
+        }
+    }
+
+    pub(super) fn advance(&mut self, after: Cursor, bytes: usize) {
+        self.pass += bytes as u64 * 256 / self.weight;
+        self.reading = Reading::At(after);
+    }
+
+    /// The entries it stood at are gone.
+    pub(super) fn restart(&mut self) {
+        self.reading = Reading::Snapshot;
+    }
+
+    pub(super) fn begin_snapshot(&mut self, read: Option<SnapshotRead>) {
+        self.reading = match (read, self.start) {
+            (Some(snapshot), _) => Reading::Parts { snapshot, at: 0 },
+            (None, Some(start)) => Reading::At(start),
+            (None, None) => Reading::Not,
+        };
+    }
+
+    /// The next part of a snapshot that is being sent.
+    pub(super) fn next_part(&mut self, number: LogNumber) -> Option<Arc<[u8]>> {
+        let Reading::Parts { snapshot, at } = &mut self.reading else { return None };
+        let end = snapshot.bytes.len().min(*at + limits::SNAPSHOT_PART_BYTES);
+        let part = Frame::SnapshotPart(SnapshotPart {
+            log: number,
+            cursor: snapshot.cursor,
+            at: *at as u64,
+            total: snapshot.bytes.len() as u64,
+            bytes: snapshot.bytes[*at..end].to_vec(),
+        });
+        let (done, cursor) = (end == snapshot.bytes.len(), snapshot.cursor);
+        *at = end;
+        let bytes: Arc<[u8]> = part.encode().into();
+        self.pass += bytes.len() as u64 * 256 / self.weight;
+        if done {
+            self.reading = Reading::At(cursor);
+        }
+        Some(bytes)
+    }
+}

@@ -1,0 +1,183 @@
+//! What a server session asks of its shell, and the answers.
+
+use std::sync::Arc;
+
+use crate::chain::{Chain, Cursor};
+use crate::id::{ActorId, EpochId, LogId, LogName, Offset, Seq, UserId};
+use crate::protocol::Code;
+use crate::protocol::frame::{Hello, LogNumber, Nonce};
+use crate::sequencer::{PushItems, Verdicts};
+use crate::session::server::{EntriesFrame, Grants};
+use crate::time::{Time, WallMs};
+
+/// Names a request; the answer carries it back. They count up within a session.
+pub type RequestId = u64;
+
+/// A request to the shell.
+#[derive(Debug)]
+pub enum Output {
+    /// Check the token and bind the actor durably; answer with `handle_admitted`.
+    Authenticate(Box<Hello>),
+    /// Check a fresh token of the same user; answer with `handle_refreshed`.
+    Refresh(String),
+    /// Open a log and, if it is read, report from now on when it grows; answer with `handle_opened`.
+    Open(Open),
+    /// Decide and commit a push; answer with `handle_committed`.
+    Append(Append),
+    /// The client has recorded every verdict through this seq. No answer.
+    Settle {
+        /// The log.
+        name: LogName,
+        /// Last seq, inclusive.
+        through: Seq,
+    },
+    /// Read a log; answer with `handle_entries` or `handle_snapshot`.
+    Read(Read),
+    /// The log is no longer wanted. No answer.
+    Forget {
+        /// Its number in this session.
+        log: LogNumber,
+        /// Its name.
+        name: LogName,
+    },
+    /// Keep these bytes as a dead letter once they come again. No answer.
+    Keep {
+        /// What was received.
+        bytes: Vec<u8>,
+        /// What was wrong.
+        code: Code,
+        /// For people.
+        reason: String,
+    },
+    /// Send the frames that are left, then close the socket.
+    Close,
+}
+
+/// Who the peer is, and what it may do.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    /// The user.
+    pub user: UserId,
+    /// Rights to logs.
+    pub grants: Grants,
+    /// When the token's time is over.
+    pub expires: Option<WallMs>,
+    /// The nonce that was stored with the binding.
+    pub nonce: Nonce,
+}
+
+/// The answer is no.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Why, as a number.
+    pub code: Code,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// Open a log.
+#[derive(Debug)]
+pub struct Open {
+    /// This request.
+    pub request: RequestId,
+    /// The log's number in this session.
+    pub log: LogNumber,
+    /// Its name.
+    pub name: LogName,
+    /// Who opens it.
+    pub actor: ActorId,
+    /// Whether the actor may append; then the log's epoch must stand.
+    pub append: bool,
+    /// Whether the session wants to know when it grows.
+    pub read: bool,
+    /// First own seq whose verdict is wanted.
+    pub held: Seq,
+    /// The client's position; the chain there is wanted.
+    pub cursor: Option<Cursor>,
+}
+
+/// What an open log looks like.
+#[derive(Clone, Debug)]
+pub struct LogFacts {
+    /// Its identity.
+    pub log_id: LogId,
+    /// Every epoch with its first offset.
+    pub epochs: Vec<(EpochId, Offset)>,
+    /// Its end.
+    pub end: Offset,
+    /// Last accepted time.
+    pub accepted: Time,
+    /// First offset that is still there as an entry.
+    pub first_retained: Offset,
+    /// Where the newest snapshot ends.
+    pub snapshot: Option<Offset>,
+    /// The log chain at the client's cursor, if the log reaches there.
+    pub chain_at_cursor: Option<Chain>,
+    /// The actor's highest decided seq.
+    pub seq: Seq,
+    /// The actor chain there.
+    pub chain: Chain,
+    /// Older points of the actor chain, descending.
+    pub checkpoints: Vec<(Seq, Chain)>,
+    /// Verdicts of the seqs that the client still holds.
+    pub verdicts: Option<Verdicts>,
+}
+
+/// Decide a push.
+#[derive(Debug)]
+pub struct Append {
+    /// This request.
+    pub request: RequestId,
+    /// The log.
+    pub name: LogName,
+    /// The author.
+    pub actor: ActorId,
+    /// What is pushed.
+    pub push: PushItems,
+}
+
+/// Read a log.
+#[derive(Debug)]
+pub struct Read {
+    /// This request.
+    pub request: RequestId,
+    /// The log's number in this session.
+    pub log: LogNumber,
+    /// Its name.
+    pub name: LogName,
+    /// Who reads.
+    pub actor: ActorId,
+    /// From this own seq on the reader holds its bodies.
+    pub held: Seq,
+    /// Where to begin.
+    pub from: ReadFrom,
+}
+
+/// Where a read begins.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ReadFrom {
+    /// At the newest snapshot.
+    Snapshot,
+    /// At a position in the log.
+    Cursor(Cursor),
+}
+
+/// What a read of entries found.
+#[derive(Debug)]
+pub enum EntriesRead {
+    /// A frame that may be shared with other sessions.
+    Frame(EntriesFrame),
+    /// Nothing: the log ends here.
+    End(Offset),
+    /// The entries are no longer there.
+    SnapshotNeeded,
+}
+
+/// A snapshot to be sent in parts.
+#[derive(Clone, Debug)]
+pub struct SnapshotRead {
+    /// What it covers.
+    pub cursor: Cursor,
+    /// Its bytes.
+    pub bytes: Arc<[u8]>,
+}
