@@ -1,1 +1,160 @@
-//! The Driftlog sync server.
+//! The Driftlog sync server: a durable log behind WebSocket, in one process with one SQLite file.
+//!
+//! ```text
+//!  socket ⇄ connection (ServerSession of core) ──► writer thread ──► SQLite (one commit, one flush, many pushes)
+//!                 ▲                                      │ after the commit: verdicts
+//!                 └── feeds: newest entries, wake-ups ◄──┘
+//! ```
+//!
+//! What is decided is decided in `driftlog-core`; this crate moves bytes, commits and wakes. [`serve`] runs a server on
+//! a listener until it is told to stop.
+
+mod auth;
+mod clock;
+mod config;
+mod connection;
+mod fanout;
+mod router;
+mod snapshot;
+mod static_files;
+mod store;
+mod writer;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+pub use auth::{Claims, LogClaim, Right, Secret, SecretError, token};
+pub use config::{Access, Config};
+pub use store::StoreError;
+
+use connection::Sessions;
+use fanout::Feeds;
+use store::{ReadPool, Store};
+use writer::WriterHandle;
+
+/// Reads of the store that run at once.
+const READS_MAX: usize = 8;
+
+/// Why a server ended, or did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// Mend the disk or the data directory, then start again; nothing acknowledged is lost.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Listen on loopback, or use tokens.
+    #[error("development mode serves loopback only, and {0} is not; set a secret file instead")]
+    NotLoopback(std::net::SocketAddr),
+    /// The system refused a socket or a thread.
+    #[error(transparent)]
+    System(#[from] std::io::Error),
+}
+
+/// What every connection shares.
+pub(crate) struct Shared {
+    config: Config,
+    clock: clock::Clock,
+    writer: WriterHandle,
+    feeds: Arc<Feeds>,
+    pool: Arc<ReadPool>,
+    reads: Arc<Semaphore>,
+    sessions: Sessions,
+    ending: watch::Receiver<bool>,
+    /// Held by every connection; when the last is gone, the server may end.
+    alive: mpsc::Sender<std::convert::Infallible>,
+}
+
+/// Serves on one listener until `shutdown` completes; then commits, acknowledges and says go-away.
+///
+/// # Errors
+/// [`ServeError`]: it did not start, or its store failed.
+pub async fn serve(
+    listener: TcpListener,
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    serve_all(vec![listener], config, shutdown).await
+}
+
+/// Serves on several listeners; see [`serve`].
+///
+/// # Errors
+/// [`ServeError`]: it did not start, or its store failed.
+pub async fn serve_all(
+    listeners: Vec<TcpListener>,
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    if matches!(config.access, Access::Development) {
+        for listener in &listeners {
+            let address = listener.local_addr()?;
+            if !address.ip().is_loopback() {
+                return Err(ServeError::NotLoopback(address));
+            }
+        }
+    }
+    let store = Store::open(&config.directory)?;
+    let (failed, mut store_failed) = oneshot::channel();
+    let feeds = Arc::new(Feeds::new(config.tail_bytes));
+    let clock = clock::Clock::new();
+    let writer_store = store.writer()?;
+    let pool = Arc::new(ReadPool::new(store));
+    let (jobs, waiting) = snapshot::jobs();
+    let (writer, thread) = writer::start(writer_store, &config, Arc::clone(&feeds), clock, jobs, failed)?;
+    snapshot::start(waiting, Arc::clone(&pool), writer.clone())?;
+    let (end, ending) = watch::channel(false);
+    let (alive, mut all_gone) = mpsc::channel(1);
+    let shared = Arc::new(Shared {
+        clock,
+        writer: writer.clone(),
+        feeds,
+        pool,
+        reads: Arc::new(Semaphore::new(READS_MAX)),
+        sessions: Sessions::default(),
+        ending: ending.clone(),
+        alive,
+        config,
+    });
+    let router = router::router(Arc::clone(&shared));
+    let servers: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| tokio::spawn(router::run(listener, router.clone(), ending.clone())))
+        .collect();
+    drop((router, shared));
+
+    let outcome = tokio::select! {
+        () = shutdown => Ok(()),
+        error = &mut store_failed => Err(error.map_err(|_| StoreError::corrupt("writer", "it ended by itself"))),
+    };
+    let _ = end.send(true);
+    match outcome {
+        Ok(()) => {
+            for server in servers {
+                let _ = server.await;
+            }
+            // Every connection has sent what it owed, or was given up.
+            let _ = all_gone.recv().await;
+            writer.send(writer::Request::Stop);
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            match store_failed.try_recv() {
+                Ok(error) => Err(error.into()),
+                Err(_) => Ok(()),
+            }
+        }
+        Err(error) => {
+            servers.iter().for_each(tokio::task::JoinHandle::abort);
+            Err(error.unwrap_or_else(|error| error).into())
+        }
+    }
+}
+
+/// Random bytes from the system.
+pub(crate) fn entropy<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // Without entropy there are no ids: nothing sensible can be done but to end.
+    getrandom::fill(&mut bytes).expect("the system gives random bytes");
+    bytes
+}

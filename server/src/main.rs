@@ -1,2 +1,161 @@
-//! The driftlog-server binary.
-fn main() {}
+//! The `driftlog-server` binary: command line, signals, and nothing else.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, Parser, Subcommand};
+use driftlog_server::{Access, Claims, Config, LogClaim, Right, Secret, serve_all, token};
+use tokio::net::TcpListener;
+
+#[derive(Parser)]
+#[command(name = "driftlog-server", version, about = "The Driftlog sync server.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the protocol at /sync, snapshots at /logs/{log}/snapshot and /health.
+    Serve(Serve),
+    /// Print a token for a user.
+    Token(Token),
+}
+
+#[derive(Args)]
+struct Serve {
+    /// Directory of the data; made if it is missing.
+    #[arg(long)]
+    data: PathBuf,
+    /// Address to listen on; may stand several times. Port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8787")]
+    listen: Vec<SocketAddr>,
+    /// File with the secret that tokens are signed with.
+    #[arg(long, conflicts_with = "dev")]
+    secret_file: Option<PathBuf>,
+    /// No authentication, on loopback only. The token `dev:NAME` names the user; without one it is `dev`.
+    #[arg(long)]
+    dev: bool,
+    /// Directory of static files to serve as well.
+    #[arg(long = "static")]
+    static_files: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Token {
+    /// File with the secret.
+    #[arg(long)]
+    secret_file: PathBuf,
+    /// Make the secret file if it is missing.
+    #[arg(long)]
+    create: bool,
+    /// The user.
+    #[arg(long)]
+    sub: String,
+    /// Logs the rights are for; `*` stands for any characters. May stand several times.
+    #[arg(long, default_value = "*")]
+    log: Vec<String>,
+    /// Allow reading. Without --read and --append both are allowed.
+    #[arg(long)]
+    read: bool,
+    /// Allow appending.
+    #[arg(long)]
+    append: bool,
+    /// How long it is good for: a number with s, m, h or d.
+    #[arg(long, default_value = "30d", value_parser = duration)]
+    expires: Duration,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve(options) => run(options),
+        Command::Token(options) => print_token(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("driftlog-server: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn run(options: Serve) -> Outcome {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let access = match (&options.secret_file, options.dev) {
+        (Some(path), _) => Access::Tokens(Secret::read(path)?),
+        (None, true) => Access::Development,
+        (None, false) => {
+            return Err("nobody could come in: set --secret-file FILE (make one with `driftlog-server token \
+                        --create --secret-file FILE --sub NAME`), or --dev for this machine only"
+                .into());
+        }
+    };
+    let mut config = Config::new(options.data, access);
+    config.static_files = options.static_files;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let mut listeners = Vec::new();
+        for address in options.listen {
+            let listener =
+                TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+            listeners.push(listener);
+        }
+        for listener in &listeners {
+            println!("listening on http://{}", listener.local_addr()?);
+        }
+        Ok(serve_all(listeners, config, stopped()).await?)
+    })
+}
+
+/// Completes at the first signal to end.
+async fn stopped() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+fn print_token(options: &Token) -> Outcome {
+    let missing = !options.secret_file.exists();
+    let secret = match options.create && missing {
+        true => Secret::create(&options.secret_file)?,
+        false => Secret::read(&options.secret_file)?,
+    };
+    let rights = match (options.read, options.append) {
+        (true, false) => vec![Right::Read],
+        (false, true) => vec![Right::Append],
+        _ => vec![Right::Read, Right::Append],
+    };
+    let logs =
+        options.log.iter().map(|pattern| LogClaim { pattern: pattern.clone(), rights: rights.clone() }).collect();
+    let exp = (SystemTime::now() + options.expires).duration_since(UNIX_EPOCH)?.as_secs();
+    println!("{}", token(&secret, &Claims { sub: options.sub.clone(), logs, exp }));
+    Ok(())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| format!("{text:?} does not begin with a number"))?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(format!("{text:?} needs a unit: s, m, h or d")),
+    };
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| format!("{text:?} is too long"))
+}

@@ -1,0 +1,55 @@
+//! What an operator decides.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::auth::Secret;
+
+/// The configuration of one server. Every part has a default but who may come in.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the data stands.
+    pub directory: PathBuf,
+    /// Who may come in.
+    pub access: Access,
+    /// A directory of static files to serve beside the protocol, for local hosting.
+    pub static_files: Option<PathBuf>,
+    /// Silence after which a session is given up.
+    pub idle: Duration,
+    /// Spread of the retry time in a go-away, so that not everybody comes back at once.
+    pub retry_spread: Duration,
+    /// A log gets a snapshot after so many entries behind the last one.
+    pub snapshot_entries: u64,
+    /// … or so many bytes of entries.
+    pub snapshot_bytes: u64,
+    /// Logs whose state is kept in memory.
+    pub hot_logs: usize,
+    /// Bytes of newest entries kept in memory for each followed log.
+    pub tail_bytes: usize,
+}
+
+/// Who may come in.
+#[derive(Debug, Clone)]
+pub enum Access {
+    /// Whoever shows a token made with this secret.
+    Tokens(Secret),
+    /// Everybody, on loopback only. Without a token the user is `dev`; the token `dev:alice` says alice.
+    Development,
+}
+
+impl Config {
+    /// A configuration with every default.
+    pub fn new(directory: impl Into<PathBuf>, access: Access) -> Self {
+        Self {
+            directory: directory.into(),
+            access,
+            static_files: None,
+            idle: Duration::from_secs(60),
+            retry_spread: Duration::from_secs(5),
+            snapshot_entries: 2_000,
+            snapshot_bytes: 1024 * 1024,
+            hot_logs: 256,
+            tail_bytes: 512 * 1024,
+        }
+    }
+}

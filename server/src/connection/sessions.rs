@@ -1,0 +1,84 @@
+//! Every session in this process: one per actor, the newest wins; and frames that were refused, to know them again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use driftlog_core::entry::Digest;
+use driftlog_core::id::ActorId;
+use tokio::sync::mpsc;
+
+/// Refused frames that are remembered by their digest.
+const REFUSED_MAX: usize = 1_024;
+
+/// Why a session is told to end.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ending {
+    /// A newer socket of the same actor took over.
+    Superseded,
+}
+
+/// All sessions.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    live: Arc<Mutex<Live>>,
+    refused: Mutex<VecDeque<Digest>>,
+}
+
+#[derive(Default)]
+struct Live {
+    last: u64,
+    sessions: BTreeMap<ActorId, (u64, mpsc::Sender<Ending>)>,
+}
+
+/// A session's place among the others; it is given up when this is dropped.
+pub(super) struct Registration {
+    live: Arc<Mutex<Live>>,
+    actor: ActorId,
+    number: u64,
+}
+
+impl Sessions {
+    /// Registers a session and ends an older one of the same actor.
+    pub(super) fn register(&self, actor: ActorId, ended: mpsc::Sender<Ending>) -> Registration {
+        let mut live = lock(&self.live);
+        live.last += 1;
+        let number = live.last;
+        if let Some((_, older)) = live.sessions.insert(actor, (number, ended)) {
+            // It has one place for this; if that is taken, it is ending already.
+            let _ = older.try_send(Ending::Superseded);
+        }
+        Registration { live: Arc::clone(&self.live), actor, number }
+    }
+
+    /// How many sessions are live.
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.live).sessions.len()
+    }
+
+    /// Whether the same refused bytes came before, as far as that is remembered; from now on they have.
+    pub(super) fn seen_before(&self, bytes: &[u8]) -> bool {
+        let digest = Digest::of(&[bytes]);
+        let mut refused = lock(&self.refused);
+        if refused.contains(&digest) {
+            return true;
+        }
+        if refused.len() == REFUSED_MAX {
+            refused.pop_front();
+        }
+        refused.push_back(digest);
+        false
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut live = lock(&self.live);
+        if live.sessions.get(&self.actor).is_some_and(|(number, _)| *number == self.number) {
+            live.sessions.remove(&self.actor);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

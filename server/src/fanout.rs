@@ -1,0 +1,227 @@
+//! Fan-out: how followers learn that a log grew, and the newest entries that they all want.
+//!
+//! The writer pushes committed entries into a log's feed and wakes its followers; each then reads at its own pace,
+//! from the feed as long as it is near the end, else from the store. A frame is encoded once for every follower at the
+//! same position. **Invariant:** nothing here waits for a follower; a follower costs a flag and a wake-up.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use driftlog_core::chain::Cursor;
+use driftlog_core::entry::Logged;
+use driftlog_core::id::{ActorId, LogName, Offset, Seq};
+use driftlog_core::limits;
+use driftlog_core::protocol::frame::LogNumber;
+use driftlog_core::session::server::{EntriesFrame, entries_frame};
+use driftlog_core::time::WallMs;
+use tokio::sync::Notify;
+
+/// Encoded frames kept for followers at the same position.
+const FRAMES_KEPT: usize = 8;
+
+/// The feeds of all logs that somebody follows.
+#[derive(Default)]
+pub(crate) struct Feeds {
+    feeds: Mutex<BTreeMap<LogName, Weak<Feed>>>,
+    tail_bytes: usize,
+}
+
+/// The newest entries of one log and its followers.
+pub(crate) struct Feed {
+    name: LogName,
+    tail: Mutex<Tail>,
+    followers: Mutex<Vec<Follower>>,
+}
+
+struct Tail {
+    entries: VecDeque<(Arc<Logged>, Cursor, usize)>,
+    bytes: usize,
+    bytes_max: usize,
+    frames: VecDeque<SharedFrame>,
+}
+
+struct SharedFrame {
+    number: LogNumber,
+    from: Offset,
+    authors: Vec<ActorId>,
+    frame: EntriesFrame,
+}
+
+struct Follower {
+    session: Weak<Waker>,
+    number: LogNumber,
+}
+
+/// What a session is woken by: which of its logs grew, and to where.
+#[derive(Default)]
+pub(crate) struct Waker {
+    grown: Mutex<BTreeMap<LogNumber, Offset>>,
+    notify: Notify,
+}
+
+/// A reader's position, and what it holds of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Position {
+    pub(crate) number: LogNumber,
+    pub(crate) from: Cursor,
+    pub(crate) actor: ActorId,
+    pub(crate) held: Seq,
+}
+
+impl Feeds {
+    pub(crate) fn new(tail_bytes: usize) -> Self {
+        Self { feeds: Mutex::default(), tail_bytes }
+    }
+
+    /// The feed of a log, made if nobody follows it yet.
+    pub(crate) fn follow(&self, name: &LogName, session: &Arc<Waker>, number: LogNumber) -> Arc<Feed> {
+        let feed = {
+            let mut feeds = lock(&self.feeds);
+            let known = feeds.get(name).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let feed = Arc::new(Feed::new(name.clone(), self.tail_bytes));
+                feeds.insert(name.clone(), Arc::downgrade(&feed));
+                feed
+            })
+        };
+        lock(&feed.followers).push(Follower { session: Arc::downgrade(session), number });
+        feed
+    }
+
+    /// Ends a session's interest in a log.
+    pub(crate) fn leave(&self, feed: Arc<Feed>, session: &Arc<Waker>, number: LogNumber) {
+        lock(&feed.followers).retain(|follower| {
+            follower.number != number || !std::ptr::eq(follower.session.as_ptr(), Arc::as_ptr(session))
+        });
+        let mut feeds = lock(&self.feeds);
+        if Arc::strong_count(&feed) == 1
+            && feeds.get(&feed.name).is_some_and(|known| known.as_ptr() == Arc::as_ptr(&feed))
+        {
+            feeds.remove(&feed.name);
+        }
+    }
+
+    /// Takes committed entries of a log and wakes whoever follows it.
+    pub(crate) fn committed(&self, name: &LogName, entries: Vec<(Logged, Cursor, usize)>) {
+        let feed = lock(&self.feeds).get(name).and_then(Weak::upgrade);
+        if let Some(feed) = feed {
+            feed.extend(entries);
+        }
+    }
+}
+
+impl Feed {
+    fn new(name: LogName, bytes_max: usize) -> Self {
+        let tail = Tail { entries: VecDeque::new(), bytes: 0, bytes_max, frames: VecDeque::new() };
+        Self { name, tail: Mutex::new(tail), followers: Mutex::default() }
+    }
+
+    fn extend(&self, entries: Vec<(Logged, Cursor, usize)>) {
+        let Some(end) = entries.last().map(|(_, cursor, _)| cursor.next) else { return };
+        let mut tail = lock(&self.tail);
+        for (logged, cursor, bytes) in entries {
+            tail.bytes += bytes;
+            tail.entries.push_back((Arc::new(logged), cursor, bytes));
+        }
+        while tail.bytes > tail.bytes_max
+            && let Some((_, _, bytes)) = tail.entries.pop_front()
+        {
+            tail.bytes -= bytes;
+        }
+        drop(tail);
+        lock(&self.followers).retain(|follower| match follower.session.upgrade() {
+            Some(session) => {
+                session.grew(follower.number, end);
+                true
+            }
+            None => false,
+        });
+    }
+
+    /// The next frame for a reader; none if its position is not in memory.
+    pub(crate) fn frame(&self, now: WallMs, at: Position) -> Option<EntriesFrame> {
+        let (entries, end) = {
+            let tail = lock(&self.tail);
+            if let Some(frame) = tail.shared(at) {
+                return Some(frame);
+            }
+            let first = tail.entries.front()?.0.offset;
+            let last = tail.entries.back()?.1.next;
+            if at.from.next < first || at.from.next >= last {
+                return None;
+            }
+            let mut bytes = 0;
+            let skip = (at.from.next.0 - first.0) as usize;
+            let entries: Vec<_> = tail
+                .entries
+                .iter()
+                .skip(skip)
+                .take_while(|(_, _, size)| {
+                    let fits = bytes < limits::FRAME_BYTES_TARGET;
+                    bytes += size;
+                    fits
+                })
+                .map(|(logged, cursor, _)| (Arc::clone(logged), *cursor))
+                .collect();
+            (entries, last)
+        };
+        self.encode(now, at, end, entries.iter().map(|(logged, cursor)| (&**logged, *cursor)))
+    }
+
+    /// Encodes a frame of entries and keeps it for others at the same position, if it holds nothing of one's own.
+    pub(crate) fn encode<'a>(
+        &self,
+        now: WallMs,
+        at: Position,
+        end: Offset,
+        entries: impl Iterator<Item = (&'a Logged, Cursor)> + Clone,
+    ) -> Option<EntriesFrame> {
+        let held = |(logged, _): (&Logged, Cursor)| logged.actor == at.actor && logged.entry.header.seq >= at.held;
+        let own = entries.clone().any(held).then_some((at.actor, at.held));
+        let frame = entries_frame(now, at.number, at.from, end, own, entries.clone())?;
+        if own.is_none() {
+            let mut authors: Vec<_> = entries.map(|(logged, _)| logged.actor).collect();
+            authors.sort_unstable();
+            authors.dedup();
+            let mut tail = lock(&self.tail);
+            if tail.frames.len() == FRAMES_KEPT {
+                tail.frames.pop_front();
+            }
+            let shared = SharedFrame { number: at.number, from: at.from.next, authors, frame: frame.clone() };
+            tail.frames.push_back(shared);
+        }
+        Some(frame)
+    }
+}
+
+impl Tail {
+    fn shared(&self, at: Position) -> Option<EntriesFrame> {
+        let found = self.frames.iter().rev().find(|shared| shared.number == at.number && shared.from == at.from.next);
+        found.filter(|shared| !shared.authors.contains(&at.actor)).map(|shared| shared.frame.clone())
+    }
+}
+
+impl Waker {
+    fn grew(&self, number: LogNumber, end: Offset) {
+        let mut grown = lock(&self.grown);
+        let known = grown.entry(number).or_default();
+        *known = end.max(*known);
+        drop(grown);
+        self.notify.notify_one();
+    }
+
+    /// Waits until some log has grown; gives all that have.
+    pub(crate) async fn grown(&self) -> BTreeMap<LogNumber, Offset> {
+        loop {
+            let grown = std::mem::take(&mut *lock(&self.grown));
+            if !grown.is_empty() {
+                return grown;
+            }
+            self.notify.notified().await;
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

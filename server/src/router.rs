@@ -1,0 +1,138 @@
+//! HTTP: the sync socket, health, snapshots as JSON, and static files.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::serve::ListenerExt as _;
+use driftlog_core::id::LogName;
+use driftlog_core::limits;
+use driftlog_core::protocol::Code;
+use driftlog_core::session::server::Refusal;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::config::Access;
+use crate::store::StoreError;
+use crate::{Shared, connection, snapshot, static_files};
+
+/// A socket costs about 8 KiB with these, and 128 KiB with the defaults.
+const SOCKET_BUFFER_BYTES: usize = 4 * 1024;
+/// A message this much beyond the frame cap still gets its numbered answer.
+const OVERSIZE_BYTES: usize = 64 * 1024;
+
+/// All routes.
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    let router = Router::new()
+        .route("/sync", get(sync))
+        .route("/health", get(health))
+        .route("/logs/{log}/snapshot", get(log_snapshot));
+    match &shared.config.static_files {
+        Some(root) => router.fallback_service(static_files::service(root.clone())),
+        None => router,
+    }
+    .with_state(shared)
+}
+
+/// Accepts on one listener until the server ends.
+pub(crate) async fn run(listener: TcpListener, router: Router, mut ending: watch::Receiver<bool>) {
+    let listener = listener.tap_io(|socket| {
+        // Small frames go at once; a failure costs latency only.
+        let _ = socket.set_nodelay(true);
+    });
+    let ended = async move {
+        let _ = ending.wait_for(|ending| *ending).await;
+    };
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(ended).await {
+        tracing::error!(%error, "a listener failed");
+    }
+}
+
+async fn sync(State(shared): State<Arc<Shared>>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
+    if matches!(shared.config.access, Access::Development) && !is_local_origin(&headers) {
+        return (StatusCode::FORBIDDEN, "development mode takes pages of this machine only").into_response();
+    }
+    upgrade
+        .read_buffer_size(SOCKET_BUFFER_BYTES)
+        .write_buffer_size(SOCKET_BUFFER_BYTES)
+        .max_write_buffer_size(limits::FRAME_BYTES_MAX * 2)
+        .max_message_size(limits::FRAME_BYTES_MAX + OVERSIZE_BYTES)
+        .max_frame_size(limits::FRAME_BYTES_MAX + OVERSIZE_BYTES)
+        .on_upgrade(move |socket| connection::run(socket, shared))
+}
+
+/// Without authentication a foreign page must not reach the server through its visitor's browser.
+fn is_local_origin(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let Some((_, host)) = origin.to_str().ok().and_then(|origin| origin.split_once("://")) else { return false };
+    let name = host
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+        .map_or(host, |(name, _)| name);
+    matches!(name, "localhost" | "127.0.0.1" | "[::1]") || name.ends_with(".localhost")
+}
+
+async fn health(State(shared): State<Arc<Shared>>) -> Response {
+    let pool = Arc::clone(&shared.pool);
+    match tokio::task::spawn_blocking(move || pool.read(|reads| reads.counts())).await {
+        Ok(Ok((logs, dead_letters))) => Json(json!({
+            "status": "ok",
+            "version": env!("CARGO_PKG_VERSION"),
+            "protocol": driftlog_core::protocol::VERSION,
+            "sessions": shared.sessions.len(),
+            "logs": logs,
+            "dead_letters": dead_letters,
+        }))
+        .into_response(),
+        Ok(Err(error)) => failed(&error),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// `GET /logs/{log}/snapshot`: the log's records as JSON, with the position they stand at.
+async fn log_snapshot(State(shared): State<Arc<Shared>>, Path(log): Path<String>, headers: HeaderMap) -> Response {
+    let name = match LogName::new(&log) {
+        Ok(name) => name,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = bearer.and_then(|value| value.strip_prefix("Bearer "));
+    let identity = match shared.config.access.identify(token, shared.clock.now()) {
+        Ok(identity) => identity,
+        Err(refusal) => return refused(StatusCode::UNAUTHORIZED, &refusal),
+    };
+    if !identity.grants.rights(&name).0 {
+        let reason = format!("the token gives no right to read {name}");
+        return refused(StatusCode::FORBIDDEN, &Refusal { code: Code::Forbidden, reason });
+    }
+    let pool = Arc::clone(&shared.pool);
+    let read = tokio::task::spawn_blocking(move || {
+        pool.read(|reads| {
+            let Some(log) = reads.log(&name)? else { return Ok(None) };
+            Ok(Some((log.log_id, snapshot::fold(reads, &log, None)?)))
+        })
+    });
+    match read.await {
+        Ok(Ok(Some((log_id, folded)))) => Json(snapshot::materialize(log_id, &folded)).into_response(),
+        Ok(Ok(None)) => (StatusCode::NOT_FOUND, Json(json!({ "reason": "no such log" }))).into_response(),
+        Ok(Err(error)) => failed(&error),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+fn refused(status: StatusCode, refusal: &Refusal) -> Response {
+    let body = json!({ "code": refusal.code.name(), "number": refusal.code.number(), "reason": refusal.reason });
+    (status, Json(body)).into_response()
+}
+
+fn failed(error: &StoreError) -> Response {
+    tracing::error!(%error, "a read failed");
+    let refusal = Refusal { code: Code::StorageFailed, reason: "the store could not be read".to_owned() };
+    refused(StatusCode::SERVICE_UNAVAILABLE, &refusal)
+}

@@ -1,0 +1,86 @@
+//! The durable store: one SQLite file under the data directory.
+//!
+//! One connection writes (owned by the writer thread), any number read. What stands in the tables is specified in
+//! docs/log-format.md, "Server tables".
+
+mod sqlite;
+
+use driftlog_core::chain::Cursor;
+use driftlog_core::entry::{InvalidEntry, Logged};
+use driftlog_core::id::{LogId, LogName, Offset};
+
+pub(crate) use sqlite::read::Reads;
+pub(crate) use sqlite::{ReadPool, Store, Writer, Writes};
+
+/// A log's number within the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LogKey(pub(crate) i64);
+
+/// A bound actor's number within the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AuthorKey(pub(crate) i64);
+
+/// A log as the store names it.
+#[derive(Clone, Debug)]
+pub(crate) struct LogRow {
+    pub(crate) key: LogKey,
+    pub(crate) name: LogName,
+    pub(crate) log_id: LogId,
+}
+
+/// An entry and the cursor behind it.
+pub(crate) type Placed = (Logged, Cursor);
+
+/// A stored snapshot.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredSnapshot {
+    pub(crate) cursor: Cursor,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// The store cannot be used; the server ends.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The database failed: disk full, I/O error, or a lock held by another process.
+    #[error("the database failed: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The data directory cannot be made or opened.
+    #[error("the data directory {path}: {error}")]
+    Directory {
+        /// Which directory.
+        path: std::path::PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The file was written by a newer server.
+    #[error("the database has format {got}; this server reads {max}")]
+    Format {
+        /// Found.
+        got: i64,
+        /// Known.
+        max: i64,
+    },
+    /// A stored entry does not read.
+    #[error("the entry at offset {offset} does not read: {error}")]
+    CorruptEntry {
+        /// Where.
+        offset: Offset,
+        /// What is wrong.
+        error: InvalidEntry,
+    },
+    /// A stored row does not read.
+    #[error("a row of {table} does not read: {reason}")]
+    CorruptRow {
+        /// Which table.
+        table: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl StoreError {
+    pub(crate) fn corrupt(table: &'static str, reason: impl std::fmt::Display) -> Self {
+        Self::CorruptRow { table, reason: reason.to_string() }
+    }
+}

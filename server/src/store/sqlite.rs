@@ -1,0 +1,118 @@
+//! SQLite: connections and their settings.
+//!
+//! WAL with `synchronous=FULL`: a commit returns after the log file is flushed. Checkpoints are large, so that the
+//! main file is written rarely; readers never wait for the writer.
+
+pub(super) mod read;
+mod write;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::StoreError;
+
+pub(crate) use write::{Writer, Writes};
+
+/// The format that this server writes, as `PRAGMA user_version`.
+const FORMAT: i64 = 1;
+/// Statements kept prepared per connection: all that there are.
+const STATEMENTS: usize = 64;
+/// Read connections kept open between uses.
+const READERS_KEPT: usize = 8;
+
+/// The file of one server.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens or creates the store in a directory.
+    pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(directory)
+            .map_err(|error| StoreError::Directory { path: directory.to_owned(), error })?;
+        Ok(Self { path: directory.join("driftlog.sqlite") })
+    }
+
+    /// The one connection that writes; brings the tables up to this server's format.
+    pub(crate) fn writer(&self) -> Result<Writer, StoreError> {
+        let connection = Connection::open(&self.path)?;
+        connection.execute_batch(
+            "PRAGMA journal_mode = WAL;
+             PRAGMA synchronous = FULL;
+             PRAGMA fullfsync = ON;
+             PRAGMA wal_autocheckpoint = 8192;
+             PRAGMA journal_size_limit = 67108864;
+             PRAGMA temp_store = MEMORY;
+             PRAGMA locking_mode = NORMAL;
+             PRAGMA busy_timeout = 5000;",
+        )?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        let got: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        match got {
+            0 => connection.execute_batch(&format!(
+                "BEGIN IMMEDIATE; {} PRAGMA user_version = {FORMAT}; COMMIT;",
+                include_str!("sqlite/schema.sql")
+            ))?,
+            FORMAT => {}
+            got => return Err(StoreError::Format { got, max: FORMAT }),
+        }
+        Ok(Writer::new(connection))
+    }
+
+    /// A connection that only reads.
+    fn reader(&self) -> Result<Reader, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA cache_size = -2048;")?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        Ok(Reader(connection))
+    }
+}
+
+/// A connection that only reads.
+struct Reader(Connection);
+
+impl Reader {
+    /// Runs reads in one transaction, so that they see one moment.
+    fn read<T>(&mut self, reads: impl FnOnce(read::Reads<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let transaction = self.0.transaction()?;
+        reads(read::Reads(&transaction))
+    }
+}
+
+/// Read connections that are lent out.
+pub(crate) struct ReadPool {
+    store: Store,
+    idle: Mutex<Vec<Reader>>,
+}
+
+impl ReadPool {
+    pub(crate) fn new(store: Store) -> Self {
+        Self { store, idle: Mutex::default() }
+    }
+
+    /// Runs reads on a connection of the pool. It blocks: call it where blocking is allowed.
+    pub(crate) fn read<T>(
+        &self,
+        reads: impl FnOnce(read::Reads<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let idle = self.lock().pop();
+        let mut reader = match idle {
+            Some(reader) => reader,
+            None => self.store.reader()?,
+        };
+        let answer = reader.read(reads)?;
+        let mut idle = self.lock();
+        if idle.len() < READERS_KEPT {
+            idle.push(reader);
+        }
+        Ok(answer)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Reader>> {
+        self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

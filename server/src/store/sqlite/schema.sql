@@ -1,0 +1,68 @@
+-- Tables of the server's one SQLite file. docs/log-format.md, "Server tables", says what each column means.
+CREATE TABLE logs (
+  log INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  log_id BLOB NOT NULL
+) STRICT;
+CREATE TABLE epochs (
+  log INTEGER NOT NULL,
+  number INTEGER NOT NULL,
+  epoch BLOB NOT NULL,
+  first INTEGER NOT NULL,
+  PRIMARY KEY (log, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE bindings (
+  author INTEGER PRIMARY KEY,
+  actor BLOB NOT NULL UNIQUE,
+  user TEXT NOT NULL,
+  binding BLOB NOT NULL
+) STRICT;
+CREATE TABLE entries (
+  log INTEGER NOT NULL,
+  offset INTEGER NOT NULL,
+  author INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  accepted INTEGER NOT NULL,
+  base INTEGER NOT NULL,
+  digest BLOB NOT NULL,
+  chain BLOB NOT NULL,
+  bytes BLOB NOT NULL,
+  PRIMARY KEY (log, offset)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX entries_by_id ON entries (log, author, seq);
+CREATE TABLE actors (
+  log INTEGER NOT NULL,
+  author INTEGER NOT NULL,
+  row BLOB NOT NULL,
+  PRIMARY KEY (log, author)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE replacements (
+  log INTEGER NOT NULL,
+  actor BLOB NOT NULL,
+  seq INTEGER NOT NULL,
+  digest BLOB NOT NULL,
+  offset INTEGER NOT NULL,
+  PRIMARY KEY (log, actor, seq, digest)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE snapshots (
+  log INTEGER PRIMARY KEY,
+  next INTEGER NOT NULL,
+  chain BLOB NOT NULL,
+  bytes BLOB NOT NULL
+) STRICT;
+CREATE TABLE dead_letters (
+  letter INTEGER PRIMARY KEY,
+  log INTEGER,
+  author INTEGER,
+  seq INTEGER,
+  digest BLOB NOT NULL,
+  bytes BLOB NOT NULL,
+  source TEXT NOT NULL,
+  code INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  attempts INTEGER NOT NULL,
+  first_ms INTEGER NOT NULL,
+  last_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX dead_letters_by_id ON dead_letters (log, author, seq);
+CREATE INDEX dead_letters_by_digest ON dead_letters (digest);

@@ -1,0 +1,282 @@
+//! The log writer: one thread that decides, commits in groups, and only then answers.
+//!
+//! Everything that waits when a commit returns goes into the next transaction, across all logs and authors; under load
+//! one flush covers many pushes. Sequencers of hot logs live here; cold ones are loaded from snapshot and tail.
+//!
+//! **Invariant:** an answer leaves after the commit that it tells of. A failed commit ends the server: decided state
+//! in memory is then ahead of the disk, and nothing of it was said.
+
+mod hot;
+
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use driftlog_core::chain::Cursor;
+use driftlog_core::entry::Logged;
+use driftlog_core::id::{ActorId, LogId, LogName, Offset, Seq};
+use driftlog_core::protocol::Code;
+use driftlog_core::protocol::frame::{Hello, Nonce};
+use driftlog_core::sequencer::{Author, AuthorRow, BindError, Binding, PushError, Sequencer, Verdicts};
+use driftlog_core::session::server::{Append, LogFacts, Open, Refusal, RequestId};
+use tokio::sync::{mpsc as tokio_mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::fanout::Feeds;
+use crate::snapshot::{self, SnapshotJobs};
+use crate::store::{LogKey, LogRow, StoreError, StoredSnapshot, Writer, Writes};
+
+use hot::HotLogs;
+
+/// Requests that go into one transaction at most.
+const GROUP_MAX: usize = 2_048;
+/// Verdicts repeated when a log is opened: a client that holds more gets the rest when it pushes them again.
+const REPEATED_SEQS_MAX: u64 = 64 * 1024;
+
+/// Where answers of one session go.
+pub(crate) type Mailbox = tokio_mpsc::UnboundedSender<Answer>;
+
+/// An answer to a session. What waits here is bounded by the credit that the session gave.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Opened(RequestId, Result<LogFacts, Refusal>),
+    Committed(RequestId, Result<Verdicts, PushError>),
+}
+
+/// Work for the writer.
+pub(crate) enum Request {
+    Bind {
+        hello: Box<Hello>,
+        user: driftlog_core::id::UserId,
+        nonce: Nonce,
+        reply: oneshot::Sender<Result<Binding, BindError>>,
+    },
+    Open {
+        open: Open,
+        reply: Mailbox,
+    },
+    Append {
+        append: Append,
+        reply: Mailbox,
+    },
+    Settle {
+        name: LogName,
+        actor: ActorId,
+        through: Seq,
+    },
+    Keep {
+        bytes: Vec<u8>,
+        source: String,
+        code: Code,
+        reason: String,
+    },
+    Snapshot {
+        log: LogKey,
+        snapshot: StoredSnapshot,
+    },
+    /// Commit what waits before this, and end.
+    Stop,
+}
+
+/// Sends work to the writer.
+#[derive(Clone)]
+pub(crate) struct WriterHandle(mpsc::Sender<Request>);
+
+impl WriterHandle {
+    /// Hands work over. When the writer has ended, the work is dropped: the server is ending too.
+    pub(crate) fn send(&self, request: Request) {
+        let _ = self.0.send(request);
+    }
+}
+
+/// What happens once the transaction is durable.
+type Effect = Box<dyn FnOnce(&Feeds)>;
+
+struct LogWriter {
+    hot: HotLogs,
+    feeds: Arc<Feeds>,
+    clock: Clock,
+    jobs: SnapshotJobs,
+    config: Config,
+}
+
+/// Starts the writer. `failed` is told once, if it ends because of its store.
+pub(crate) fn start(
+    mut store: Writer,
+    config: &Config,
+    feeds: Arc<Feeds>,
+    clock: Clock,
+    jobs: SnapshotJobs,
+    failed: oneshot::Sender<StoreError>,
+) -> std::io::Result<(WriterHandle, std::thread::JoinHandle<()>)> {
+    let (sender, receiver) = mpsc::channel();
+    let mut writer = LogWriter { hot: HotLogs::new(config.hot_logs), feeds, clock, jobs, config: config.clone() };
+    let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || {
+        if let Err(error) = writer.run(&mut store, &receiver) {
+            tracing::error!(%error, "the store failed; the server ends");
+            let _ = failed.send(error);
+        }
+    })?;
+    Ok((WriterHandle(sender), thread))
+}
+
+impl LogWriter {
+    /// Works until it is told to stop, or the store fails.
+    fn run(&mut self, store: &mut Writer, requests: &mpsc::Receiver<Request>) -> Result<(), StoreError> {
+        let mut stopped = false;
+        while !stopped && let Ok(first) = requests.recv() {
+            let group = std::iter::once(first).chain(requests.try_iter()).take(GROUP_MAX);
+            let effects = store.commit(|writes| {
+                let mut effects: Vec<Effect> = Vec::new();
+                for request in group {
+                    stopped |= matches!(request, Request::Stop);
+                    effects.extend(self.handle(writes, request)?);
+                }
+                Ok(effects)
+            })?;
+            effects.into_iter().for_each(|effect| effect(&self.feeds));
+            self.hot.evict();
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, writes: Writes<'_>, request: Request) -> Result<Option<Effect>, StoreError> {
+        Ok(match request {
+            Request::Stop => None,
+            Request::Bind { hello, user, nonce, reply } => {
+                let stored = writes.reads().binding(hello.actor)?.map(|(_, binding)| binding);
+                let bound = Binding::hello(stored.as_ref(), &hello, &user, nonce);
+                if let Ok(binding) = &bound {
+                    writes.put_binding(hello.actor, binding)?;
+                }
+                Some(Box::new(move |_| drop(reply.send(bound))))
+            }
+            Request::Open { open, reply } => {
+                let facts = self.open(writes, &open)?;
+                Some(Box::new(move |_| drop(reply.send(Answer::Opened(open.request, Ok(facts))))))
+            }
+            Request::Append { append, reply } => Some(self.append(writes, append, reply)?),
+            Request::Settle { name, actor, through } => {
+                settle(writes, &name, actor, through)?;
+                None
+            }
+            Request::Keep { bytes, source, code, reason } => {
+                writes.keep_bytes(self.clock.now(), &source, code, &reason, &bytes)?;
+                None
+            }
+            Request::Snapshot { log, snapshot } => {
+                writes.put_snapshot(log, &snapshot)?;
+                self.hot.snapshot_stored(log, snapshot.cursor.next, snapshot.bytes.len() as u64);
+                None
+            }
+        })
+    }
+
+    fn open(&mut self, writes: Writes<'_>, open: &Open) -> Result<LogFacts, StoreError> {
+        let reads = writes.reads();
+        let log = match reads.log(&open.name)? {
+            Some(log) => log,
+            None => writes.create_log(&open.name, LogId(crate::entropy()))?,
+        };
+        if open.append {
+            self.begin_epoch(writes, &log)?;
+        }
+        let (end, accepted) = reads.end(&log)?;
+        let binding = reads.binding(open.actor)?;
+        let stored = binding.as_ref().map(|(author, _)| reads.author_row(log.key, *author)).transpose()?.flatten();
+        let row = stored.unwrap_or_else(|| AuthorRow::new(open.actor, &open.name));
+        let from = Seq(open.held.0.max(1)).max(Seq(row.seq.0.saturating_sub(REPEATED_SEQS_MAX)));
+        let verdicts = match &binding {
+            Some((author, _)) if from <= row.seq => {
+                let places = reads.places(log.key, *author, from, row.seq)?;
+                let places = places.into_iter().map(|(seq, place)| (seq, place.offset, place.accepted));
+                Some(row.verdicts(from, row.seq, places))
+            }
+            _ => None,
+        };
+        let chain_at_cursor = match &open.cursor {
+            Some(cursor) => reads.chain_at(&log, cursor.next)?,
+            None => None,
+        };
+        Ok(LogFacts {
+            log_id: log.log_id,
+            epochs: reads.epochs(log.key)?,
+            end: end.next,
+            accepted,
+            first_retained: Offset(0),
+            snapshot: reads.snapshot_end(log.key)?,
+            chain_at_cursor,
+            seq: row.seq,
+            chain: row.chain,
+            checkpoints: row.checkpoints().to_vec(),
+            verdicts,
+        })
+    }
+
+    /// Sees to it that this start of the server has an epoch in the log, which is durable before anybody hears of it.
+    fn begin_epoch(&mut self, writes: Writes<'_>, log: &LogRow) -> Result<(), StoreError> {
+        if !self.hot.needs_epoch(log.key) {
+            return Ok(());
+        }
+        let number = writes.reads().epochs(log.key)?.len();
+        let epoch = driftlog_core::id::EpochId(crate::entropy());
+        let first = match self.hot.loaded(log.key) {
+            Some(sequencer) => sequencer.begin_epoch(epoch).1,
+            None => writes.reads().end(log)?.0.next,
+        };
+        writes.add_epoch(log.key, number, epoch, first)?;
+        self.hot.epoch_begun(log.key);
+        Ok(())
+    }
+
+    fn append(&mut self, writes: Writes<'_>, append: Append, reply: Mailbox) -> Result<Effect, StoreError> {
+        let Append { request, name, actor, push } = append;
+        let reads = writes.reads();
+        let (Some(log), Some((author, binding))) = (reads.log(&name)?, reads.binding(actor)?) else {
+            return Err(StoreError::corrupt("bindings", "a push without an open log or a bound actor"));
+        };
+        self.begin_epoch(writes, &log)?;
+        let stored = reads.author_row(log.key, author)?;
+        let mut row = stored.unwrap_or_else(|| AuthorRow::new(actor, &name));
+        let known = reads.known(log.key, author, &Sequencer::wanted(&row, &push))?;
+        let now = self.clock.now();
+        let hot = self.hot.load(reads, &log)?;
+        let by = Author { actor, user: &binding.user };
+        let decided = match hot.sequencer.decide(now, by, &mut row, push, &known) {
+            Ok(decided) => decided,
+            Err(error) => return Ok(Box::new(move |_| drop(reply.send(Answer::Committed(request, Err(error)))))),
+        };
+        let mut appended: Vec<(Logged, Cursor, usize)> = Vec::with_capacity(decided.appended.len());
+        for placed in decided.appended {
+            let bytes = writes.append(log.key, author, &placed)?;
+            hot.grew(bytes as u64);
+            appended.push((placed.0, placed.1, bytes));
+        }
+        for refused in &decided.refused {
+            writes.keep_refused(now, log.key, author, refused)?;
+        }
+        if decided.advanced {
+            writes.put_author_row(log.key, author, &row)?;
+        }
+        if hot.wants_snapshot(&self.config) {
+            hot.snapshot_requested = self.jobs.request(snapshot::Job { log: log.clone() });
+        }
+        let verdicts = decided.verdicts;
+        Ok(Box::new(move |feeds| {
+            let _ = reply.send(Answer::Committed(request, Ok(verdicts)));
+            feeds.committed(&log.name, appended);
+        }))
+    }
+}
+
+fn settle(writes: Writes<'_>, name: &LogName, actor: ActorId, through: Seq) -> Result<(), StoreError> {
+    let reads = writes.reads();
+    let (Some(log), Some((author, _))) = (reads.log(name)?, reads.binding(actor)?) else { return Ok(()) };
+    if let Some(mut row) = reads.author_row(log.key, author)?
+        && row.settled < through
+    {
+        row.settle(through);
+        writes.put_author_row(log.key, author, &row)?;
+    }
+    Ok(())
+}
