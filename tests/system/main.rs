@@ -1,0 +1,10 @@
+//! System tests: the real server with its real store, over real sockets, spoken to in raw frames.
+
+mod bad_input;
+mod crash;
+mod fan_out;
+mod peer;
+mod running;
+mod spine;
+mod tokens;
+mod verdicts;

@@ -1,0 +1,115 @@
+//! A server to test: in this process, or as the binary when it must be killed.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use driftlog_server::{Access, Config, Secret, serve};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A server in this process.
+pub(crate) struct Server {
+    pub(crate) url: String,
+    pub(crate) directory: TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<(), driftlog_server::ServeError>>,
+}
+
+impl Server {
+    /// A fresh server without authentication.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(TempDir::new().expect("a directory"), |_| {}).await
+    }
+
+    /// A server with tokens.
+    pub(crate) async fn start_with_tokens() -> Self {
+        Self::start_with(TempDir::new().expect("a directory"), |config| config.access = Access::Tokens(secret())).await
+    }
+
+    /// A server over a directory that may hold something already.
+    pub(crate) async fn start_with(directory: TempDir, configure: impl FnOnce(&mut Config)) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let mut config = Config::new(directory.path(), Access::Development);
+        configure(&mut config);
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(serve(listener, config, async {
+            let _ = stopped.await;
+        }));
+        Self { url: format!("{address}"), directory, stop: Some(stop), task }
+    }
+
+    /// Begins the shutdown without waiting for its end.
+    pub(crate) fn begin_stop(&mut self) {
+        drop(self.stop.take());
+    }
+
+    /// Stops in good order; gives the data back.
+    pub(crate) async fn stop(mut self) -> TempDir {
+        self.begin_stop();
+        self.task.await.expect("no panic").expect("a good end");
+        self.directory
+    }
+
+    /// `GET path`: status and body.
+    pub(crate) async fn get(&self, path: &str, token: Option<&str>) -> (u16, String) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut socket = tokio::net::TcpStream::connect(&self.url).await.expect("connects");
+        let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{bearer}Connection: close\r\n\r\n", self.url);
+        socket.write_all(request.as_bytes()).await.expect("writes");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.expect("reads");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+        (head.split(' ').nth(1).expect("a status").parse().expect("a number"), body.to_owned())
+    }
+}
+
+/// The secret of every server with tokens here.
+pub(crate) fn secret() -> Secret {
+    Secret::new([42; 32]).expect("long enough")
+}
+
+/// The server as a process of its own.
+pub(crate) struct Process {
+    pub(crate) url: String,
+    child: Child,
+}
+
+impl Process {
+    /// Spawns the binary over a directory, without authentication.
+    pub(crate) async fn spawn(directory: &Path) -> Self {
+        let mut child = Command::new(binary())
+            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
+            .arg(directory)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the server starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let line = lines.next_line().await.expect("readable").expect("a line");
+        let url = line.strip_prefix("listening on http://").expect("the first line").to_owned();
+        Self { url, child }
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.expect("killed");
+    }
+}
+
+/// The binary beside this test: the same build, found without asking cargo.
+pub(crate) fn binary() -> std::path::PathBuf {
+    let mut path = std::env::current_exe().expect("a path");
+    path.pop();
+    if path.ends_with("deps") {
+        path.pop();
+    }
+    let binary = path.join(format!("driftlog-server{}", std::env::consts::EXE_SUFFIX));
+    assert!(binary.exists(), "build it first: cargo build -p driftlog-server ({})", binary.display());
+    binary
+}
