@@ -1,15 +1,18 @@
 //! What the engine tells TypeScript, as it is written.
 
-use serde::ser::{SerializeMap, SerializeTuple};
-use serde::{Serialize, Serializer};
+use driftlog_core::id::WriteId;
+use driftlog_core::view::{self, Patch, Row};
+use serde::Serialize;
 
-/// `WireNotice`. `W` is a row as core shows it, written by [`Serialize`].
+use super::encode;
+
+/// `WireNotice`.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Notice<R> {
+pub(crate) enum Notice {
     /// The rows of a query changed.
-    Patch { handle: u32, query: u32, patches: Vec<Patch<R>> },
+    Patch { handle: u32, query: u32, patches: Vec<Patch> },
     /// A write got further.
-    Write { handle: u32, write: String, status: WriteStatus, detail: WriteDetail },
+    Write { handle: u32, write: WriteId, status: WriteStatus, detail: WriteDetail },
     /// The connection changed.
     Connection(Connection),
     /// A log's state changed.
@@ -18,14 +21,6 @@ pub(crate) enum Notice<R> {
     DeadLetters { handle: u32 },
     /// The next hello waits for a token.
     TokenWanted { reason: String },
-}
-
-/// `WirePatch`: indexes hold after the patches before it.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Patch<R> {
-    Insert(u32, R),
-    Remove(u32),
-    Update(u32, R),
 }
 
 /// How far a write got.
@@ -113,99 +108,122 @@ pub(crate) struct Storage {
     pub(crate) reason: Option<String>,
 }
 
-impl<R: Serialize> Serialize for Notice<R> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl Notice {
+    fn write(&self, out: &mut Vec<u8>) {
         match self {
-            Notice::Patch { handle, query, patches } => ("patch", handle, query, patches).serialize(serializer),
-            Notice::Write { handle, write, status, detail } => {
-                ("write", handle, write, status, detail).serialize(serializer)
+            Notice::Patch { handle, query, patches } => {
+                write_length(4, out);
+                out.extend(encode(&"patch"));
+                out.extend(encode(handle));
+                out.extend(encode(query));
+                view::write_patches(patches, out);
             }
-            Notice::Connection(connection) => ("connection", connection).serialize(serializer),
-            Notice::Log { handle, state } => ("log", handle, state).serialize(serializer),
-            Notice::DeadLetters { handle } => ("deadLetters", handle).serialize(serializer),
-            Notice::TokenWanted { reason } => ("token-wanted", reason).serialize(serializer),
+            Notice::Write { handle, write, status, detail } => {
+                out.extend(encode(&("write", handle, write.to_string(), status, detail)));
+            }
+            Notice::Connection(connection) => out.extend(encode(&("connection", connection))),
+            Notice::Log { handle, state } => out.extend(encode(&("log", handle, state))),
+            Notice::DeadLetters { handle } => out.extend(encode(&("deadLetters", handle))),
+            Notice::TokenWanted { reason } => out.extend(encode(&("token-wanted", reason))),
         }
     }
 }
 
-impl<R: Serialize> Serialize for Patch<R> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Patch::Insert(index, row) => ("insert", index, row).serialize(serializer),
-            Patch::Remove(index) => ("remove", index).serialize(serializer),
-            Patch::Update(index, row) => ("update", index, row).serialize(serializer),
-        }
-    }
+/// An array of notices: what the listener gets.
+pub(crate) fn notices(notices: &[Notice]) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_length(notices.len(), &mut out);
+    notices.iter().for_each(|notice| notice.write(&mut out));
+    out
 }
 
 /// `[writeId, notices…]`: the answer to `act`.
-pub(crate) struct Acted<'a, R> {
-    pub(crate) write: &'a str,
-    pub(crate) notices: &'a [Notice<R>],
+pub(crate) fn acted(write: WriteId, notices: &[Notice]) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_length(1 + notices.len(), &mut out);
+    out.extend(encode(&write.to_string()));
+    notices.iter().for_each(|notice| notice.write(&mut out));
+    out
 }
 
-impl<R: Serialize> Serialize for Acted<'_, R> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut tuple = serializer.serialize_tuple(1 + self.notices.len())?;
-        tuple.serialize_element(self.write)?;
-        self.notices.iter().try_for_each(|notice| tuple.serialize_element(notice))?;
-        tuple.end()
-    }
+/// `[queryId, rows]`: the answer to `query`.
+pub(crate) fn queried(query: u32, rows: &[Row]) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_length(2, &mut out);
+    out.extend(encode(&query));
+    view::write_rows(rows, &mut out);
+    out
 }
 
-/// `WireRow`: the fields beside `id` and `$`, in one map.
-pub(crate) fn serialize_row<'a, S: Serializer, V: Serialize + 'a>(
-    serializer: S,
-    id: &str,
-    about: &impl Serialize,
-    fields: impl ExactSizeIterator<Item = (&'a str, V)>,
-) -> Result<S::Ok, S::Error> {
-    let mut map = serializer.serialize_map(Some(fields.len() + 2))?;
-    map.serialize_entry("id", id)?;
-    map.serialize_entry("$", about)?;
-    for (name, value) in fields {
-        map.serialize_entry(name, &value)?;
+/// Rows: the answer to `select`.
+pub(crate) fn selected(rows: &[Row]) -> Vec<u8> {
+    let mut out = Vec::new();
+    view::write_rows(rows, &mut out);
+    out
+}
+
+/// The head of a msgpack array.
+fn write_length(length: usize, out: &mut Vec<u8>) {
+    match u16::try_from(length) {
+        Ok(length @ 0..16) => out.push(0x90 | length as u8),
+        Ok(length) => {
+            out.push(0xdc);
+            out.extend(length.to_be_bytes());
+        }
+        Err(_) => {
+            out.push(0xdd);
+            out.extend((length as u32).to_be_bytes());
+        }
     }
-    map.end()
 }
 
 #[cfg(test)]
 mod tests {
+    use driftlog_core::id::RunId;
     use driftlog_core::value::Value;
 
-    use super::super::{decode, encode};
+    use super::super::decode;
     use super::*;
 
-    fn check(answer: &impl Serialize, expected: &str) {
-        let value: Value = decode(&encode(answer)).unwrap();
+    fn check(bytes: &[u8], expected: &str) {
+        let value: Value = decode(bytes).unwrap();
         assert_eq!(serde_json::to_string(&value).unwrap(), expected);
     }
 
     #[test]
     fn notices_are_arrays_with_a_word_in_front() {
-        let patches = vec![Patch::Insert(0, 7), Patch::Update(1, 8), Patch::Remove(2)];
-        let patch = Notice::Patch { handle: 1, query: 2, patches };
-        check(&patch, r#"["patch",1,2,[["insert",0,7],["update",1,8],["remove",2]]]"#);
+        let patch = Notice::Patch { handle: 1, query: 2, patches: vec![Patch::Remove(2)] };
+        check(&notices(&[patch]), r#"[["patch",1,2,[["remove",2]]]]"#);
+        let id = WriteId { run: RunId([1; 8]), n: 3 };
         let detail = WriteDetail { offset: Some(5), accepted_at: Some(9), ..WriteDetail::default() };
-        let write = Notice::<u8>::Write { handle: 1, write: "r-1".into(), status: WriteStatus::Accepted, detail };
-        check(&write, r#"["write",1,"r-1","accepted",{"acceptedAt":9,"offset":5}]"#);
+        let write = Notice::Write { handle: 1, write: id, status: WriteStatus::Accepted, detail };
         check(
-            &Acted { write: "r-1", notices: &[write] },
-            r#"["r-1",["write",1,"r-1","accepted",{"acceptedAt":9,"offset":5}]]"#,
+            &acted(id, &[write]),
+            r#"["0101010101010101-3",["write",1,"0101010101010101-3","accepted",{"acceptedAt":9,"offset":5}]]"#,
         );
-        check(&Notice::<u8>::TokenWanted { reason: "expired".into() }, r#"["token-wanted","expired"]"#);
+        let wanted = Notice::TokenWanted { reason: "expired".into() };
+        check(&notices(&[wanted]), r#"[["token-wanted","expired"]]"#);
     }
 
     #[test]
     fn absent_values_are_left_out() {
         let state = LogState { status: "local", reason: None, end: Some(3), outbox: 1, dead_letters: 0 };
         check(
-            &Notice::<u8>::Log { handle: 4, state },
-            r#"["log",4,{"deadLetters":0,"end":3,"outbox":1,"status":"local"}]"#,
+            &notices(&[Notice::Log { handle: 4, state }]),
+            r#"[["log",4,{"deadLetters":0,"end":3,"outbox":1,"status":"local"}]]"#,
         );
         let detail = WriteDetail { code: Some("forbidden"), ..WriteDetail::default() };
         let entry =
             Entry { write_id: "r-1".into(), action: "a".into(), args: None, status: "refused", time: 1, detail };
-        check(&entry, r#"{"action":"a","code":"forbidden","status":"refused","time":1,"writeId":"r-1"}"#);
+        check(&encode(&entry), r#"{"action":"a","code":"forbidden","status":"refused","time":1,"writeId":"r-1"}"#);
+    }
+
+    #[test]
+    fn long_arrays_have_long_heads() {
+        for length in [15, 16, 65_535, 65_536] {
+            let wanted = Notice::DeadLetters { handle: 1 };
+            let Value::Array(all) = decode(&notices(&vec![wanted; length])).unwrap() else { panic!("an array") };
+            assert_eq!(all.len(), length);
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! What TypeScript asks for, parsed.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
 use driftlog_core::id::{LogName, Name, RecordId};
 use driftlog_core::value::Value;
+use driftlog_core::view::Schema;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -32,33 +32,7 @@ pub(crate) enum StorageChoice {
 
 /// Request of `open`: the log and how to read its collections.
 #[derive(Debug, PartialEq, Deserialize)]
-pub(crate) struct Open(pub(crate) LogName, pub(crate) BTreeMap<Name, Collection>);
-
-/// `WireCollection`.
-#[derive(Debug, PartialEq, Deserialize)]
-pub(crate) struct Collection {
-    pub(crate) single: bool,
-    pub(crate) fields: BTreeMap<Name, Field>,
-}
-
-/// How one field is read.
-#[derive(Debug, PartialEq, Deserialize)]
-pub(crate) struct Field {
-    pub(crate) strategy: Strategy,
-    /// `None` also for an explicit `null`: both read as nothing.
-    #[serde(default)]
-    pub(crate) default: Option<Value>,
-}
-
-/// What a field's writes merge by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Strategy {
-    Register,
-    Counter,
-    Set,
-    Text,
-}
+pub(crate) struct Open(pub(crate) LogName, pub(crate) Schema);
 
 /// `WireAct`: name, args, ops, lifetime.
 #[derive(Debug, PartialEq, Deserialize)]
@@ -86,43 +60,6 @@ pub(crate) enum ActFieldOp {
 /// One replacement in a text, in UTF-16 code units: at, how many are deleted, what is inserted.
 #[derive(Debug, PartialEq, Deserialize)]
 pub(crate) struct Splice(pub(crate) u32, pub(crate) u32, pub(crate) String);
-
-/// `WireQuery`: collection, conditions, order, limit, offset.
-#[derive(Debug, PartialEq, Deserialize)]
-pub(crate) struct Query(
-    pub(crate) Name,
-    pub(crate) Vec<Condition>,
-    pub(crate) Vec<(Name, OrderDirection)>,
-    pub(crate) Option<u64>,
-    pub(crate) u64,
-);
-
-/// Field, comparison, value.
-#[derive(Debug, PartialEq, Deserialize)]
-pub(crate) struct Condition(pub(crate) Name, pub(crate) Comparison, pub(crate) Value);
-
-/// `WireComparison`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Comparison {
-    Eq,
-    Ne,
-    Gt,
-    Gte,
-    Lt,
-    Lte,
-    In,
-    Has,
-    Exists,
-}
-
-/// Which way rows are ordered by a field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum OrderDirection {
-    Asc,
-    Desc,
-}
 
 /// `WireEntryFilter`.
 #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -216,6 +153,10 @@ impl<'de, T: FromTagged> Visitor<'de> for Tagged<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use driftlog_core::view::{FieldSchema, Strategy};
+
     use super::super::decode;
     use super::*;
 
@@ -272,41 +213,13 @@ mod tests {
     }
 
     #[test]
-    fn schemas_and_queries_parse() {
-        #[derive(serde::Serialize)]
-        struct WireField {
-            strategy: &'static str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            default: Option<u8>,
-        }
-        #[derive(serde::Serialize)]
-        struct WireCollection {
-            single: bool,
-            fields: BTreeMap<&'static str, WireField>,
-        }
-        let fields = BTreeMap::from([
-            ("votes", WireField { strategy: "counter", default: None }),
-            ("rank", WireField { strategy: "register", default: Some(3) }),
-        ]);
-        let schema = BTreeMap::from([("todos", WireCollection { single: false, fields })]);
-        let Open(log, schema) = decode(&rmp_serde::to_vec_named(&("board/42", schema)).unwrap()).unwrap();
+    fn schemas_and_filters_parse() {
+        let field = BTreeMap::from([("strategy", "counter")]);
+        let schema = BTreeMap::from([("todos", BTreeMap::from([("fields", BTreeMap::from([("votes", field)]))]))]);
+        let Open(log, schema) = decode(&rmp_serde::to_vec(&("board/42", schema)).unwrap()).unwrap();
         assert_eq!(log.as_str(), "board/42");
-        let todos = &schema[&name("todos")];
-        assert_eq!(todos.fields[&name("votes")], Field { strategy: Strategy::Counter, default: None });
-        assert_eq!(todos.fields[&name("rank")].default, Some(Value::from(3)));
-
-        let query = ("todos", [("votes", "gte", 3)], [("votes", "desc")], Some(50u64), 0u64);
-        let parsed: Query = decode(&rmp_serde::to_vec(&query).unwrap()).unwrap();
-        assert_eq!(
-            parsed,
-            Query(
-                name("todos"),
-                vec![Condition(name("votes"), Comparison::Gte, Value::from(3))],
-                vec![(name("votes"), OrderDirection::Desc)],
-                Some(50),
-                0
-            )
-        );
+        let todos = &schema.collections[&name("todos")];
+        assert_eq!(todos.fields[&name("votes")], FieldSchema { strategy: Strategy::Counter, default: None });
         let filter: EntryFilter =
             decode(&rmp_serde::to_vec_named(&BTreeMap::from([("action", "a")])).unwrap()).unwrap();
         assert_eq!(filter, EntryFilter { action: Some("a".into()), status: None });
