@@ -1,25 +1,24 @@
 //! The Driftlog engine in the browser: it moves bytes between core, the local database, the socket and JavaScript,
 //! and wakes core when something happened. What decides is in core.
+//!
+//! ```text
+//!   TypeScript ◄──► binding ◄──► client ◄──► core::engine
+//!                  (boundary)      │
+//!                                  └──► store, socket, tabs, page, timer, clock, entropy
+//! ```
 
-#[allow(dead_code)]
+pub mod binding;
 mod boundary;
-#[allow(dead_code)]
+mod client;
 mod clock;
-#[allow(dead_code)]
 mod durability;
-#[allow(dead_code)]
 mod entropy;
-#[allow(dead_code)]
 mod lease;
-#[allow(dead_code)]
+mod oneshot;
 mod page;
-#[allow(dead_code)]
 mod socket;
-#[allow(dead_code)]
 mod store;
-#[allow(dead_code)]
 mod tabs;
 #[cfg(feature = "testing")]
 pub mod testing;
-#[allow(dead_code)]
 mod timer;

@@ -46,7 +46,6 @@ pub(crate) struct OpenRefused(pub(crate) Fault);
 /// A WebSocket. Dropping it detaches and closes it.
 pub(crate) struct Socket {
     raw: WebSocket,
-    generation: u64,
     _on_open: Closure<dyn FnMut()>,
     _on_message: Closure<dyn FnMut(MessageEvent)>,
     _on_close: Closure<dyn FnMut(CloseEvent)>,
@@ -82,18 +81,13 @@ impl Socket {
         raw.set_onopen(Some(on_open.as_ref().unchecked_ref()));
         raw.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
         raw.set_onclose(Some(on_close.as_ref().unchecked_ref()));
-        Ok(Socket { raw, generation, _on_open: on_open, _on_message: on_message, _on_close: on_close })
+        Ok(Socket { raw, _on_open: on_open, _on_message: on_message, _on_close: on_close })
     }
 
     /// Hands a frame to the browser. On a socket that is closing the frame is gone; the close event tells so.
     pub(crate) fn send(&self, frame: &[u8]) {
         // Throws only before the socket is open, and core sends nothing before `Opened`.
         let _ = self.raw.send_with_u8_array(frame);
-    }
-
-    /// The number it was opened under.
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation
     }
 
     /// Bytes that were sent here but have not left the browser.

@@ -1,6 +1,10 @@
 //! What the engine tells TypeScript, as it is written.
 
+use driftlog_core::engine::{OwnEntry, OwnStatus};
 use driftlog_core::id::WriteId;
+use driftlog_core::notice::{self, Accepted, Refused};
+use driftlog_core::protocol::Code;
+use driftlog_core::protocol::frame::MarkedStatus;
 use driftlog_core::view::{self, Patch, Row};
 use serde::Serialize;
 
@@ -175,6 +179,97 @@ fn write_length(length: usize, out: &mut Vec<u8>) {
             out.extend((length as u32).to_be_bytes());
         }
     }
+}
+
+/// A write's status with what comes with it.
+pub(crate) fn write_status(status: notice::WriteStatus) -> (WriteStatus, WriteDetail) {
+    match status {
+        notice::WriteStatus::Stored(id) => {
+            (WriteStatus::Stored, WriteDetail { entry_id: Some(id.to_string()), ..WriteDetail::default() })
+        }
+        notice::WriteStatus::Accepted(Accepted { id, offset, accepted, author, outcome }) => {
+            let detail = WriteDetail {
+                entry_id: Some(id.to_string()),
+                offset: offset.map(|offset| offset.0),
+                accepted_at: accepted,
+                author: author.map(|author| author.to_string()),
+                outcome: outcome.map(mark_name),
+                ..WriteDetail::default()
+            };
+            (WriteStatus::Accepted, detail)
+        }
+        notice::WriteStatus::Refused(Refused { id, status, code, reason }) => {
+            let detail = WriteDetail {
+                entry_id: Some(id.to_string()),
+                code: Some(code.map_or(mark_name(status), |code| code.name())),
+                number: code.map(|code| code.number()),
+                reason: Some(reason),
+                ..WriteDetail::default()
+            };
+            (WriteStatus::Refused, detail)
+        }
+        notice::WriteStatus::Failed(failure, reason) => {
+            let detail = WriteDetail { code: Some(failure.name()), reason: Some(reason), ..WriteDetail::default() };
+            (WriteStatus::Failed, detail)
+        }
+    }
+}
+
+impl From<notice::Connection> for Connection {
+    fn from(connection: notice::Connection) -> Self {
+        let notice::Connection { state, reason, retry_at, user } = connection;
+        Connection { state: state.name(), reason: given(reason), retry_at, user: user.map(|user| user.to_string()) }
+    }
+}
+
+impl From<notice::LogState> for LogState {
+    fn from(state: notice::LogState) -> Self {
+        LogState {
+            status: state.status.name(),
+            reason: given(state.reason),
+            end: Some(state.end.0),
+            outbox: state.outbox as u64,
+            dead_letters: state.dead_letters as u64,
+        }
+    }
+}
+
+impl From<OwnEntry> for Entry {
+    fn from(entry: OwnEntry) -> Self {
+        let mut detail = WriteDetail { entry_id: entry.id.map(|id| id.to_string()), ..WriteDetail::default() };
+        let status = match entry.status {
+            OwnStatus::Pending => "pending",
+            OwnStatus::Stored => "stored",
+            OwnStatus::Accepted(outcome) => {
+                detail.outcome = outcome.map(mark_name);
+                "accepted"
+            }
+            OwnStatus::Refused(mark, number, reason) => {
+                detail.code = Some(number.map_or(mark_name(mark), |number| Code::from_number(number).name()));
+                detail.number = number;
+                detail.reason = Some(reason);
+                "refused"
+            }
+        };
+        let write_id = entry.write.to_string();
+        Entry { write_id, action: entry.name, args: entry.args, status, time: entry.time, detail }
+    }
+}
+
+/// The word for a mark, where TypeScript wants a code or an outcome.
+fn mark_name(mark: MarkedStatus) -> &'static str {
+    match mark {
+        MarkedStatus::Parked => "parked",
+        MarkedStatus::Void => "void",
+        MarkedStatus::Expired => "expired",
+        MarkedStatus::RecordGone => "record-gone",
+        _ => "refused",
+    }
+}
+
+/// An empty reason is none.
+fn given(reason: String) -> Option<String> {
+    Some(reason).filter(|reason| !reason.is_empty())
 }
 
 #[cfg(test)]

@@ -3,11 +3,16 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use driftlog_core::id::{LogName, Name, RecordId};
+use driftlog_core::draft::{Draft, DraftFieldOp, DraftOp};
+use driftlog_core::id::{LogName, Name};
+use driftlog_core::rich::Splice;
 use driftlog_core::value::Value;
 use driftlog_core::view::Schema;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+
+use super::answer::Entry;
+use super::{BadRequest, decode};
 
 /// `WireOptions`: how to open a client.
 #[derive(Debug, PartialEq, Deserialize)]
@@ -35,31 +40,28 @@ pub(crate) enum StorageChoice {
 pub(crate) struct Open(pub(crate) LogName, pub(crate) Schema);
 
 /// `WireAct`: name, args, ops, lifetime.
-#[derive(Debug, PartialEq, Deserialize)]
-pub(crate) struct Act(pub(crate) Name, pub(crate) Option<Value>, pub(crate) Vec<ActOp>, pub(crate) Option<u64>);
+#[derive(Debug, Deserialize)]
+struct WireAct(Name, Option<Value>, Vec<WireOp>, Option<u64>);
 
-/// `WireOp`.
-#[derive(Debug, PartialEq)]
-pub(crate) enum ActOp {
-    Insert { collection: Name, record: RecordId, fields: Vec<(Name, ActFieldOp)> },
-    Update { collection: Name, record: RecordId, field: Name, op: ActFieldOp },
-    Delete { collection: Name, record: RecordId },
+/// Parses the request of `act`.
+///
+/// # Errors
+/// [`BadRequest`] with the place that does not fit.
+pub(crate) fn draft(bytes: &[u8]) -> Result<Draft, BadRequest> {
+    let WireAct(name, args, ops, lifetime_ms) = decode(bytes)?;
+    let ops = ops.into_iter().map(|WireOp(op)| op).collect();
+    Ok(Draft { name, args, ops, lifetime_ms })
 }
 
-/// `WireFieldOp`.
-#[derive(Debug, PartialEq)]
-pub(crate) enum ActFieldOp {
-    Set(Value),
-    Increment(i64),
-    Add(Vec<Value>),
-    Remove(Vec<Value>),
-    InitialText(String),
-    Splice(Vec<Splice>),
-}
+#[derive(Debug)]
+struct WireOp(DraftOp);
 
-/// One replacement in a text, in UTF-16 code units: at, how many are deleted, what is inserted.
-#[derive(Debug, PartialEq, Deserialize)]
-pub(crate) struct Splice(pub(crate) u32, pub(crate) u32, pub(crate) String);
+#[derive(Debug)]
+struct WireFieldOp(DraftFieldOp);
+
+/// At, how many are deleted, what is inserted; in UTF-16 code units.
+#[derive(Debug, Deserialize)]
+struct WireSplice(usize, usize, String);
 
 /// `WireEntryFilter`.
 #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -69,46 +71,65 @@ pub(crate) struct EntryFilter {
     pub(crate) status: Option<Vec<String>>,
 }
 
-impl<'de> Deserialize<'de> for ActOp {
+impl EntryFilter {
+    /// Whether the entry is wanted.
+    pub(crate) fn admits(&self, entry: &Entry) -> bool {
+        self.action.as_ref().is_none_or(|action| *action == entry.action)
+            && self.status.as_ref().is_none_or(|status| status.iter().any(|status| status == entry.status))
+    }
+}
+
+impl<'de> Deserialize<'de> for WireOp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_seq(Tagged::<Self>(PhantomData))
     }
 }
 
-impl FromTagged for ActOp {
+impl FromTagged for WireOp {
     const WHAT: &'static str = "an op";
 
     fn parse<'de, A: SeqAccess<'de>>(word: &str, rest: &mut Rest<A>) -> Result<Option<Self>, A::Error> {
-        Ok(Some(match word {
-            "insert" => ActOp::Insert { collection: rest.next()?, record: rest.next()?, fields: rest.next()? },
-            "update" => {
-                ActOp::Update { collection: rest.next()?, record: rest.next()?, field: rest.next()?, op: rest.next()? }
+        Ok(Some(WireOp(match word {
+            "insert" => {
+                let (collection, record) = (rest.next()?, rest.next()?);
+                let fields: Vec<(Name, WireFieldOp)> = rest.next()?;
+                let fields = fields.into_iter().map(|(field, WireFieldOp(op))| (field, op)).collect();
+                DraftOp::Insert(collection, record, fields)
             }
-            "delete" => ActOp::Delete { collection: rest.next()?, record: rest.next()? },
+            "update" => {
+                let (collection, record, field) = (rest.next()?, rest.next()?, rest.next()?);
+                let WireFieldOp(op) = rest.next()?;
+                DraftOp::Update(collection, record, field, op)
+            }
+            "delete" => DraftOp::Delete(rest.next()?, rest.next()?),
             _ => return Ok(None),
-        }))
+        })))
     }
 }
 
-impl<'de> Deserialize<'de> for ActFieldOp {
+impl<'de> Deserialize<'de> for WireFieldOp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_seq(Tagged::<Self>(PhantomData))
     }
 }
 
-impl FromTagged for ActFieldOp {
+impl FromTagged for WireFieldOp {
     const WHAT: &'static str = "an op of a field";
 
     fn parse<'de, A: SeqAccess<'de>>(word: &str, rest: &mut Rest<A>) -> Result<Option<Self>, A::Error> {
-        Ok(Some(match word {
-            "set" => ActFieldOp::Set(rest.next()?),
-            "increment" => ActFieldOp::Increment(rest.next()?),
-            "add" => ActFieldOp::Add(rest.next()?),
-            "remove" => ActFieldOp::Remove(rest.next()?),
-            "initial" => ActFieldOp::InitialText(rest.next()?),
-            "text" => ActFieldOp::Splice(rest.next()?),
+        Ok(Some(WireFieldOp(match word {
+            "set" => DraftFieldOp::Set(rest.next()?),
+            "increment" => DraftFieldOp::Increment(rest.next()?),
+            "add" => DraftFieldOp::Add(rest.next()?),
+            "remove" => DraftFieldOp::Remove(rest.next()?),
+            "initial" => DraftFieldOp::InitialText(rest.next()?),
+            "text" => {
+                let splices: Vec<WireSplice> = rest.next()?;
+                let splice = |WireSplice(at, delete, insert)| Splice { at, delete, insert };
+                DraftFieldOp::Splice(splices.into_iter().map(splice).collect())
+            }
             _ => return Ok(None),
-        }))
+        })))
     }
 }
 
@@ -155,9 +176,9 @@ impl<'de, T: FromTagged> Visitor<'de> for Tagged<T> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use driftlog_core::id::RecordId;
     use driftlog_core::view::{FieldSchema, Strategy};
 
-    use super::super::decode;
     use super::*;
 
     fn name(text: &str) -> Name {
@@ -169,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn acts_parse_into_their_ops() {
+    fn acts_parse_into_drafts() {
         let fields = [("title", ("set", "milk")), ("note", ("initial", "cold"))];
         let splices = [(0u32, 1u32, "M")];
         let act = (
@@ -183,30 +204,24 @@ mod tests {
             ),
             None::<u64>,
         );
-        let parsed: Act = decode(&rmp_serde::to_vec(&act).unwrap()).unwrap();
-        let update =
-            |field: &str, op| ActOp::Update { collection: name("todos"), record: record("t1"), field: name(field), op };
-        let expected = vec![
-            ActOp::Insert {
-                collection: name("todos"),
-                record: record("t1"),
-                fields: vec![
-                    (name("title"), ActFieldOp::Set(Value::text("milk"))),
-                    (name("note"), ActFieldOp::InitialText("cold".into())),
-                ],
-            },
-            update("note", ActFieldOp::Splice(vec![Splice(0, 1, "M".into())])),
-            update("votes", ActFieldOp::Increment(-2)),
-            ActOp::Delete { collection: name("todos"), record: record("t0") },
+        let parsed = draft(&rmp_serde::to_vec(&act).unwrap()).unwrap();
+        let update = |field: &str, op| DraftOp::Update(name("todos"), record("t1"), name(field), op);
+        let set = DraftFieldOp::Set(Value::text("milk"));
+        let fields = vec![(name("title"), set), (name("note"), DraftFieldOp::InitialText("cold".into()))];
+        let ops = vec![
+            DraftOp::Insert(name("todos"), record("t1"), fields),
+            update("note", DraftFieldOp::Splice(vec![Splice { at: 0, delete: 1, insert: "M".into() }])),
+            update("votes", DraftFieldOp::Increment(-2)),
+            DraftOp::Delete(name("todos"), record("t0")),
         ];
-        assert_eq!(parsed, Act(name("addTodo"), Some(Value::text("args")), expected, None));
+        assert_eq!(parsed, Draft { name: name("addTodo"), args: Some(Value::text("args")), ops, lifetime_ms: None });
     }
 
     #[test]
     fn unknown_words_and_short_arrays_are_refused() {
         let refused = |op: Vec<&str>| {
             let act = ("x", None::<u8>, [op], None::<u64>);
-            decode::<Act>(&rmp_serde::to_vec(&act).unwrap()).unwrap_err().to_string()
+            draft(&rmp_serde::to_vec(&act).unwrap()).unwrap_err().to_string()
         };
         assert!(refused(vec!["move", "a"]).contains("\"move\" is not an op"));
         assert!(refused(vec!["delete", "a"]).contains("too few elements"));

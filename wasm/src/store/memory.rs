@@ -18,7 +18,8 @@ pub(crate) struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// A second handle on the same rows, as another tab would have.
+    /// A second handle on the same rows, as another tab would have. For the conformance suite.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn sibling(&self) -> Self {
         MemoryStore { rows: Rc::clone(&self.rows), closed: Rc::default() }
     }

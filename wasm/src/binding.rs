@@ -1,0 +1,229 @@
+//! The class that TypeScript holds: `WireEngine` of `ts/boundary.ts`.
+//!
+//! It parses requests, calls the client, and writes answers. What is thrown is an `Error` with a string `code`.
+
+use std::rc::Rc;
+
+use driftlog_core::engine::{CallError, Input, OnlineWish};
+use driftlog_core::id::{LogName, Name, RecordId, WriteId};
+use driftlog_core::replica::{ActError, Replica};
+use driftlog_core::view::Query;
+use wasm_bindgen::prelude::*;
+
+use crate::boundary::answer::{self, Entry, LogState, Storage};
+use crate::boundary::request::{self, EntryFilter, Open, Options, StorageChoice};
+use crate::boundary::{self, BadRequest};
+use crate::client::{Client, ClientError};
+use crate::clock;
+use crate::store::indexeddb::IndexedDbStore;
+use crate::store::memory::MemoryStore;
+use crate::store::{LocalStore, StoreError};
+use crate::tabs::Mode;
+
+/// One client's engine.
+#[wasm_bindgen(js_name = Engine)]
+pub struct Binding {
+    client: Rc<Client>,
+    storage: Storage,
+}
+
+/// Opens a client's local database and starts its engine. The listener gets arrays of notices.
+///
+/// # Errors
+/// `engine-failed` for malformed options, `storage-failed` when the storage asked for cannot be had.
+#[wasm_bindgen]
+pub async fn open_client(options: Vec<u8>, listener: js_sys::Function) -> Result<Binding, JsValue> {
+    console_error_panic_hook::set_once();
+    let Options { name, url, storage, token } = boundary::decode(&options)?;
+    let (store, reason) = open_store(&name, storage).await?;
+    let listener = Box::new(move |notices: Vec<answer::Notice>| {
+        let bytes = js_sys::Uint8Array::from(answer::notices(&notices).as_slice());
+        // What a listener throws is the app's; the engine's work goes on.
+        let _ = listener.call1(&JsValue::UNDEFINED, &bytes);
+    });
+    let client = Client::start(&name, url, token, store.clone(), listener)
+        .map_err(|error| thrown("engine-failed", &error.to_string()))?;
+    let mode = client.tabs_mode().unwrap_or(Mode::Alone);
+    Ok(Binding { storage: describe(&store, mode, reason), client })
+}
+
+#[wasm_bindgen(js_class = Engine)]
+impl Binding {
+    /// [logName, schema] → [handle, log state].
+    pub async fn open(&self, request: Vec<u8>) -> Result<Vec<u8>, JsValue> {
+        let Open(name, schema) = boundary::decode(&request)?;
+        let client = Rc::clone(&self.client);
+        let handle = client.open(name.clone(), schema).await?;
+        let state = client.call(|engine| engine.replica(&name).map(|replica| replica.log_state()))?;
+        let state = LogState::from(state.map_err(ClientError::from)?);
+        Ok(boundary::encode(&(handle, state)))
+    }
+
+    /// Ends the views of a log; its outbox is shipped all the same.
+    pub fn shut(&self, handle: u32) {
+        self.client.shut(handle);
+    }
+
+    /// WireAct → [writeId, notices…].
+    pub fn act(&self, handle: u32, request: &[u8]) -> Result<Vec<u8>, JsValue> {
+        let name = self.client.log(handle)?;
+        let draft = request::draft(request)?;
+        let write = self.client.call(|engine| engine.act(&name, draft, clock::now_ms()))?;
+        let write = write.map_err(ClientError::from)?;
+        Ok(answer::acted(write, &self.client.take_notices()))
+    }
+
+    /// The row, if the view shows the record.
+    pub fn read(&self, handle: u32, collection: &str, record: &str) -> Result<Option<Vec<u8>>, JsValue> {
+        let (Ok(collection), Ok(record)) = (Name::new(collection), RecordId::new(record)) else {
+            return Ok(None);
+        };
+        self.look(handle, |replica| {
+            let (view, visible) = replica.view_mut()?;
+            Some(view.row(visible, &collection, &record)?.as_bytes().to_vec())
+        })
+    }
+
+    /// WireQuery → rows, once.
+    pub fn select(&self, handle: u32, query: &[u8]) -> Result<Vec<u8>, JsValue> {
+        let query: Query = boundary::decode(query)?;
+        let rows = self.look(handle, |replica| {
+            let (view, visible) = replica.view_mut()?;
+            Some(view.select(visible, query))
+        })?;
+        let rows = rows.ok_or(ClientError::NoSuchHandle(handle))?;
+        Ok(answer::selected(&rows.map_err(|error| thrown("bad-query", &error.to_string()))?))
+    }
+
+    /// WireQuery → [queryId, rows]; patches follow until `unquery`.
+    pub fn query(&self, handle: u32, query: &[u8]) -> Result<Vec<u8>, JsValue> {
+        let query: Query = boundary::decode(query)?;
+        let found = self.look(handle, |replica| {
+            let (view, visible) = replica.view_mut()?;
+            Some(view.query(visible, query))
+        })?;
+        let found = found.ok_or(ClientError::NoSuchHandle(handle))?;
+        let (id, rows) = found.map_err(|error| thrown("bad-query", &error.to_string()))?;
+        Ok(answer::queried(id.0, &rows))
+    }
+
+    /// Ends one use of a query.
+    pub fn unquery(&self, handle: u32, query: u32) {
+        // A log that was shut has no queries any more.
+        let _ = self.look(handle, |replica| {
+            if let Some((view, _)) = replica.view_mut() {
+                view.unquery(driftlog_core::view::QueryId(query));
+            }
+        });
+    }
+
+    /// WireEntry, if this client authored it.
+    pub async fn entry(&self, handle: u32, write: String) -> Result<Option<Vec<u8>>, JsValue> {
+        let Some(write) = WriteId::parse(&write) else { return Ok(None) };
+        let entries = self.own_entries(handle).await?;
+        Ok(entries.into_iter().find(|entry| entry.write == write).map(|entry| boundary::encode(&Entry::from(entry))))
+    }
+
+    /// WireEntryFilter → WireEntry[], oldest first.
+    pub async fn entries(&self, handle: u32, filter: Vec<u8>) -> Result<Vec<u8>, JsValue> {
+        let filter: EntryFilter = boundary::decode(&filter)?;
+        let entries = self.own_entries(handle).await?;
+        let entries: Vec<_> = entries.into_iter().map(Entry::from).filter(|entry| filter.admits(entry)).collect();
+        Ok(boundary::encode(&entries))
+    }
+
+    /// WireStorage.
+    pub fn storage(&self) -> Vec<u8> {
+        boundary::encode(&self.storage)
+    }
+
+    /// Connects, at once if the client waits for its next attempt.
+    pub fn connect(&self) {
+        self.client.wish(Input::Online(OnlineWish::Connected));
+    }
+
+    /// Closes the socket and stays offline until `connect`.
+    pub fn disconnect(&self) {
+        self.client.wish(Input::Online(OnlineWish::Disconnected));
+    }
+
+    /// The answer to `token-wanted`; `undefined` if there is none.
+    #[wasm_bindgen(js_name = setToken)]
+    pub fn set_token(&self, token: Option<String>) {
+        self.client.wish(Input::Token(token));
+    }
+
+    /// Stores what is not stored yet, then ends.
+    pub async fn close(&self) {
+        let client = Rc::clone(&self.client);
+        client.close().await;
+    }
+}
+
+impl Binding {
+    fn look<T>(&self, handle: u32, look: impl FnOnce(&mut Replica) -> T) -> Result<T, JsValue> {
+        let name = self.client.log(handle)?;
+        let found = self.client.call(|engine| engine.replica(&name).map(look))?;
+        Ok(found.map_err(ClientError::from)?)
+    }
+
+    async fn own_entries(&self, handle: u32) -> Result<Vec<driftlog_core::engine::OwnEntry>, JsValue> {
+        let client = Rc::clone(&self.client);
+        let name: LogName = client.log(handle)?;
+        Ok(client.own_entries(&name).await?)
+    }
+}
+
+async fn open_store(name: &str, choice: StorageChoice) -> Result<(LocalStore, Option<String>), JsValue> {
+    if choice == StorageChoice::Memory {
+        let reason = "the app asked for memory".to_owned();
+        return Ok((LocalStore::Memory(MemoryStore::default()), Some(reason)));
+    }
+    match IndexedDbStore::open(&format!("driftlog:{name}")).await {
+        Ok(store) => Ok((LocalStore::IndexedDb(store), None)),
+        // A database that exists and cannot be opened now must not look like an empty one.
+        Err(error @ (StoreError::Unavailable(_) | StoreError::Quota(_))) if choice == StorageChoice::Auto => {
+            Ok((LocalStore::Memory(MemoryStore::default()), Some(error.to_string())))
+        }
+        Err(error) => Err(thrown("storage-failed", &error.to_string())),
+    }
+}
+
+fn describe(store: &LocalStore, mode: Mode, reason: Option<String>) -> Storage {
+    let (kept, durable) = match store {
+        LocalStore::IndexedDb(_) => ("indexeddb", true),
+        LocalStore::Memory(_) => ("memory", false),
+    };
+    let (tabs, tabs_reason) = match mode {
+        Mode::Locks => ("many", None),
+        Mode::Lease => ("many", Some("no Web Locks here: tabs take turns by a lease, which is slower".to_owned())),
+        Mode::Alone => ("one", None),
+    };
+    Storage { mode: kept, durable, tabs, reason: reason.or(tabs_reason) }
+}
+
+impl From<ClientError> for JsValue {
+    fn from(error: ClientError) -> Self {
+        let code = match &error {
+            ClientError::Closed | ClientError::NoSuchHandle(_) | ClientError::Call(CallError::NotOpen(_)) => "closed",
+            ClientError::Storage(_) => "storage-failed",
+            ClientError::Call(CallError::Act(ActError::Text(_))) => "bad-position",
+            ClientError::Call(_) => "bad-value",
+        };
+        thrown(code, &error.to_string())
+    }
+}
+
+impl From<BadRequest> for JsValue {
+    fn from(error: BadRequest) -> Self {
+        thrown("engine-failed", &error.to_string())
+    }
+}
+
+/// An `Error` with a `code`.
+fn thrown(code: &str, text: &str) -> JsValue {
+    let error = js_sys::Error::new(text);
+    // Setting a property of a fresh error does not fail.
+    let _ = js_sys::Reflect::set(&error, &"code".into(), &code.into());
+    error.into()
+}
