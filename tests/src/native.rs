@@ -19,7 +19,10 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use crate::database::Database;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-type Call = Box<dyn FnOnce(&mut Engine, u64) + Send>;
+enum Call {
+    Engine(Box<dyn FnOnce(&mut Engine, u64) + Send>),
+    Url(String),
+}
 
 /// A handle to a running client.
 pub struct NativeClient {
@@ -73,9 +76,14 @@ impl NativeClient {
     /// Runs a call on the engine, as an app would between two events.
     pub async fn call<T: Send + 'static>(&self, call: impl FnOnce(&mut Engine, u64) -> T + Send + 'static) -> T {
         let (answer, answered) = oneshot::channel();
-        let call: Call = Box::new(move |engine, now| drop(answer.send(call(engine, now))));
-        self.calls.send(call).await.expect("the client runs");
+        let call = Box::new(move |engine: &mut Engine, now| drop(answer.send(call(engine, now))));
+        self.calls.send(Call::Engine(call)).await.expect("the client runs");
         answered.await.expect("the client answers")
+    }
+
+    /// Connects to another address from the next attempt on.
+    pub async fn set_url(&self, url: &str) {
+        self.calls.send(Call::Url(url.to_owned())).await.expect("the client runs");
     }
 
     /// Opens a log; it can be used when this returns.
@@ -150,7 +158,8 @@ impl Running {
                 biased;
                 _ = &mut stopped => return self.database,
                 call = inbox.recv() => match call {
-                    Some(call) => call(&mut self.engine, now()),
+                    Some(Call::Engine(call)) => call(&mut self.engine, now()),
+                    Some(Call::Url(url)) => self.url = url,
                     None => return self.database,
                 },
                 frame = receive(&mut self.socket) => self.received(frame),
