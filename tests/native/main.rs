@@ -50,7 +50,8 @@ async fn concurrent_offline_work_merges_on_every_client_and_the_server() {
         client.until(|engine| (board::end(engine) == 12).then_some(())).await;
         client.quiet(&log()).await;
     }
-    let (of_alice, of_bob) = (alice.call(move |engine, _| shown(engine)).await, bob.call(move |engine, _| shown(engine)).await);
+    let (of_alice, of_bob) =
+        (alice.call(move |engine, _| shown(engine)).await, bob.call(move |engine, _| shown(engine)).await);
     assert_eq!(of_alice, of_bob);
     let milk = &of_alice[1];
     assert_eq!(milk["votes"], 9);
