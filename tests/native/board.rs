@@ -114,7 +114,7 @@ impl Server {
 
     /// `GET /logs/board%2F1/snapshot`.
     pub(crate) async fn snapshot(&self) -> Json {
-        self.get().await["records"].clone()
+        self.get().await["collections"].clone()
     }
 
     /// The log's end at the server, once it is as asked; fails after a minute.
