@@ -43,7 +43,8 @@ use sha2::{Digest, Sha256};
 mod change;
 mod column;
 mod document;
-#[cfg(all(test, feature = "rich"))]
+#[cfg(test)]
+#[cfg(feature = "rich")]
 mod hostile;
 #[cfg(feature = "rich")]
 mod kernel;

@@ -152,8 +152,7 @@ mod tests {
         }
     }
 
-    /// A line of work saves to the same bytes whenever it was saved before; with concurrent work only the digest is
-    /// promised, and in practice automerge's order of changes does depend on it.
+    /// So it is for a line of work; of concurrent work only the digest is promised.
     #[test]
     fn what_is_saved_does_not_depend_on_when_it_was_saved_before() {
         let mut typist = Document::genesis();
