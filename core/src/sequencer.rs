@@ -8,29 +8,26 @@
 
 mod author;
 mod binding;
-mod confirmed;
+mod gate;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::chain::{Chain, Cursor};
 use crate::entry::{Digest, Entry, Logged, Replaced};
-use crate::id::{ActorId, Base, EpochId, LogId, Offset, Seq, UserId};
+use crate::id::{ActorId, Base, EpochId, Offset, Seq, UserId};
 use crate::limits;
 use crate::packed::{Pushed, Void};
 use crate::protocol::Code;
 use crate::protocol::frame::MarkedStatus;
+use crate::state::{Outcome, State};
 use crate::time::{self, Time, WallMs};
 
 pub use author::{AuthorRow, Verdicts};
 pub use binding::{BindError, Binding};
-pub use confirmed::{Confirmed, ConfirmedError};
 
 /// One log's authority.
 pub struct Sequencer {
-    cursor: Cursor,
-    accepted: Time,
-    epochs: Vec<(EpochId, Offset)>,
-    confirmed: Confirmed,
+    state: State,
 }
 
 /// Who pushes.
@@ -174,20 +171,19 @@ impl PushItems {
 }
 
 impl Sequencer {
-    /// A log that holds nothing yet.
-    pub fn new(log: LogId) -> Self {
-        Self::resume(Cursor::start(log), Time::MIN, Vec::new(), Confirmed::new(log))
-    }
-
-    /// A log as it was stored: its end, last accepted time, epochs and confirmed state.
-    pub fn resume(cursor: Cursor, accepted: Time, epochs: Vec<(EpochId, Offset)>, confirmed: Confirmed) -> Self {
-        Self { cursor, accepted, epochs, confirmed }
+    /// Resumes a log from the fold of everything it holds, with every epoch of its history.
+    pub fn resume(mut state: State, epochs: Vec<(EpochId, Offset)>) -> Self {
+        state.set_epochs(epochs);
+        Self { state }
     }
 
     /// Begins an epoch at the log's end. It must be durable before anybody hears of it.
     pub fn begin_epoch(&mut self, epoch: EpochId) -> (EpochId, Offset) {
-        self.epochs.push((epoch, self.cursor.next));
-        (epoch, self.cursor.next)
+        let begun = (epoch, self.state.cursor().next);
+        let mut epochs = self.state.epochs().to_vec();
+        epochs.push(begun);
+        self.state.set_epochs(epochs);
+        begun
     }
 
     /// What [`Sequencer::decide`] must know of the past for this push.
@@ -216,7 +212,7 @@ impl Sequencer {
         let (first, through) = (push.first, push.through());
         let fresh = check_push(author, row, &push, known)?;
         let mut decided = Decided { advanced: !fresh.is_empty(), ..Decided::default() };
-        let accepted = time::accepted(now, self.accepted);
+        let accepted = time::accepted(now, self.state.accepted_last());
         let mut places = BTreeMap::new();
         let mut replaced = known.replaced.clone();
         let chain = push.chain;
@@ -227,14 +223,15 @@ impl Sequencer {
                 }
                 Pushed::Entry(entry) => {
                     let seq = entry.header.seq;
-                    match self.judge(author, row, &entry, &mut replaced) {
-                        Ok(()) => {
-                            let (logged, mark) = self.append(author, entry, accepted);
+                    let judged = judge(row, &entry, &replaced);
+                    match judged.and_then(|()| self.append(author, entry.clone(), accepted)) {
+                        Ok((logged, mark)) => {
                             places.insert(seq, (logged.offset, accepted));
+                            replaced.extend(entry.header.replaces);
                             if let Some(status) = mark {
                                 row.mark(seq, seq, status, None);
                             }
-                            decided.appended.push((logged, self.cursor));
+                            decided.appended.push((logged, self.state.cursor()));
                         }
                         Err((code, reason)) => {
                             row.mark(seq, seq, MarkedStatus::Refused, Some((code, &reason)));
@@ -253,68 +250,55 @@ impl Sequencer {
         Ok(decided)
     }
 
-    /// Whether an entry may enter the log, apart from its place in its author's sequence.
-    fn judge(
+    /// Gives an entry its place and folds it, if its rich changes pass the gate.
+    fn append(
         &mut self,
         author: Author<'_>,
-        row: &AuthorRow,
-        entry: &Entry,
-        replaced: &mut BTreeSet<Replaced>,
-    ) -> Result<(), (Code, String)> {
-        if let Some(kind) = entry.body.ops.iter().find_map(|op| op.unknown_kind()) {
-            return Err((Code::UnknownOp, format!("op kind or policy {kind} is not known to this server")));
-        }
-        if let Some(need) = entry.header.needs.iter().find(|need| row.is_absent(**need)) {
-            return Err((Code::DependsOn, format!("seq {need}, which it builds on, is not in the log")));
-        }
-        if let Some(target) = entry.header.replaces.as_ref().filter(|target| replaced.contains(*target)) {
-            return Err((Code::AlreadyReplaced, format!("{} is in the log, or was replaced before", target.id)));
-        }
-        self.confirmed.gate(author.actor, entry)?;
-        replaced.extend(entry.header.replaces.clone());
-        Ok(())
-    }
-
-    /// Gives an entry its place and folds it.
-    fn append(&mut self, author: Author<'_>, entry: Entry, accepted: Time) -> (Logged, Option<MarkedStatus>) {
+        entry: Entry,
+        accepted: Time,
+    ) -> Result<(Logged, Option<MarkedStatus>), (Code, String)> {
         let base = self.effective_base(entry.header.base);
         let Author { actor, user } = author;
-        let logged = Logged { offset: self.cursor.next, actor, user: user.clone(), accepted, base, entry };
-        let mark = match self.confirmed.fold(&logged) {
+        let offset = self.state.cursor().next;
+        let logged = Logged { offset, actor, user: user.clone(), accepted, base, entry };
+        gate::admit(&mut self.state, &logged)?;
+        // Kinds were checked, and offset and seq are ours: what does not fold is kept out, whatever it is.
+        let fold = self.state.fold(&logged).map_err(|error| (Code::MalformedEntry, error.to_string()))?;
+        let mark = match fold.outcome {
             _ if is_expired(&logged, accepted.ms()) => Some(MarkedStatus::Expired),
-            true => Some(MarkedStatus::RecordGone),
-            false => None,
+            Outcome::RecordGone(_) => Some(MarkedStatus::RecordGone),
+            Outcome::Applied => None,
         };
-        self.cursor = self.cursor.after(&logged);
-        self.accepted = accepted;
-        (logged, mark)
+        Ok((logged, mark))
     }
 
     /// A base brought down to what its author can really have seen of this history.
     fn effective_base(&self, base: Base) -> Offset {
-        let Some(at) = self.epochs.iter().position(|(epoch, _)| *epoch == base.epoch) else { return Offset(0) };
-        let fork = self.epochs.get(at + 1).map_or(Offset(u64::MAX), |(_, first)| *first);
-        base.end.min(fork).min(self.cursor.next)
-    }
-
-    /// The log's end.
-    pub fn cursor(&self) -> Cursor {
-        self.cursor
-    }
-
-    /// Last accepted time.
-    pub fn accepted(&self) -> Time {
-        self.accepted
-    }
-
-    /// Every epoch with its first offset, in the order they began.
-    pub fn epochs(&self) -> &[(EpochId, Offset)] {
-        &self.epochs
+        let epochs = self.state.epochs();
+        let Some(at) = epochs.iter().position(|(epoch, _)| *epoch == base.epoch) else { return Offset(0) };
+        let fork = epochs.get(at + 1).map_or(Offset(u64::MAX), |(_, first)| *first);
+        base.end.min(fork).min(self.state.cursor().next)
     }
 
     /// The fold of everything before the end.
-    pub fn confirmed(&self) -> &Confirmed {
-        &self.confirmed
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+}
+
+/// Whether an entry may enter the log, apart from its place in its author's sequence.
+fn judge(row: &AuthorRow, entry: &Entry, replaced: &BTreeSet<Replaced>) -> Result<(), (Code, String)> {
+    if let Some(kind) = entry.body.ops.iter().find_map(|op| op.unknown_kind()) {
+        return Err((Code::UnknownOp, format!("op kind or policy {kind} is not known to this server")));
+    }
+    if let Some(need) = entry.header.needs.iter().find(|need| row.is_absent(**need)) {
+        return Err((Code::DependsOn, format!("seq {need}, which it builds on, is not in the log")));
+    }
+    match &entry.header.replaces {
+        Some(target) if replaced.contains(target) => {
+            Err((Code::AlreadyReplaced, format!("{} is in the log, or was replaced before", target.id)))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -14,6 +14,7 @@ mod clock;
 mod config;
 mod connection;
 mod fanout;
+mod materialize;
 mod router;
 mod snapshot;
 mod static_files;

@@ -54,15 +54,15 @@ struct Token {
     /// The user.
     #[arg(long)]
     sub: String,
-    /// Logs the rights are for; `*` stands for any characters. May stand several times.
+    /// Logs that --read and --append without a pattern are for; `*` stands for any characters. May stand several times.
     #[arg(long, default_value = "*")]
     log: Vec<String>,
-    /// Allow reading. Without --read and --append both are allowed.
-    #[arg(long)]
-    read: bool,
-    /// Allow appending.
-    #[arg(long)]
-    append: bool,
+    /// Allow reading, of the logs of --log or of this pattern. Without --read and --append both are allowed.
+    #[arg(long, value_name = "PATTERN", num_args = 0..=1, default_missing_value = "")]
+    read: Vec<String>,
+    /// Allow appending, to the logs of --log or of this pattern.
+    #[arg(long, value_name = "PATTERN", num_args = 0..=1, default_missing_value = "")]
+    append: Vec<String>,
     /// How long it is good for: a number with s, m, h or d.
     #[arg(long, default_value = "30d", value_parser = duration)]
     expires: Duration,
@@ -134,16 +134,25 @@ fn print_token(options: &Token) -> Outcome {
         true => Secret::create(&options.secret_file)?,
         false => Secret::read(&options.secret_file)?,
     };
-    let rights = match (options.read, options.append) {
-        (true, false) => vec![Right::Read],
-        (false, true) => vec![Right::Append],
-        _ => vec![Right::Read, Right::Append],
-    };
-    let logs =
-        options.log.iter().map(|pattern| LogClaim { pattern: pattern.clone(), rights: rights.clone() }).collect();
+    let logs = claims(options);
     let exp = (SystemTime::now() + options.expires).duration_since(UNIX_EPOCH)?.as_secs();
     println!("{}", token(&secret, &Claims { sub: options.sub.clone(), logs, exp }));
     Ok(())
+}
+
+/// One claim for each pattern and right that was asked for.
+fn claims(options: &Token) -> Vec<LogClaim> {
+    let everything = options.read.is_empty() && options.append.is_empty();
+    let asked = [(Right::Read, &options.read), (Right::Append, &options.append)];
+    let mut logs = Vec::new();
+    for (right, patterns) in asked {
+        let of_log = if everything { &[String::new()][..] } else { patterns.as_slice() };
+        for pattern in of_log {
+            let patterns = if pattern.is_empty() { options.log.as_slice() } else { std::slice::from_ref(pattern) };
+            logs.extend(patterns.iter().map(|pattern| LogClaim { pattern: pattern.clone(), rights: vec![right] }));
+        }
+    }
+    logs
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

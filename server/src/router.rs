@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::config::Access;
 use crate::store::StoreError;
-use crate::{Shared, connection, snapshot, static_files};
+use crate::{Shared, connection, materialize, snapshot, static_files};
 
 /// A socket costs about 8 KiB with these, and 128 KiB with the defaults.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024;
@@ -115,11 +115,12 @@ async fn log_snapshot(State(shared): State<Arc<Shared>>, Path(log): Path<String>
     let read = tokio::task::spawn_blocking(move || {
         pool.read(|reads| {
             let Some(log) = reads.log(&name)? else { return Ok(None) };
-            Ok(Some((log.log_id, snapshot::fold(reads, &log, None)?)))
+            let folded = snapshot::fold(reads, &log)?;
+            materialize::json(&folded.state).map(Some).map_err(|error| StoreError::corrupt("entries", error))
         })
     });
     match read.await {
-        Ok(Ok(Some((log_id, folded)))) => Json(snapshot::materialize(log_id, &folded)).into_response(),
+        Ok(Ok(Some(json))) => Json(json).into_response(),
         Ok(Ok(None)) => (StatusCode::NOT_FOUND, Json(json!({ "reason": "no such log" }))).into_response(),
         Ok(Err(error)) => failed(&error),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

@@ -4,10 +4,9 @@
 
 use std::sync::mpsc;
 
-use driftlog_core::chain::Cursor;
-use driftlog_core::id::{LogId, Offset};
-use driftlog_core::sequencer::Confirmed;
-use driftlog_core::time::Time;
+use driftlog_core::id::Offset;
+use driftlog_core::snapshot::{decode, encode};
+use driftlog_core::state::State;
 
 use crate::store::{LogRow, ReadPool, Reads, StoreError, StoredSnapshot};
 use crate::writer::{Request, WriterHandle};
@@ -20,48 +19,41 @@ const JOBS_MAX: usize = 64;
 
 /// A log's state, folded from its newest snapshot and the entries behind it.
 pub(crate) struct Folded {
-    pub(crate) confirmed: Confirmed,
-    pub(crate) cursor: Cursor,
-    pub(crate) accepted: Time,
+    pub(crate) state: State,
     pub(crate) snapshot_end: Offset,
     pub(crate) snapshot_bytes: u64,
     pub(crate) tail_bytes: u64,
 }
 
-/// Folds a log up to its end, or up to `until`.
-pub(crate) fn fold(reads: Reads<'_>, log: &LogRow, until: Option<Offset>) -> Result<Folded, StoreError> {
-    let stored = reads.snapshot(log.key)?;
-    let (end, accepted) = reads.end(log)?;
-    let mut folded = Folded {
-        confirmed: Confirmed::new(log.log_id),
-        cursor: Cursor::start(log.log_id),
-        accepted,
-        snapshot_end: Offset(0),
-        snapshot_bytes: 0,
-        tail_bytes: 0,
-    };
-    if let Some(StoredSnapshot { cursor, bytes }) = stored {
-        match Confirmed::from_snapshot(&bytes) {
-            Ok(confirmed) => {
-                folded.confirmed = confirmed;
-                (folded.cursor, folded.snapshot_end) = (cursor, cursor.next);
+/// Folds a log up to its end.
+pub(crate) fn fold(reads: Reads<'_>, log: &LogRow) -> Result<Folded, StoreError> {
+    let state = State::new(log.log_id);
+    let mut folded = Folded { state, snapshot_end: Offset(0), snapshot_bytes: 0, tail_bytes: 0 };
+    if let Some(StoredSnapshot { cursor, bytes }) = reads.snapshot(log.key)? {
+        match decode(&bytes) {
+            Ok(state) => {
+                (folded.state, folded.snapshot_end) = (state, cursor.next);
                 folded.snapshot_bytes = bytes.len() as u64;
             }
             // Derived bytes may always be made again from the entries.
             Err(error) => tracing::warn!(log = %log.name, %error, "a snapshot is left out"),
         }
     }
-    let until = until.map_or(end.next, |until| until.min(end.next));
-    while folded.cursor.next < until {
-        let placed = reads.entries(log.key, folded.cursor.next, FOLD_ENTRIES, FOLD_BYTES)?;
+    folded.state.set_epochs(reads.epochs(log.key)?);
+    let (end, _) = reads.end(log)?;
+    while folded.state.cursor().next < end.next {
+        let next = folded.state.cursor().next;
+        let placed = reads.entries(log.key, next, FOLD_ENTRIES, FOLD_BYTES)?;
         if placed.is_empty() {
-            return Err(StoreError::corrupt("entries", format!("the log ends before offset {until}")));
+            return Err(StoreError::corrupt("entries", format!("no entry at offset {next}")));
         }
         for (logged, cursor) in &placed {
-            folded.confirmed.fold(logged);
-            folded.cursor = *cursor;
+            folded.state.fold(logged).map_err(|error| StoreError::corrupt("entries", error))?;
+            if folded.state.cursor() != *cursor {
+                return Err(StoreError::corrupt("entries", format!("the chain breaks at offset {}", logged.offset)));
+            }
+            folded.tail_bytes += logged.entry.to_bytes().len() as u64;
         }
-        folded.tail_bytes += placed.iter().map(|(logged, _)| logged.entry.to_bytes().len() as u64).sum::<u64>();
     }
     Ok(folded)
 }
@@ -105,18 +97,7 @@ pub(crate) fn start(
 }
 
 fn make(reads: Reads<'_>, log: &LogRow) -> Result<StoredSnapshot, StoreError> {
-    let mut folded = fold(reads, log, None)?;
-    let bytes = folded.confirmed.to_snapshot().map_err(|error| StoreError::corrupt("snapshots", error))?;
-    Ok(StoredSnapshot { cursor: folded.cursor, bytes })
-}
-
-/// A log's records as JSON, with the position they stand at (docs/protocol.md, "HTTP").
-pub(crate) fn materialize(log_id: LogId, folded: &Folded) -> serde_json::Value {
-    let chain: String = folded.cursor.chain.0.0.iter().map(|byte| format!("{byte:02x}")).collect();
-    serde_json::json!({
-        "log_id": log_id.to_string(),
-        "end": folded.cursor.next.0,
-        "chain": chain,
-        "collections": {},
-    })
+    let mut folded = fold(reads, log)?;
+    let bytes = encode(&mut folded.state);
+    Ok(StoredSnapshot { cursor: folded.state.cursor(), bytes })
 }

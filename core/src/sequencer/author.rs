@@ -196,17 +196,19 @@ impl AuthorRow {
         }
     }
 
-    /// Keeps one point for each doubling of the distance from the end.
+    /// Keeps the oldest point, and from there on one for each halving of the distance to the end.
     fn thin_checkpoints(&mut self) {
         let end = self.seq.0;
-        let mut bound = 0;
+        let mut bound = u64::MAX;
+        self.checkpoints.reverse();
         self.checkpoints.retain(|(seq, _)| {
-            let keep = end - seq.0 >= bound;
+            let keep = end - seq.0 <= bound;
             if keep {
-                bound = (end - seq.0).saturating_mul(2);
+                bound = (end - seq.0) / 2;
             }
             keep
         });
+        self.checkpoints.reverse();
     }
 
     /// Older points of the actor chain, descending.
@@ -248,14 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn checkpoints_thin_out_with_distance() {
+    fn checkpoints_thin_out_towards_the_beginning() {
         let mut row = row();
         for seq in 1..=2_000 {
             row.advance(Seq(seq), row.chain);
         }
         assert!(row.checkpoints().len() <= CHECKPOINTS_MAX);
         assert_eq!(row.checkpoints()[0].0, Seq(1_999));
-        assert!(row.checkpoints().last().is_some_and(|(seq, _)| seq.0 < 1_000));
+        assert!(row.checkpoints().last().is_some_and(|(seq, _)| seq.0 == 1));
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl HotLogs {
 
     pub(super) fn snapshot_stored(&mut self, log: LogKey, end: Offset, bytes: u64) {
         if let Some(hot) = self.logs.get_mut(&log) {
-            let next = hot.sequencer.cursor().next;
+            let next = hot.sequencer.state().cursor().next;
             hot.bytes = hot.bytes.saturating_mul(next.0 - end.0).checked_div(hot.entries).unwrap_or(0);
             hot.entries = next.0 - end.0;
             (hot.snapshot_end, hot.snapshot_bytes, hot.snapshot_requested) = (end, bytes, false);
@@ -81,11 +81,11 @@ impl HotLogs {
 
 impl HotLog {
     fn load(reads: Reads<'_>, log: &LogRow) -> Result<Self, StoreError> {
-        let folded = snapshot::fold(reads, log, None)?;
-        let (cursor, accepted) = (folded.cursor, folded.accepted);
+        let folded = snapshot::fold(reads, log)?;
+        let cursor = folded.state.cursor();
         let epochs = reads.epochs(log.key)?;
         Ok(Self {
-            sequencer: Sequencer::resume(cursor, accepted, epochs, folded.confirmed),
+            sequencer: Sequencer::resume(folded.state, epochs),
             used: 0,
             entries: cursor.next.0 - folded.snapshot_end.0,
             bytes: folded.tail_bytes,

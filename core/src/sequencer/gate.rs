@@ -1,0 +1,91 @@
+//! The gate in front of the log for rich changes: only what every replica can apply gets an offset.
+//!
+//! Changes go into the open document of confirmed state before their entry is folded; folding then finds them there.
+//! An entry is let through whole or not at all: after a refusal the documents it touched are opened anew when they are
+//! needed next. An edit of a record that is gone is void and never reaches a document.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::entry::Logged;
+use crate::op::{Edit, FieldOp, Op, RichChange};
+use crate::protocol::Code;
+use crate::rich::{Candidate, ChangeRefusal, RichActor};
+use crate::state::{Author, FieldKey, RecordKey, State, TextError, text};
+
+/// The only root there is before re-rooting: the fixed genesis.
+const GENESIS_ROOT: u64 = 0;
+
+/// Why an entry is refused.
+pub(super) type Refusal = (Code, String);
+
+/// Lets the entry's rich changes into their documents, or none of them.
+pub(super) fn admit(state: &mut State, logged: &Logged) -> Result<(), Refusal> {
+    let edits = edits(state, logged);
+    if edits.is_empty() {
+        return Ok(());
+    }
+    let fields: BTreeSet<FieldKey> = edits.iter().map(|(field, _)| field.clone()).collect();
+    // The bytes come from anybody: a panic in the kernel is one entry's trouble, not the server's.
+    let outcome =
+        catch_unwind(AssertUnwindSafe(|| edits.iter().try_for_each(|(at, edit)| lay(state, logged, at, edit))));
+    let outcome = outcome.unwrap_or_else(|_| Err((Code::RichChange, "the change brings the merge kernel down".into())));
+    if outcome.is_err() {
+        fields.iter().for_each(|field| state.forget_document(field));
+    }
+    outcome
+}
+
+/// The edits that will not be void, in their order.
+fn edits<'a>(state: &State, logged: &'a Logged) -> Vec<(FieldKey, &'a Edit)> {
+    let ops = &logged.entry.body.ops;
+    let is_edit = |(_, op): (_, &FieldOp)| matches!(op, FieldOp::Edit(_));
+    if !ops.iter().any(|op| op.field_ops().any(is_edit)) {
+        return Vec::new();
+    }
+    let author = Author::of(logged);
+    // What earlier ops of the same entry made of a record.
+    let mut living: BTreeMap<RecordKey, bool> = BTreeMap::new();
+    let mut edits = Vec::new();
+    for op in ops {
+        let Some(key) = RecordKey::of(op) else { continue };
+        let lives = match op {
+            Op::Insert(_) => true,
+            Op::Delete(_) => false,
+            _ => living.get(&key).copied().unwrap_or_else(|| !state.is_void(&author, op)),
+        };
+        living.insert(key.clone(), lives);
+        if !lives {
+            continue;
+        }
+        for (field, op) in op.field_ops() {
+            if let FieldOp::Edit(edit) = op {
+                edits.push((FieldKey { key: key.clone(), field: field.clone() }, edit));
+            }
+        }
+    }
+    edits
+}
+
+fn lay(state: &mut State, logged: &Logged, at: &FieldKey, edit: &Edit) -> Result<(), Refusal> {
+    let damaged = |error: TextError| (Code::RichChange, error.to_string());
+    let document = state.document_mut(at).map_err(damaged)?;
+    let Edit::Change(RichChange { root, incarnation, bytes }) = edit else {
+        return text::apply(document, [edit].into_iter()).map_err(damaged);
+    };
+    if *root != GENESIS_ROOT {
+        return Err((Code::RichChange, format!("there is no root {root}")));
+    }
+    let FieldKey { key: RecordKey { collection, record }, field } = at;
+    let (actor, run) = (&logged.actor.0, &logged.entry.header.run.0);
+    let actor = RichActor::derive(actor, run, collection.as_str(), record.as_str(), field.as_str(), *incarnation);
+    let refused = |refusal: ChangeRefusal| {
+        let code = match refusal {
+            ChangeRefusal::UnknownDependency { .. } => Code::RichDependency,
+            _ => Code::RichChange,
+        };
+        (code, refusal.to_string())
+    };
+    let verdicts = document.gate(&[Candidate { bytes, actor }]);
+    verdicts.into_iter().try_for_each(|verdict| verdict.map(drop).map_err(refused))
+}
