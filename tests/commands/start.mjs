@@ -5,8 +5,7 @@
  * stands in the printed link. `PORT` changes the port.
  */
 import { spawn } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
 import { join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -53,8 +52,7 @@ function loopback(port) {
 }
 
 async function linksWithToken(port) {
-  if (!existsSync(secretFile)) writeFileSync(secretFile, randomBytes(32).toString('hex'), { mode: 0o600 });
-  const token = await run(serverBinary(), ['token', '--secret-file', secretFile, '--sub', 'demo', '--read', '**', '--append', '**']);
+  const token = await run(serverBinary(), ['token', '--create', '--secret-file', secretFile, '--sub', 'demo']);
   const hosts = Object.values(networkInterfaces())
     .flat()
     .filter((address) => address.family === 'IPv4' && !address.internal)

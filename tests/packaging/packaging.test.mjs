@@ -45,7 +45,7 @@ function example({ server, token, name }) {
 async function startWithToken(t, staticFolder) {
   const server = await startServer({ secret: 'a secret of thirty-two characters', staticFolder });
   t.after(() => server.kill());
-  return { server, token: await server.token({ sub: 'alice', read: ['board/*'], append: ['board/*'] }) };
+  return { server, token: await server.token({ sub: 'alice', logs: ['board/*'] }) };
 }
 
 /** Opens the page in two browsers: each adds and votes for one to-do, both must show two. */

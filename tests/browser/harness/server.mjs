@@ -66,10 +66,14 @@ class Server {
     await gone;
   }
 
-  /** A token for one subject; patterns name the logs. */
-  async token({ sub, read = ['**'], append = ['**'] }) {
-    const rights = [...read.flatMap((pattern) => ['--read', pattern]), ...append.flatMap((pattern) => ['--append', pattern])];
-    return (await run(serverBinary(this.#options), ['token', '--secret-file', this.#secretFile, '--sub', sub, ...rights])).trim();
+  /**
+   * A token for one user; patterns name the logs.
+   *
+   * @param {{ sub: string, logs?: string[], rights?: ('read' | 'append')[] }} claims
+   */
+  async token({ sub, logs = ['*'], rights = ['read', 'append'] }) {
+    const args = [...logs.flatMap((pattern) => ['--log', pattern]), ...rights.map((right) => `--${right}`)];
+    return (await run(serverBinary(this.#options), ['token', '--secret-file', this.#secretFile, '--sub', sub, ...args])).trim();
   }
 
   /** The materialized records of a log, read from the server process over HTTP. */
