@@ -25,7 +25,7 @@ pub use visible::{Conflict, Status, Visible};
 
 use crate::entry::Body;
 use crate::id::{ActorId, Name, Offset, RecordId, Seq, UserId, WriteId};
-use crate::op::Op;
+use crate::op::{FieldOp, Op};
 use crate::state::{Author, Fold, RecordKey, Stamp, State};
 use crate::time::Time;
 use laid::Laid;
@@ -201,7 +201,7 @@ impl Overlay {
     pub fn needs(&self, ops: &[Op]) -> Vec<WriteId> {
         let mut needs = BTreeSet::new();
         let laid = ops.iter().filter_map(|op| Some((op, self.laid(&RecordKey::of(op)?)?)));
-        laid.clone().for_each(|(op, laid)| laid.edits_before(op, &mut needs));
+        laid.clone().for_each(|(op, laid)| self.edits_before(op, laid, &mut needs));
         for (_, laid) in laid {
             if needs.len() >= crate::limits::ENTRY_NEEDS_MAX {
                 break;
@@ -210,6 +210,21 @@ impl Overlay {
         }
         let stamps = needs.into_iter().filter_map(|place| self.entries.get(&place));
         stamps.map(|held| held.author.stamp.write()).take(crate::limits::ENTRY_NEEDS_MAX).collect()
+    }
+
+    /// The last pending edits, one of each run, of the rich fields that `op` edits. Those that build on a refused edit
+    /// are no part of the document, so nothing builds on them.
+    fn edits_before(&self, op: &Op, laid: &Laid, needs: &mut BTreeSet<Place>) {
+        let Some(key) = RecordKey::of(op) else { return };
+        for (field, op) in op.field_ops() {
+            if let FieldOp::Edit(_) = op {
+                let fits = |place: &&Place| {
+                    let held = self.entries.get(*place);
+                    held.is_some_and(|held| !self.documents.is_misfit(&key, field, held.author.stamp.write()))
+                };
+                needs.extend(laid.edits_of(field).filter_map(|places| places.iter().rev().find(fits).copied()));
+            }
+        }
     }
 
     /// Pending entries.
@@ -250,9 +265,9 @@ impl Overlay {
             let laid = records.entry(key.record.clone()).or_insert_with(|| Laid::on(state, &key));
             let on_top = laid.push(place, at, op, write.run);
             if on_top && !dirty {
-                let effect = laid.lay(&author, op);
+                let effect = laid.lay(&author, op, place, at);
                 let created = laid.visible().map(live::identity);
-                self.documents.follow(&key, op, effect, created);
+                self.documents.follow(&key, op, effect, created, write);
             } else {
                 self.dirty.insert(key.clone());
                 self.documents.forget(&key);
@@ -285,7 +300,7 @@ impl Overlay {
                 laid.remove(place);
                 self.dirty.insert(key.clone());
                 if !held.folded {
-                    self.documents.restart(&key, &held.body);
+                    self.documents.restart(&key, &held.body, held.author.stamp.write());
                 }
             }
             self.left.insert(key.clone());
@@ -297,7 +312,10 @@ impl Overlay {
         let (dirty, left) = (std::mem::take(&mut self.dirty), std::mem::take(&mut self.left));
         for key in &dirty {
             if let Some(laid) = self.records.get_mut(&key.collection).and_then(|records| records.get_mut(&key.record)) {
-                laid.lay_again(state, key, &self.entries);
+                if laid.lay_again(state, key, &self.entries) {
+                    let edited = laid.edited();
+                    self.documents.restart_fields(key, edited);
+                }
             }
         }
         for key in dirty.union(&left) {
@@ -335,7 +353,6 @@ fn keys(body: &Body) -> BTreeSet<RecordKey> {
 mod tests {
     use super::*;
     use crate::entry::{Entry, Logged};
-    use crate::op::FieldOp;
     use crate::state::fixture::*;
     use crate::value::Value;
 

@@ -15,6 +15,8 @@ pub(super) struct Laid {
     ops: BTreeMap<Place, Vec<u32>>,
     /// Pending entries that edit a rich field, by run.
     edits: BTreeMap<(Name, RunId), BTreeSet<Place>>,
+    /// Ops that are void where they stand, by their place in the entry.
+    void: BTreeSet<(Place, u32)>,
     unsequenced: usize,
 }
 
@@ -22,7 +24,7 @@ impl Laid {
     /// The record as confirmed.
     pub(super) fn on(state: &State, key: &RecordKey) -> Self {
         let visible = state.record(&key.collection, &key.record).map(Record::without_rich_content);
-        Self { visible, ops: BTreeMap::new(), edits: BTreeMap::new(), unsequenced: 0 }
+        Self { visible, ops: BTreeMap::new(), edits: BTreeMap::new(), void: BTreeSet::new(), unsequenced: 0 }
     }
 
     /// Notes an op, and says whether it stands above all others.
@@ -42,17 +44,29 @@ impl Laid {
     }
 
     /// Lays an op on what is shown.
-    pub(super) fn lay(&mut self, author: &Author, op: &Op) -> Effect {
-        state::lay(&mut self.visible, author, op)
+    pub(super) fn lay(&mut self, author: &Author, op: &Op, place: Place, at: usize) -> Effect {
+        let effect = state::lay(&mut self.visible, author, op);
+        if effect == Effect::Gone {
+            self.void.insert((place, at as u32));
+        }
+        effect
     }
 
-    /// Lays all pending ops on the confirmed record.
-    pub(super) fn lay_again(&mut self, state: &State, key: &RecordKey, entries: &BTreeMap<Place, Held>) {
+    /// Lays all pending ops on the confirmed record. True if one that was void counts now, or the other way round.
+    pub(super) fn lay_again(&mut self, state: &State, key: &RecordKey, entries: &BTreeMap<Place, Held>) -> bool {
         let mut visible = state.record(&key.collection, &key.record).map(Record::without_rich_content);
-        self.each_op(entries, |author, op| {
-            state::lay(&mut visible, author, op);
-        });
+        let mut void = BTreeSet::new();
+        for (place, ops) in &self.ops {
+            let Some(held) = entries.get(place) else { continue };
+            for at in ops {
+                let op = held.body.ops.get(*at as usize);
+                if op.is_some_and(|op| state::lay(&mut visible, &held.author, op) == Effect::Gone) {
+                    void.insert((*place, *at));
+                }
+            }
+        }
         self.visible = visible;
+        std::mem::replace(&mut self.void, void) != self.void
     }
 
     /// Goes through the pending ops in the order in which they are laid.
@@ -69,6 +83,11 @@ impl Laid {
         self.unsequenced -= 1;
         let between = (Bound::Excluded(new.min(old)), Bound::Excluded(new.max(old)));
         let overtakes = self.ops.range(between).next().is_some();
+        for at in &ops {
+            if self.void.remove(&(old, *at)) {
+                self.void.insert((new, *at));
+            }
+        }
         self.ops.insert(new, ops);
         for places in self.edits.values_mut() {
             if places.remove(&old) {
@@ -79,8 +98,10 @@ impl Laid {
     }
 
     pub(super) fn remove(&mut self, place: Place) {
-        if self.ops.remove(&place).is_some() && !place.is_sequenced() {
-            self.unsequenced -= 1;
+        let Some(ops) = self.ops.remove(&place) else { return };
+        self.unsequenced -= usize::from(!place.is_sequenced());
+        for at in ops {
+            self.void.remove(&(place, at));
         }
         self.edits.retain(|_, places| {
             places.remove(&place);
@@ -126,13 +147,13 @@ impl Laid {
         inserts.first().map(|insert| Place::new(insert.seq(), insert.rank()))
     }
 
-    /// The last pending entry of each run that edited a rich field which `op` edits.
-    pub(super) fn edits_before(&self, op: &Op, needs: &mut BTreeSet<Place>) {
-        for (field, op) in op.field_ops() {
-            if let FieldOp::Edit(_) = op {
-                let runs = self.edits.iter().filter(|((edited, _), _)| edited == field);
-                needs.extend(runs.filter_map(|(_, places)| places.last().copied()));
-            }
-        }
+    /// The rich fields that pending entries edit.
+    pub(super) fn edited(&self) -> BTreeSet<Name> {
+        self.edits.keys().map(|(field, _)| field.clone()).collect()
+    }
+
+    /// The pending entries that edited a rich field, run by run.
+    pub(super) fn edits_of(&self, field: &Name) -> impl Iterator<Item = &BTreeSet<Place>> {
+        self.edits.iter().filter(move |((edited, _), _)| edited == field).map(|(_, places)| places)
     }
 }

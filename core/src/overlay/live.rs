@@ -5,7 +5,7 @@
 //! gets a new incarnation: bytes once made are never made again under the same author.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Overlay;
 use crate::entry::Body;
@@ -40,6 +40,17 @@ struct Live {
     identity: Option<Identity>,
     /// Confirmed edits it has: the next one's number.
     through: u64,
+    /// Pending edits that do not fit: they build on one that was refused and will be refused too, or on confirmed work
+    /// that another tab has read before this one.
+    misfits: BTreeSet<WriteId>,
+}
+
+impl Live {
+    fn take(&mut self, write: WriteId, edit: &Edit) {
+        if text::apply(&mut self.document, [edit].into_iter()).is_err() {
+            self.misfits.insert(write);
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -50,20 +61,25 @@ pub(super) struct Documents {
 
 impl Documents {
     /// Follows a pending op that was laid on top.
-    pub(super) fn follow(&mut self, key: &RecordKey, op: &Op, effect: Effect, visible: Option<Identity>) {
+    pub(super) fn follow(
+        &mut self,
+        key: &RecordKey,
+        op: &Op,
+        effect: Effect,
+        visible: Option<Identity>,
+        write: WriteId,
+    ) {
         let Some(fields) = self.live.get_mut().get_mut(key) else { return };
         match (op, effect) {
             (_, Effect::Gone) => {}
             (Op::Delete(_), Effect::Applied) => {
-                let fields: Vec<Name> = fields.keys().cloned().collect();
-                fields.into_iter().for_each(|field| self.restart_field(key, &field));
+                self.restart_fields(key, BTreeSet::new());
             }
             _ => {
                 fields.values_mut().for_each(|live| live.identity = live.identity.or(visible));
                 for (field, op) in op.field_ops() {
                     if let (FieldOp::Edit(edit), Some(live)) = (op, fields.get_mut(field)) {
-                        // One that does not fit builds on an edit that is gone; it will be refused and leave.
-                        let _ = text::apply(&mut live.document, [edit].into_iter());
+                        live.take(write, edit);
                     }
                 }
             }
@@ -80,13 +96,29 @@ impl Documents {
     }
 
     /// Begins new incarnations of the fields that a leaving entry edited.
-    pub(super) fn restart(&mut self, key: &RecordKey, body: &Body) {
+    pub(super) fn restart(&mut self, key: &RecordKey, body: &Body, write: WriteId) {
         let ops = body.ops.iter().filter(|op| RecordKey::of(op).as_ref() == Some(key));
         let edits = ops.flat_map(Op::field_ops).filter(|(_, op)| matches!(op, FieldOp::Edit(_)));
-        edits.for_each(|(field, _)| self.restart_field(key, field));
+        for (field, _) in edits {
+            if !self.is_misfit(key, field, write) {
+                self.restart_field(key, field);
+            }
+        }
         if body.ops.iter().any(|op| matches!(op, Op::Delete(_)) && RecordKey::of(op).as_ref() == Some(key)) {
             self.forget(key);
         }
+    }
+
+    /// Begins new incarnations of these fields and of all that are open: other pending edits count now than before.
+    pub(super) fn restart_fields(&mut self, key: &RecordKey, mut fields: BTreeSet<Name>) {
+        fields.extend(self.live.get_mut().get(key).into_iter().flat_map(BTreeMap::keys).cloned());
+        fields.iter().for_each(|field| self.restart_field(key, field));
+    }
+
+    /// Whether a pending edit is no part of its document.
+    pub(super) fn is_misfit(&self, key: &RecordKey, field: &Name, write: WriteId) -> bool {
+        let live = self.live.borrow();
+        live.get(key).and_then(|fields| fields.get(field)).is_some_and(|live| live.misfits.contains(&write))
     }
 
     pub(super) fn restart_field(&mut self, key: &RecordKey, field: &Name) {
@@ -113,6 +145,9 @@ impl Documents {
                 confirmed.filter(|_| same).and_then(|record| record.field(name)).and_then(|f| f.text.as_ref());
             let Some(content) = content else { continue };
             match content.since(live.through) {
+                Some([]) => {}
+                // What did not fit may fit now.
+                Some(_) if !live.misfits.is_empty() => forgotten.push(name.clone()),
                 Some(edits) if text::apply(&mut live.document, edits.iter().map(|edit| &**edit)).is_ok() => {
                     live.through = content.end();
                 }
@@ -217,19 +252,19 @@ impl Overlay {
             return Ok(());
         }
         let mut record = state.record(&field.key.collection, &field.key.record).map(Record::without_rich_content);
-        let mut document = state.take_document(field)?;
-        let mut through = state.content(field).map_or(0, |content| content.end());
+        let through = state.content(field).map_or(0, |content| content.end());
+        let document = state.take_document(field)?;
+        let mut live = Live { document, identity: None, through, misfits: BTreeSet::new() };
         if let Some(laid) = self.laid(&field.key) {
             laid.each_op(&self.entries, |author, op| match (state::lay(&mut record, author, op), op) {
-                (Effect::Applied, Op::Delete(_)) => (document, through) = (Document::genesis(), 0),
-                (Effect::Applied, op) => edits_of(op, &field.field).for_each(|edit| {
-                    // One that does not fit builds on an edit that is gone; it will be refused and leave.
-                    let _ = text::apply(&mut document, [edit].into_iter());
-                }),
+                (Effect::Applied, Op::Delete(_)) => (live.document, live.through) = (Document::genesis(), 0),
+                (Effect::Applied, op) => {
+                    edits_of(op, &field.field).for_each(|edit| live.take(author.stamp.write(), edit));
+                }
                 (Effect::Gone, _) => {}
             });
         }
-        let live = Live { document, identity: record.as_ref().map(identity), through };
+        live.identity = record.as_ref().map(identity);
         let mut all = self.documents.live.borrow_mut();
         all.entry(field.key.clone()).or_default().insert(field.field.clone(), live);
         Ok(())
