@@ -118,8 +118,13 @@ impl Engine {
         slot.rows_left = !apply_received(replica, user.as_ref(), tail.received);
         slot.phase = Phase::Ready;
         slot.replica.set_status(LogStatus::Local, "");
+        let catching_up = slot.catching_up;
         if let Some(schema) = slot.opening.take() {
             self.opened(name, schema);
+        }
+        // Elected while this was read: what another tab stored up to then is read before anything is asked for.
+        if catching_up {
+            return self.refresh(name);
         }
         self.subscribe(name);
     }
