@@ -2,3 +2,5 @@
 
 pub mod database;
 pub mod native;
+pub mod replay;
+pub mod trace;
