@@ -18,7 +18,7 @@ use driftlog_core::random::Random;
 use driftlog_core::replica::Replica;
 use driftlog_core::rich::{Document, RichActor};
 use driftlog_core::sequencer::{Author, AuthorRow, Known, PushItems, Sequencer};
-use driftlog_core::state::{FieldKey, RecordKey};
+use driftlog_core::state::{FieldKey, RecordKey, State};
 use driftlog_core::storage::commit::{Commit, Committed};
 use driftlog_core::storage::row::{self, Identity};
 use driftlog_core::time::Clock;
@@ -89,8 +89,8 @@ impl Typist {
     fn new(number: u8, log: &Log) -> Self {
         let (actor, run) = (ActorId([number; 16]), RunId([number; 8]));
         let mut replica = Replica::new(log_name(), actor, run);
-        let epochs = log.sequencer.epochs().to_vec();
-        replica.meet(log.sequencer.confirmed().state().log(), epochs).expect("the same log");
+        let epochs = log.sequencer.state().epochs().to_vec();
+        replica.meet(log.sequencer.state().log(), epochs).expect("the same log");
         Self {
             replica,
             actor,
@@ -185,7 +185,7 @@ impl Typist {
 
 impl Log {
     fn new() -> Self {
-        let mut sequencer = Sequencer::new(LogId([7; 16]));
+        let mut sequencer = Sequencer::resume(State::new(LogId([7; 16])), Vec::new());
         sequencer.begin_epoch(EpochId([7; 8]));
         let user = UserId::new("typist").expect("a short name");
         Self { sequencer, user, entries: Vec::new(), now: 1_700_000_000_000 }
@@ -238,7 +238,7 @@ pub fn replay(trace: &Trace, order: &[usize], seen: &[Vec<usize>], mut progress:
         typist.read(&log, end, &mut replayed);
         replayed.texts.push(typist.text());
     }
-    replayed.server = log.sequencer.confirmed().state().text(&field()).expect("the text can be read");
+    replayed.server = log.sequencer.state().text(&field()).expect("the text can be read");
     replayed
 }
 
