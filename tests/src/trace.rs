@@ -135,7 +135,9 @@ impl Trace {
             }
         }
         for transactions in &of_agent {
-            transactions.windows(2).for_each(|pair| drop(after.entry(pair[0]).or_default().insert(pair[1])));
+            for pair in transactions.windows(2) {
+                after.entry(pair[0]).or_default().insert(pair[1]);
+            }
         }
         sorted(self.transactions.len(), &after)
     }
