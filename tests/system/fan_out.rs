@@ -1,1 +1,144 @@
-//! Later.
+//! Many readers: a slow one delays nobody, and one that begins late begins at a snapshot.
+
+use driftlog_core::chain::Cursor;
+use driftlog_core::id::Offset;
+use driftlog_core::limits;
+use driftlog_core::protocol::frame::{Credit, Frame};
+use driftlog_core::snapshot;
+use driftlog_core::state::State;
+
+use crate::peer::{Peer, Socket};
+use crate::running::Server;
+
+/// Pushes records in frames of `per_push` until `entries` are in the log.
+async fn fill(peer: &mut Peer, socket: &mut Socket, entries: usize, per_push: usize, bytes: usize) {
+    let padding = "x".repeat(bytes);
+    for chunk in 0..entries / per_push {
+        let made: Vec<_> = (0..per_push)
+            .map(|at| {
+                let record = format!("r{}", chunk * per_push + at);
+                let mut ops = Peer::insert(&record);
+                ops.extend(Peer::set(&record, &padding));
+                peer.act(ops)
+            })
+            .collect();
+        socket.send(&peer.push(&made)).await;
+        socket.ack().await;
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_never_reads_delays_nobody() {
+    let server = Server::start().await;
+    let (mut alice, mut bob, mut carol) = (Peer::new("alice"), Peer::new("bob"), Peer::new("carol"));
+    let (mut writer, _) = alice.open(&server.url).await;
+    let (mut reader, _) = bob.open(&server.url).await;
+    let (mut asleep, _) = carol.open(&server.url).await;
+    asleep.send(&Frame::Credit(Credit { bytes: u64::MAX })).await;
+    // More than the sleeper's socket and credit can hold: the server must go on without it.
+    const ENTRIES: usize = 2_000;
+    let filling = fill(&mut alice, &mut writer, ENTRIES, 20, 4_000);
+    let reading = async {
+        let mut granted = limits::CREDIT_BYTES;
+        loop {
+            granted += limits::CREDIT_BYTES / 4;
+            reader.send(&Frame::Credit(Credit { bytes: granted })).await;
+            if reader.entries().await.after.next == Offset(ENTRIES as u64) {
+                return;
+            }
+        }
+    };
+    tokio::join!(filling, reading);
+    // It wakes up and is brought up to date, from the log or from a snapshot.
+    loop {
+        match asleep.next().await {
+            Frame::Entries(entries) if entries.after.next == Offset(ENTRIES as u64) => break,
+            Frame::Entries(_) | Frame::SnapshotPart(_) | Frame::Credit(_) | Frame::Ping(_) => {}
+            other => panic!("entries expected: {other:?}"),
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_reader_without_credit_gets_no_more_than_its_credit() {
+    let server = Server::start().await;
+    let (mut alice, mut bob) = (Peer::new("alice"), Peer::new("bob"));
+    let (mut writer, _) = alice.open(&server.url).await;
+    let (mut reader, _) = bob.open(&server.url).await;
+    fill(&mut alice, &mut writer, 500, 20, 4_000).await;
+    let (mut bytes, mut after) = (0, Offset(0));
+    // A ping is answered after everything before it; entries stop at the credit.
+    reader.send(&Frame::Ping(driftlog_core::protocol::frame::Ping { nonce: 1 })).await;
+    while bytes + 2 * limits::FRAME_BYTES_TARGET < limits::CREDIT_BYTES as usize {
+        let frame = reader.entries_or_pong().await;
+        if let Some(entries) = frame {
+            bytes += Frame::Entries(entries.clone()).encode().len();
+            after = entries.after.next;
+        }
+    }
+    assert!(after < Offset(500) && bytes as u64 <= limits::CREDIT_BYTES);
+    reader.send(&Frame::Credit(Credit { bytes: u64::MAX })).await;
+    while after < Offset(500) {
+        after = reader.entries().await.after.next;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_cold_start_is_a_snapshot_and_the_tail_behind_it() {
+    let server = Server::start_with(tempfile::TempDir::new().expect("a directory"), |config| {
+        config.snapshot_entries = 100;
+    })
+    .await;
+    let (mut alice, mut bob) = (Peer::new("alice"), Peer::new("bob"));
+    let (mut writer, _) = alice.open(&server.url).await;
+    fill(&mut alice, &mut writer, 300, 20, 10).await;
+    // The snapshot is made in the background: ask until it is there.
+    let (state, chain) = loop {
+        let (mut reader, opened) = bob.open(&server.url).await;
+        match reader.next().await {
+            Frame::Entries(_) => continue,
+            Frame::SnapshotPart(part) => {
+                let mut bytes = part.bytes.clone();
+                while (bytes.len() as u64) < part.total {
+                    match reader.next().await {
+                        Frame::SnapshotPart(next) => bytes.extend(next.bytes),
+                        other => panic!("a part expected: {other:?}"),
+                    }
+                }
+                let mut state = snapshot::decode(&bytes).expect("a snapshot");
+                assert_eq!(state.cursor(), part.cursor);
+                let mut cursor = part.cursor;
+                if cursor.next < opened.end {
+                    cursor = follow(&mut reader, &mut state, opened.end).await;
+                }
+                break (state, cursor.chain);
+            }
+            other => panic!("a snapshot or entries expected: {other:?}"),
+        }
+    };
+    assert_eq!(state.cursor().next, Offset(300));
+    assert_eq!(state.cursor().chain, chain);
+    let mut folded = State::new(state.log());
+    let mut carol = Peer::new("carol");
+    let mut from_start = carol.connect(&server.url).await;
+    let mut subscription = carol.subscription(1);
+    subscription.cursor = Some(Cursor::start(state.log()));
+    carol.subscribe(&mut from_start, subscription).await;
+    follow(&mut from_start, &mut folded, Offset(300)).await;
+    assert_eq!(folded.digest(), state.digest(), "history and snapshot say the same");
+    server.stop().await;
+}
+
+/// Folds what arrives until `end`.
+async fn follow(reader: &mut Socket, state: &mut State, end: Offset) -> Cursor {
+    let (items, after) = reader.items_until(end.0).await;
+    for item in items {
+        match item {
+            driftlog_core::packed::Item::Entry(logged) => drop(state.fold(&logged).expect("folds")),
+            other => panic!("an entry expected: {other:?}"),
+        }
+    }
+    after
+}

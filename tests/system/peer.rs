@@ -51,7 +51,7 @@ impl Socket {
         }
     }
 
-    /// The next frame that is no credit, ping or ack.
+    /// The next frame of an open socket.
     pub(crate) async fn next(&mut self) -> Frame {
         self.receive().await.expect("the socket is open")
     }
@@ -88,6 +88,17 @@ impl Socket {
                 Frame::Entries(entries) => return entries,
                 Frame::Ack(_) | Frame::Credit(_) => {}
                 other => panic!("entries expected: {other:?}"),
+            }
+        }
+    }
+
+    /// The next entries, or none for a pong.
+    pub(crate) async fn entries_or_pong(&mut self) -> Option<Entries> {
+        loop {
+            match self.next().await {
+                Frame::Entries(entries) => return Some(entries),
+                Frame::Pong(_) => return None,
+                _ => {}
             }
         }
     }

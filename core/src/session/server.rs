@@ -361,7 +361,7 @@ impl ServerSession {
         let Phase::Live { actor, admission } = &self.phase else { return };
         let (actor, number) = (*actor, subscribe.log);
         let (read, append) = admission.grants.rights(&subscribe.name);
-        if (subscribe.read && !read) || (!read && !append) {
+        if !read && (subscribe.read || !append) {
             let reason = format!("the token gives no right to {}", subscribe.name);
             return self.complain(number, Code::Forbidden, &reason, None);
         }

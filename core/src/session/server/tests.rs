@@ -1,1 +1,244 @@
+use super::*;
+use crate::chain::{Chain, Cursor};
+use crate::id::{ClientId, EpochId, LogId, LogName, Seq, UserId};
+use crate::packed::Packer;
+use crate::protocol::frame::{Error, Nonce};
+use crate::time::Time;
 
+const IDLE_MS: u64 = 60_000;
+
+fn hello() -> Hello {
+    Hello {
+        protocol_min: 1,
+        protocol_max: 1,
+        client: ClientId([1; 16]),
+        actor: ActorId([2; 16]),
+        predecessor: None,
+        user: None,
+        nonces: Vec::new(),
+        device: String::new(),
+        token: None,
+        now: 0,
+    }
+}
+
+fn subscribe(log: LogNumber, name: &str) -> Subscribe {
+    Subscribe {
+        log,
+        name: LogName::new(name).expect("a name"),
+        log_id: None,
+        cursor: None,
+        epoch: None,
+        read: true,
+        held: Seq(1),
+        priority: 128,
+    }
+}
+
+fn facts(end: u64, snapshot: Option<u64>) -> LogFacts {
+    LogFacts {
+        log_id: LogId([3; 16]),
+        epochs: vec![(EpochId([4; 8]), Offset(0))],
+        end: Offset(end),
+        accepted: Time::MIN,
+        first_retained: Offset(0),
+        snapshot: snapshot.map(Offset),
+        chain_at_cursor: None,
+        seq: Seq(0),
+        chain: Chain::log_start(LogId([3; 16])),
+        checkpoints: Vec::new(),
+        verdicts: None,
+    }
+}
+
+/// A session that is live, with what it has said so far taken away.
+fn live() -> ServerSession {
+    let mut session = ServerSession::new(0, IDLE_MS);
+    session.handle_bytes(0, &Frame::Hello(hello()).encode());
+    assert!(matches!(session.poll_output(), Some(Output::Authenticate(_))));
+    let user = UserId::new("alice").expect("a user");
+    let admission = Admission { user, grants: Grants::everything(), expires: Some(90_000), nonce: Nonce([5; 16]) };
+    session.handle_admitted(0, Ok(admission));
+    assert!(matches!(frames(&mut session)[..], [Frame::Welcome(_)]));
+    session
+}
+
+fn frames(session: &mut ServerSession) -> Vec<Frame> {
+    std::iter::from_fn(|| session.poll_frame()).map(|bytes| Frame::decode(&bytes).expect("a frame")).collect()
+}
+
+fn codes(frames: &[Frame]) -> Vec<Code> {
+    let code = |frame: &Frame| match frame {
+        Frame::Error(Error { code, .. }) => Some(*code),
+        _ => None,
+    };
+    frames.iter().filter_map(code).collect()
+}
+
+fn open(session: &mut ServerSession, log: LogNumber, facts: LogFacts) {
+    session.handle_bytes(0, &Frame::Subscribe(subscribe(log, &format!("log/{log}"))).encode());
+    let Some(Output::Open(open)) = session.poll_output() else { panic!("an open") };
+    session.handle_opened(open.request, Ok(facts));
+}
+
+fn read(session: &mut ServerSession) -> Read {
+    match session.poll_output() {
+        Some(Output::Read(read)) => read,
+        other => panic!("a read: {other:?}"),
+    }
+}
+
+fn entries(bytes: usize, next: u64) -> EntriesRead {
+    let after = Cursor { next: Offset(next), chain: Chain::log_start(LogId([3; 16])) };
+    EntriesRead::Frame(EntriesFrame { bytes: vec![0; bytes].into(), after })
+}
+
+#[test]
+fn an_unwelcome_hello_ends_the_session_with_its_code() {
+    let mut session = ServerSession::new(0, IDLE_MS);
+    session.handle_bytes(0, &Frame::Hello(hello()).encode());
+    let refusal = Refusal { code: Code::ActorForked, reason: String::new() };
+    session.handle_admitted(0, Err(refusal));
+    assert_eq!(codes(&frames(&mut session)), [Code::ActorForked]);
+    assert!(session.is_closed());
+}
+
+#[test]
+fn one_read_is_under_way_and_only_while_there_is_room() {
+    let mut session = live();
+    open(&mut session, 1, facts(100, None));
+    let first = read(&mut session);
+    assert!(session.poll_output().is_none());
+    session.handle_entries(first.request, entries(limits::FRAME_BYTES_TARGET, 10));
+    assert!(session.poll_output().is_none(), "a frame waits for the socket");
+    let sent = std::iter::from_fn(|| session.poll_frame()).count();
+    assert_eq!(sent, 2, "opened, entries");
+    let Output::Read(second) = session.poll_output().expect("a read") else { panic!("a read") };
+    assert!(matches!(second.from, ReadFrom::Cursor(cursor) if cursor.next == Offset(10)));
+}
+
+#[test]
+fn entries_wait_for_credit_and_answers_do_not() {
+    let mut session = live();
+    open(&mut session, 1, facts(u64::MAX, None));
+    drop(session.poll_frame());
+    let mut next = 0;
+    while let Some(Output::Read(read)) = session.poll_output() {
+        next += 1;
+        session.handle_entries(read.request, entries(limits::FRAME_BYTES_TARGET, next));
+        while session.poll_frame().is_some() {}
+    }
+    assert_eq!(session.sent, limits::CREDIT_BYTES);
+    session.handle_bytes(0, &Frame::Ping(Ping { nonce: 1 }).encode());
+    assert_eq!(frames(&mut session), [Frame::Pong(Ping { nonce: 1 })]);
+    session.handle_bytes(0, &Frame::Credit(Credit { bytes: 2 * limits::CREDIT_BYTES }).encode());
+    assert!(session.poll_frame().is_some());
+}
+
+#[test]
+fn lanes_share_by_weight() {
+    let mut session = live();
+    for (log, priority) in [(1, 0), (2, 255)] {
+        let mut subscribe = subscribe(log, "x");
+        subscribe.priority = priority;
+        session.handle_bytes(0, &Frame::Subscribe(subscribe).encode());
+        let opens = std::iter::from_fn(|| session.poll_output());
+        let request = opens.filter_map(|output| match output {
+            Output::Open(open) => Some(open.request),
+            _ => None,
+        });
+        let request = request.last().expect("an open");
+        session.handle_bytes(0, &Frame::Credit(Credit { bytes: u64::MAX }).encode());
+        session.handle_opened(request, Ok(facts(0, None)));
+    }
+    let mut served = BTreeMap::new();
+    session.handle_grew(1, Offset(10_000));
+    session.handle_grew(2, Offset(10_000));
+    for _ in 0..600 {
+        let read = read(&mut session);
+        *served.entry(read.log).or_insert(0) += 1;
+        session.handle_entries(read.request, entries(limits::FRAME_BYTES_TARGET, served[&read.log]));
+        while session.poll_frame().is_some() {}
+    }
+    assert!(served[&1] >= 2 && served[&2] > 100 * served[&1], "{served:?}");
+}
+
+#[test]
+fn a_snapshot_goes_out_in_parts_and_reading_goes_on_behind_it() {
+    let mut session = live();
+    open(&mut session, 1, facts(100, Some(80)));
+    let asked = read(&mut session);
+    assert_eq!(asked.from, ReadFrom::Snapshot);
+    let cursor = Cursor { next: Offset(80), chain: Chain::log_start(LogId([3; 16])) };
+    let bytes: Arc<[u8]> = vec![7; limits::SNAPSHOT_PART_BYTES * 2 + 5].into();
+    session.handle_snapshot(asked.request, Some(SnapshotRead { cursor, bytes: bytes.clone() }));
+    let parts = frames(&mut session).into_iter().filter_map(|frame| match frame {
+        Frame::SnapshotPart(part) => Some(part.bytes),
+        _ => None,
+    });
+    assert_eq!(parts.collect::<Vec<_>>().concat(), *bytes);
+    assert_eq!(read(&mut session).from, ReadFrom::Cursor(cursor));
+}
+
+#[test]
+fn pushes_beyond_the_credit_end_the_session_and_commits_renew_it() {
+    let mut session = live();
+    open(&mut session, 1, facts(0, None));
+    let chain = Chain::log_start(LogId([3; 16]));
+    let push = Frame::Push(Push { log: 1, first: Seq(1), chain, entries: Packer::default().finish() }).encode();
+    let mut requests = Vec::new();
+    for _ in 0..limits::CREDIT_BYTES as usize / push.len() {
+        session.handle_bytes(0, &push);
+        let Some(Output::Append(append)) = session.poll_output() else { panic!("an append") };
+        requests.push(append.request);
+    }
+    drop(frames(&mut session));
+    for request in requests {
+        session.handle_committed(request, Ok(Verdicts::default()));
+    }
+    let credits = frames(&mut session).into_iter().filter(|frame| matches!(frame, Frame::Credit(_))).count();
+    assert_eq!(credits, 1, "renewed by halves");
+    for _ in 0..=2 * limits::CREDIT_BYTES as usize / push.len() {
+        session.handle_bytes(0, &push);
+    }
+    assert_eq!(codes(&frames(&mut session)), [Code::CreditExceeded]);
+}
+
+#[test]
+fn silence_is_asked_about_and_then_ends_the_session() {
+    let mut session = live();
+    assert_eq!(session.timeout(), IDLE_MS / 2);
+    session.handle_timeout(IDLE_MS / 2);
+    assert!(matches!(frames(&mut session)[..], [Frame::Ping(_)]));
+    session.handle_bytes(IDLE_MS - 1, &Frame::Pong(Ping { nonce: 0 }).encode());
+    session.handle_timeout(IDLE_MS);
+    assert!(!session.is_closed());
+    session.handle_timeout(90_000);
+    assert_eq!(codes(&frames(&mut session)), [Code::TokenExpired]);
+}
+
+#[test]
+fn bytes_that_are_no_frame_are_handed_out_to_be_kept() {
+    let mut session = live();
+    session.handle_bytes(0, &[1, 2, 3]);
+    assert_eq!(codes(&frames(&mut session)), [Code::MalformedFrame]);
+    let kept = std::iter::from_fn(|| session.poll_output()).any(|output| matches!(output, Output::Keep { .. }));
+    assert!(kept && session.is_closed());
+}
+
+#[test]
+fn an_answer_for_a_log_given_up_meanwhile_is_ignored() {
+    let mut session = live();
+    open(&mut session, 1, facts(100, None));
+    let stale = read(&mut session);
+    session.handle_bytes(0, &Frame::Unsubscribe(frame::Unsubscribe { log: 1 }).encode());
+    open_again(&mut session);
+    drop(frames(&mut session));
+    session.handle_entries(stale.request, entries(10, 50));
+    assert!(session.poll_frame().is_none(), "entries of the earlier subscription");
+}
+
+fn open_again(session: &mut ServerSession) {
+    assert!(matches!(session.poll_output(), Some(Output::Forget { log: 1, .. })));
+    open(session, 1, facts(100, None));
+}
