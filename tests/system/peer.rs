@@ -92,17 +92,6 @@ impl Socket {
         }
     }
 
-    /// The next entries, or none for a pong.
-    pub(crate) async fn entries_or_pong(&mut self) -> Option<Entries> {
-        loop {
-            match self.next().await {
-                Frame::Entries(entries) => return Some(entries),
-                Frame::Pong(_) => return None,
-                _ => {}
-            }
-        }
-    }
-
     /// Reads entries until the cursor stands at `end`; gives all items.
     pub(crate) async fn items_until(&mut self, end: u64) -> (Vec<Item>, Cursor) {
         let mut items = Vec::new();

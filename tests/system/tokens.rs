@@ -98,7 +98,8 @@ fn the_binary_makes_tokens_and_says_what_it_needs() {
         (output.status.success(), text(output.stdout), text(output.stderr))
     };
     let path = secret_file.to_str().expect("text");
-    let (made, text, _) = run(&["token", "--create", "--secret-file", path, "--sub", "alice", "--log", "board/*", "--read"]);
+    let (made, text, _) =
+        run(&["token", "--create", "--secret-file", path, "--sub", "alice", "--log", "board/*", "--read"]);
     assert!(made && text.split('.').count() == 3, "{text}");
     assert!(run(&["token", "--secret-file", path, "--sub", "alice", "--read", "**", "--append", "b/*"]).0);
     let data = directory.path().to_str().expect("text");

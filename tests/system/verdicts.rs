@@ -129,7 +129,7 @@ async fn a_replacement_is_accepted_once_from_either_copy() {
     let (mut socket, _) = alice.open(&server.url).await;
     let (mut other, _) = copy.open(&server.url).await;
     let original = alice.act(Peer::insert("a"));
-    socket.send(&alice.push(&[original.clone()])).await;
+    socket.send(&alice.push(std::slice::from_ref(&original))).await;
     socket.ack().await;
     let id = EntryId { actor: alice.actor, seq: Seq(1) };
     let target = driftlog_core::entry::Replaced { id, digest: original.digest() };
