@@ -151,7 +151,7 @@ export interface WireOptions {
   token: boolean;
 }
 
-/** What the client says about its storage. `tabs` is `one` where the browser gives no way to elect a leader. */
+/** What the client says about its storage. `tabs` is `one` where each tab keeps its own work, in memory. */
 export interface WireStorage {
   mode: 'indexeddb' | 'memory';
   durable: boolean;

@@ -61,8 +61,8 @@ export interface Storage {
   /** Whether stored entries survive the page. */
   readonly durable: boolean;
   /**
-   * `many`: any number of tabs share the client. `one`: this browser gives no way to elect a leader here (plain http
-   * on a network has no Web Locks), so only one tab at a time should be open.
+   * `many`: any number of tabs share the client; without Web Locks (plain http on a network has none) they take turns
+   * by a lease, which `reason` then says. `one`: what this tab keeps in memory is its own.
    */
   readonly tabs: 'many' | 'one';
   /** Why it is less than durable and many, for people. */
