@@ -26,6 +26,8 @@ pub struct Packed {
     items: Vec<PackedItem>,
 }
 
+// Nearly every item is an entry: boxing it would cost an allocation each to save bytes in the rare others.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 enum PackedItem {
     Entry(PackedEntry),

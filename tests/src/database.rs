@@ -60,7 +60,7 @@ impl Database {
     /// Every own entry of every log, in key order.
     pub fn own_entries(&self) -> Vec<Entry> {
         let own = self.rows.iter().filter(|(key, _)| key[0] == 0x11);
-        own.flat_map(|(_, bytes)| row::decode_group(bytes).unwrap()).collect()
+        own.flat_map(|(_, bytes)| row::decode_group(bytes).expect("rows in memory are whole")).collect()
     }
 
     /// The seqs of every own entry, in key order.

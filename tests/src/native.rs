@@ -19,8 +19,10 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use crate::database::Database;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type EngineCall = Box<dyn FnOnce(&mut Engine, u64) + Send>;
+
 enum Call {
-    Engine(Box<dyn FnOnce(&mut Engine, u64) + Send>),
+    Engine(EngineCall),
     Url(String),
 }
 
@@ -76,7 +78,7 @@ impl NativeClient {
     /// Runs a call on the engine, as an app would between two events.
     pub async fn call<T: Send + 'static>(&self, call: impl FnOnce(&mut Engine, u64) -> T + Send + 'static) -> T {
         let (answer, answered) = oneshot::channel();
-        let call = Box::new(move |engine: &mut Engine, now| drop(answer.send(call(engine, now))));
+        let call: EngineCall = Box::new(move |engine, now| drop(answer.send(call(engine, now))));
         self.calls.send(Call::Engine(call)).await.expect("the client runs");
         answered.await.expect("the client answers")
     }

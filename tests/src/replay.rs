@@ -230,7 +230,7 @@ pub fn replay(trace: &Trace, order: &[usize], seen: &[Vec<usize>], mut progress:
         let text = if trace.end.is_ascii() { String::new() } else { typists[agent].text() };
         typists[agent].act(&mut log, "type", edit(&text, transaction), &mut replayed);
         behind[agent].push(log.entries.len());
-        reader.read(&log, if done % READ_BACK == 0 { log.entries.len() } else { 0 }, &mut replayed);
+        reader.read(&log, if done.is_multiple_of(READ_BACK) { log.entries.len() } else { 0 }, &mut replayed);
         progress(done + 1);
     }
     let end = log.entries.len();

@@ -32,7 +32,7 @@ fn run(trace: &Trace, begun: Instant) -> Option<Replayed> {
     let seen = trace.seen()?;
     let total = trace.transactions.len();
     let progress = |done: usize| {
-        if done % 20_000 == 0 {
+        if done.is_multiple_of(20_000) {
             eprintln!("{done} of {total} transactions, {:.1} s", begun.elapsed().as_secs_f64());
         }
     };
