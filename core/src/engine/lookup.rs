@@ -1,9 +1,12 @@
 //! Looking up own entries after any number of reloads.
 
+use std::collections::BTreeMap;
+
 use crate::entry::Entry;
-use crate::id::{EntryId, LogName, WriteId};
+use crate::id::{ActorId, EntryId, LogName, Offset, Seq, WriteId};
+use crate::packed::Item;
 use crate::protocol::frame::MarkedStatus;
-use crate::storage::row;
+use crate::storage::row::{self, Received};
 use crate::storage::{self, KeyRange, Row};
 use crate::time::WallMs;
 use crate::value::Value;
@@ -25,6 +28,8 @@ pub struct OwnEntry {
     pub time: WallMs,
     /// How far it came.
     pub status: OwnStatus,
+    /// Its offset and when the server took it, as far as this device holds what says so: a snapshot does not.
+    pub place: Option<(Offset, WallMs)>,
 }
 
 /// How far an own entry came.
@@ -47,13 +52,15 @@ impl Engine {
     /// [`CallError::NotOpen`].
     pub fn own_entries(&mut self, name: &LogName) -> Result<RequestId, CallError> {
         self.replica(name)?;
-        let range = KeyRange::prefix(storage::own_prefix(name, self.actor()));
-        Ok(self.read(Request::OwnEntries(name.clone()), vec![range]))
+        let prefixes = [storage::own_prefix(name, self.actor()), storage::received_prefix(name)];
+        Ok(self.read(Request::OwnEntries(name.clone()), prefixes.map(KeyRange::prefix).to_vec()))
     }
 
     pub(super) fn own_entries_read(&mut self, id: RequestId, name: &LogName, rows: Vec<Vec<Row>>) {
-        let stored = rows.into_iter().flatten().flat_map(|(_, bytes)| row::decode_group(&bytes).unwrap_or_default());
-        let mut entries: Vec<_> = stored.filter_map(|entry| self.stored_entry(name, &entry)).collect();
+        let Ok([own, received]) = <[Vec<Row>; 2]>::try_from(rows) else { return };
+        let places = places(self.actor(), &received);
+        let stored = own.into_iter().flat_map(|(_, bytes)| row::decode_group(&bytes).unwrap_or_default());
+        let mut entries: Vec<_> = stored.filter_map(|entry| self.stored_entry(name, &entry, &places)).collect();
         if let Some(slot) = self.slots.get(name) {
             let known: std::collections::BTreeSet<_> = entries.iter().map(|entry| entry.write).collect();
             let pending = slot.replica.outbox().pending().map(|prepared| OwnEntry {
@@ -63,13 +70,14 @@ impl Engine {
                 args: prepared.body.args.clone(),
                 time: prepared.time.ms(),
                 status: OwnStatus::Pending,
+                place: None,
             });
             entries.extend(pending.filter(|entry| !known.contains(&entry.write)));
         }
         self.outputs.push_back(Output::OwnEntries(id, entries));
     }
 
-    fn stored_entry(&self, name: &LogName, entry: &Entry) -> Option<OwnEntry> {
+    fn stored_entry(&self, name: &LogName, entry: &Entry, places: &Places) -> Option<OwnEntry> {
         let replica = &self.slots.get(name)?.replica;
         let seq = entry.header.seq;
         let id = EntryId { actor: replica.actor(), seq };
@@ -89,7 +97,25 @@ impl Engine {
             name: entry.body.name.to_string(),
             args: entry.body.args.clone(),
             time: entry.header.time.ms(),
+            place: places.get(&seq).copied().filter(|_| matches!(status, OwnStatus::Accepted(_))),
             status,
         })
     }
+}
+
+/// Where own entries stand in the log, and since when.
+type Places = BTreeMap<Seq, (Offset, WallMs)>;
+
+fn places(actor: ActorId, rows: &[Row]) -> Places {
+    let received = rows.iter().filter_map(|(_, bytes)| row::decode::<Received>(bytes).ok());
+    let items = received.flat_map(|received| received.entries.unpack(received.from).unwrap_or_default());
+    items
+        .filter_map(|item| match item {
+            Item::Stub(stub) if stub.id.actor == actor => Some((stub.id.seq, (stub.offset, stub.accepted.ms()))),
+            Item::Entry(logged) if logged.actor == actor => {
+                Some((logged.entry.header.seq, (logged.offset, logged.accepted.ms())))
+            }
+            _ => None,
+        })
+        .collect()
 }

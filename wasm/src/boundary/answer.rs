@@ -236,7 +236,12 @@ impl From<notice::LogState> for LogState {
 
 impl From<OwnEntry> for Entry {
     fn from(entry: OwnEntry) -> Self {
-        let mut detail = WriteDetail { entry_id: entry.id.map(|id| id.to_string()), ..WriteDetail::default() };
+        let mut detail = WriteDetail {
+            offset: entry.place.map(|(offset, _)| offset.0),
+            accepted_at: entry.place.map(|(_, accepted)| accepted),
+            entry_id: entry.id.map(|id| id.to_string()),
+            ..WriteDetail::default()
+        };
         let status = match entry.status {
             OwnStatus::Pending => "pending",
             OwnStatus::Stored => "stored",
