@@ -101,8 +101,9 @@ impl Overlay {
     }
 
     /// The user of this client, as far as it is known: shown as the author of pending work.
-    pub fn set_user(&mut self, user: Option<UserId>) {
+    pub fn set_user(&mut self, user: Option<UserId>) -> Touched {
         self.user = user;
+        self.keys()
     }
 
     /// Lays an entry on top. One that is known already, or that confirmed state covers, is passed over.
@@ -247,6 +248,14 @@ impl Overlay {
         self.entries.values().map(|held| held.author.stamp.write())
     }
 
+    /// Every record with pending ops.
+    fn keys(&self) -> Touched {
+        let key =
+            |collection: &Name, record: &RecordId| RecordKey { collection: collection.clone(), record: record.clone() };
+        let records = self.records.iter();
+        records.flat_map(|(collection, records)| records.keys().map(move |record| key(collection, record))).collect()
+    }
+
     fn take(&mut self, state: &State, pending: Pending, touched: &mut Touched) {
         let Pending { write, actor, seq, base, own_seen, time, body } = pending;
         let covered = seq.is_some_and(|seq| seq <= state.folded(actor));
@@ -311,11 +320,12 @@ impl Overlay {
     fn lay_dirty(&mut self, state: &State) {
         let (dirty, left) = (std::mem::take(&mut self.dirty), std::mem::take(&mut self.left));
         for key in &dirty {
-            if let Some(laid) = self.records.get_mut(&key.collection).and_then(|records| records.get_mut(&key.record)) {
-                if laid.lay_again(state, key, &self.entries) {
-                    let edited = laid.edited();
-                    self.documents.restart_fields(key, edited);
-                }
+            let Some(laid) = self.records.get_mut(&key.collection).and_then(|records| records.get_mut(&key.record))
+            else {
+                continue;
+            };
+            if laid.lay_again(state, key, &self.entries) {
+                self.documents.restart_fields(key, laid.edited());
             }
         }
         for key in dirty.union(&left) {

@@ -91,8 +91,11 @@ impl<'a> Visible<'a> {
 
     /// The user who wrote something, as far as it is known.
     pub fn user(&self, stamp: &Stamp) -> Option<&'a UserId> {
-        let own = stamp.offset().is_none().then_some(self.overlay.user.as_ref()).flatten();
-        self.state.user(stamp.actor()).or(own)
+        // By where it stands, so that what is known of it changes only when the record is touched.
+        match stamp.offset() {
+            Some(_) => self.state.user(stamp.actor()),
+            None => self.overlay.user.as_ref(),
+        }
     }
 
     /// All concurrent values of a register, if there are several; the one shown stands first.

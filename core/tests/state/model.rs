@@ -4,15 +4,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use driftlog_core::codec::from_bytes;
 use driftlog_core::entry::{Body, Entry, Header, Logged, Salt};
 use driftlog_core::id::{ActorId, Base, EpochId, LogId, Name, Offset, RecordId, RunId, Seq, UserId, WriteId};
 use driftlog_core::op::{Delete, DeletePolicy, Edit, FieldOp, Insert, Op, Update};
-use driftlog_core::overlay::{Overlay, Pending, Status, Visible};
+use driftlog_core::overlay::{Overlay, Pending, Status, Touched, Visible};
 use driftlog_core::rich::{Candidate, RichActor, Splice};
 use driftlog_core::snapshot;
 use driftlog_core::state::{Author, FieldKey, Outcome, RecordKey, State};
 use driftlog_core::time::{self, Clock};
 use driftlog_core::value::Value;
+use driftlog_core::view::{
+    CollectionSchema, Column, Comparison, Condition, Direction, FieldSchema, Query, QueryId, Row, Schema, Strategy,
+    View,
+};
 
 pub(crate) fn name(text: &str) -> Name {
     Name::new(text).expect("a name")
@@ -146,6 +151,28 @@ pub(crate) struct Tab {
     unstored: Vec<Unstored>,
     /// What must be laid on confirmed state, as a plain list.
     expected: Vec<Pending>,
+    view: View,
+    /// The rows of live queries, as patches made them.
+    rows: Vec<(QueryId, Query, Vec<Row>)>,
+}
+
+fn schema() -> Schema {
+    let field = |name_of: &str, strategy| (name(name_of), FieldSchema { strategy, default: None });
+    let fields = [
+        field("title", Strategy::Register),
+        field("votes", Strategy::Counter),
+        field("tags", Strategy::Set),
+        field("note", Strategy::Text),
+    ];
+    let todos = CollectionSchema { single: false, fields: BTreeMap::from(fields) };
+    Schema { collections: BTreeMap::from([(name("todos"), todos)]) }
+}
+
+fn queries() -> [Query; 2] {
+    let titled = Condition(Column::Field(name("title")), Comparison::Exists, Value::from(true));
+    let order = vec![(Column::Field(name("votes")), Direction::Desc)];
+    let some = Query { collection: name("todos"), conditions: vec![titled], order, limit: Some(1), offset: 0 };
+    [Query::all(name("todos")), some]
 }
 
 #[derive(Clone)]
@@ -197,7 +224,14 @@ impl Client {
             others: Seq(0),
             unstored: Vec::new(),
             expected: Vec::new(),
+            view: View::new(schema()),
+            rows: Vec::new(),
         };
+        for query in queries() {
+            let visible = Visible::new(&tab.state, &tab.overlay);
+            let (id, rows) = tab.view.query(visible, query.clone()).expect("known");
+            tab.rows.push((id, query, rows));
+        }
         tab.read_rows(self.actor, &self.rows, &self.verdicts);
         tab
     }
@@ -213,7 +247,7 @@ impl Client {
 
     /// The append transaction: the tab's waiting actions get their seqs.
     pub(crate) fn store(&mut self, tab: usize) {
-        let Self { tabs, rows, actor, .. } = self;
+        let Self { tabs, rows, .. } = self;
         let tab = &mut tabs[tab];
         for waiting in std::mem::take(&mut tab.unstored) {
             let seq = Seq(rows.len() as u64 + 1);
@@ -227,10 +261,10 @@ impl Client {
             header.needs = needed.collect::<BTreeSet<_>>().into_iter().collect();
             let entry = Entry::new(header, waiting.body).expect("valid");
             rows.push(entry);
-            tab.overlay.assign(&tab.state, waiting.write, seq);
+            let touched = tab.overlay.assign(&tab.state, waiting.write, seq);
+            tab.refresh(&touched);
             tab.expect(waiting.write).seq = Some(seq);
         }
-        let _ = actor;
     }
 
     /// The append fails: the tab's first waiting action leaves, with all that need it.
@@ -240,7 +274,8 @@ impl Client {
         for waiting in std::mem::take(&mut tab.unstored) {
             if gone.is_empty() || waiting.needs.iter().any(|need| gone.contains(need)) {
                 gone.insert(waiting.write);
-                tab.overlay.drop(&tab.state, waiting.write);
+                let touched = tab.overlay.drop(&tab.state, waiting.write);
+                tab.refresh(&touched);
                 tab.expected.retain(|pending| pending.write != waiting.write);
             } else {
                 tab.unstored.push(waiting);
@@ -268,7 +303,8 @@ impl Client {
             for entry in self.rows[first..until].iter().filter(|_| acked) {
                 if self.verdicts.get(&entry.header.seq) == Some(&Verdict::Refused) {
                     let write = write_of(entry);
-                    tab.overlay.drop(&tab.state, write);
+                    let touched = tab.overlay.drop(&tab.state, write);
+                    tab.refresh(&touched);
                     tab.expected.retain(|pending| pending.write != write);
                 }
             }
@@ -302,7 +338,8 @@ impl Tab {
         self.unstored.push(Unstored { write, base, own, time, needs, body: body.clone() });
         let pending = Pending { write, actor, seq: None, base, own_seen: own, time, body };
         self.expected.push(pending.clone());
-        self.overlay.push(&self.state, pending);
+        let touched = self.overlay.push(&self.state, pending);
+        self.refresh(&touched);
         write
     }
 
@@ -327,14 +364,16 @@ impl Tab {
         let next = self.state.cursor().next.0 as usize;
         let batch = &log[next..end.clamp(next, log.len())];
         let before = self.shown(&self.overlay);
-        let mut quiet = true;
+        let (mut quiet, mut touched) = (true, Touched::new());
         for (place, logged) in batch.iter().enumerate() {
             let first = self.expected.get(place).is_some_and(|pending| pending.write == write_of(&logged.entry));
             let fold = self.state.fold(logged).expect("the next entry");
             quiet &= first && !fold.adjusted && fold.outcome == Outcome::Applied;
             self.overlay.folded(&fold);
+            touched.extend(fold.touched);
         }
-        self.overlay.settle(&self.state);
+        touched.extend(self.overlay.settle(&self.state));
+        self.refresh(&touched);
         self.forget_covered();
         if quiet {
             assert_eq!(self.shown(&self.overlay), before, "confirming own entries changes nothing that is shown");
@@ -343,8 +382,11 @@ impl Tab {
 
     /// Takes the server's state as a snapshot instead of the log.
     pub(crate) fn restart(&mut self, server: &mut State) {
+        let mut touched = self.keys();
         self.state = snapshot::decode(&snapshot::encode(server)).expect("decodes");
-        self.overlay.reset(&self.state);
+        touched.extend(self.overlay.reset(&self.state));
+        touched.extend(self.keys());
+        self.refresh(&touched);
         self.forget_covered();
     }
 
@@ -392,6 +434,26 @@ impl Tab {
                 .collect::<Vec<Status>>()
         };
         assert_eq!(statuses(&self.overlay), statuses(&scratch));
+        for (_, query, rows) in &self.rows {
+            let fresh = self.view.select(self.visible(), query.clone()).expect("known");
+            let read =
+                |rows: &[Row]| rows.iter().map(|row| from_bytes(row.as_bytes())).collect::<Vec<Result<Value, _>>>();
+            assert_eq!(read(rows), read(&fresh), "patched rows");
+        }
+    }
+
+    /// Patches the rows of the live queries.
+    fn refresh(&mut self, touched: &Touched) {
+        for (id, patches) in self.view.apply(Visible::new(&self.state, &self.overlay), touched) {
+            let rows = self.rows.iter_mut().find(|(known, ..)| *known == id).map(|(.., rows)| rows).expect("open");
+            patches.iter().for_each(|patch| patch.apply(rows));
+        }
+    }
+
+    fn keys(&self) -> Touched {
+        let collection = name("todos");
+        let ids = self.visible().collection(&collection).map(|(id, _)| id.clone());
+        ids.map(|record| RecordKey { collection: collection.clone(), record }).collect()
     }
 
     /// What is shown, in a form that can be compared.
@@ -433,7 +495,8 @@ impl Tab {
         });
         let new: Vec<_> = new.collect();
         self.expected.extend(new.iter().cloned());
-        self.overlay.push_all(&self.state, new);
+        let touched = self.overlay.push_all(&self.state, new);
+        self.refresh(&touched);
         self.forget_covered();
     }
 
