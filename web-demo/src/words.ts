@@ -51,6 +51,8 @@ export function actionWords(entry: Entry<typeof board>, times: number): string {
       return `${entry.action} “${entry.args?.tag ?? ''}”`;
     case 'writeNote':
       return times === 1 ? 'type in the note' : `type in the note, ${times}×`;
+    case 'toggle':
+      return 'tick';
     case 'clearDone':
       return 'clear what is done';
     case 'vote':
