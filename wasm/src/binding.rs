@@ -120,15 +120,16 @@ impl Binding {
     /// WireEntry, if this client authored it.
     pub async fn entry(&self, handle: u32, write: String) -> Result<Option<Vec<u8>>, JsValue> {
         let Some(write) = WriteId::parse(&write) else { return Ok(None) };
-        let entries = self.own_entries(handle).await?;
-        Ok(entries.into_iter().find(|entry| entry.write == write).map(|entry| boundary::encode(&Entry::from(entry))))
+        let text = write.to_string();
+        let entry = self.own_entries(handle).await?.into_iter().find(|entry| entry.write_id == text);
+        Ok(entry.map(|entry| boundary::encode(&entry)))
     }
 
     /// WireEntryFilter → WireEntry[], oldest first.
     pub async fn entries(&self, handle: u32, filter: Vec<u8>) -> Result<Vec<u8>, JsValue> {
         let filter: EntryFilter = boundary::decode(&filter)?;
-        let entries = self.own_entries(handle).await?;
-        let entries: Vec<_> = entries.into_iter().map(Entry::from).filter(|entry| filter.admits(entry)).collect();
+        let mut entries = self.own_entries(handle).await?;
+        entries.retain(|entry| filter.admits(entry));
         Ok(boundary::encode(&entries))
     }
 
@@ -167,10 +168,13 @@ impl Binding {
         Ok(found.map_err(ClientError::from)?)
     }
 
-    async fn own_entries(&self, handle: u32) -> Result<Vec<driftlog_core::engine::OwnEntry>, JsValue> {
+    async fn own_entries(&self, handle: u32) -> Result<Vec<Entry>, JsValue> {
         let client = Rc::clone(&self.client);
         let name: LogName = client.log(handle)?;
-        Ok(client.own_entries(&name).await?)
+        let entries = client.own_entries(&name).await?;
+        let user = client.call(|engine| engine.identity().and_then(|identity| identity.user.clone()))?;
+        let user = user.map(|user| user.to_string());
+        Ok(entries.into_iter().map(|entry| Entry::new(entry, user.clone())).collect())
     }
 }
 

@@ -42,6 +42,9 @@ const SOCKET_LOW_BYTES: u32 = 16 * 1024;
 /// The pause before a failed read is told, so that whoever asks again does not spin.
 const READ_FAILED_PAUSE_MS: u32 = 1_000;
 
+/// The pause before a commit that the engine cannot do without is made again.
+const COMMIT_RETRY_MS: u32 = 1_000;
+
 /// How long `close` waits for what is being stored.
 const CLOSE_FLUSH_MS_MAX: u64 = 5_000;
 
@@ -338,9 +341,20 @@ impl Client {
 
     async fn commit(self: Rc<Self>, id: RequestId, commit: Commit) {
         let reads = commit.reads();
-        let outcome = self.store.commit(commit.durability(), &reads, |rows| commit.decide(rows)).await;
+        let outcome = loop {
+            let outcome = self.store.commit(commit.durability(), &reads, |rows| commit.decide(rows)).await;
+            match outcome.map_err(failure) {
+                // Without these nothing goes on, and doing them twice does no harm.
+                Err(CommitFailure::Unknown(_) | CommitFailure::Full(_))
+                    if matches!(commit, Commit::Identity(_) | Commit::Lead) && !self.closed.get() =>
+                {
+                    sleep(COMMIT_RETRY_MS).await;
+                }
+                outcome => break outcome,
+            }
+        };
         self.commits_under_way.set(self.commits_under_way.get() - 1);
-        self.feed(Input::Committed(id, outcome.map_err(failure)));
+        self.feed(Input::Committed(id, outcome));
         // Checked after the engine has heard, because that may have begun the next group.
         if self.commits_under_way.get() == 0 {
             let waiters = self.idle_waiters.take();

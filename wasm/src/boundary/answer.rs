@@ -234,8 +234,9 @@ impl From<notice::LogState> for LogState {
     }
 }
 
-impl From<OwnEntry> for Entry {
-    fn from(entry: OwnEntry) -> Self {
+impl Entry {
+    /// An own entry of this user.
+    pub(crate) fn new(entry: OwnEntry, user: Option<String>) -> Self {
         let mut detail = WriteDetail {
             offset: entry.place.map(|(offset, _)| offset.0),
             accepted_at: entry.place.map(|(_, accepted)| accepted),
@@ -247,6 +248,8 @@ impl From<OwnEntry> for Entry {
             OwnStatus::Stored => "stored",
             OwnStatus::Accepted(outcome) => {
                 detail.outcome = outcome.map(mark_name);
+                (detail.offset, detail.accepted_at) = entry.place.map(|(offset, at)| (offset.0, at)).unzip();
+                detail.author = user;
                 "accepted"
             }
             OwnStatus::Refused(mark, number, reason) => {
