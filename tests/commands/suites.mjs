@@ -17,6 +17,7 @@ export const suites = [
   { name: 'tidy', run: () => nodeTests('the repository itself', join('tests', 'tidy')) },
   { name: 'types', run: checkTypes },
   { name: 'rust', run: rustTests },
+  { name: 'vectors', run: () => nodeTests('golden vectors in JavaScript', join('tests', 'vectors')) },
   { name: 'typescript', run: typescriptTests },
   { name: 'browser', run: () => nodeTests('in Chromium, against the server', join('tests', 'browser')) },
   { name: 'packaging', run: () => nodeTests('the packed npm package', join('tests', 'packaging')) },
