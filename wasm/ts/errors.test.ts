@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { DriftlogError, REFUSALS, refusal } from './errors.js';
+import { DriftlogError, fromEngine, REFUSALS, refusal } from './errors.js';
 
 const details = { writeId: 'r-1', entryId: 'a-1', reason: 'no', number: 9 };
 
@@ -25,4 +25,14 @@ test('every numbered code of a single entry is in the closed union', () => {
   const names = [...source.matchAll(/= 5\d\d, "([^"]+)"/g)].map(([, name]) => name!);
   assert.ok(names.length > 0);
   for (const name of names) assert.ok(REFUSALS.has(name), name);
+});
+
+test('what the engine throws is typed by its code', () => {
+  for (const code of ['storage-full', 'bad-value', 'bad-query', 'closed', 'engine-failed']) {
+    const error = fromEngine(Object.assign(new Error('why'), { code }));
+    assert.ok(error instanceof DriftlogError);
+    assert.equal(error.code, code);
+  }
+  const trap = fromEngine(new WebAssembly.RuntimeError('unreachable'));
+  assert.ok(trap instanceof DriftlogError && trap.code === 'engine-failed');
 });

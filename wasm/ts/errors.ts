@@ -15,7 +15,8 @@ export interface ErrorDetails {
   'bad-param': { pattern: string; param: string };
   /**
    * A value has no canonical form: `undefined` in a list, NaN, an infinity, −0, an integer beyond 2^53−1, a lone
-   * surrogate, a function, a class instance, nesting that is too deep. `path` leads to it, as in `args.todo.due`.
+   * surrogate, a function, a class instance, nesting that is too deep. `path` leads to it, as in `args.todo.due`; it
+   * is `action` if the action as a whole is not an entry: too large, or with too many ops.
    */
   'bad-value': { path: string; problem: string };
   /** A position or a length outside of the text, or between the two halves of one character. UTF-16 code units. */
@@ -32,9 +33,6 @@ export interface ErrorDetails {
   closed: { what: string };
   /** One client has the log open under another definition. */
   'already-open': { log: string };
-
-  /** The action is larger than one entry may be; split it. Nothing was recorded. */
-  'too-large': { reason: string };
 
   // This device: retry when there is space, or tell the user.
 
@@ -164,18 +162,24 @@ export function refusal(code: string, details: Refusal): DriftlogError {
   ) as DriftlogError;
 }
 
-const ENGINE: ReadonlySet<string> = new Set<ErrorCode>([
-  'too-large',
-  'storage-full',
-  'storage-failed',
-  'needs-failed',
-  'backlog-full',
-]);
-
 /** The error of a failed append, or of an engine call. @internal */
 export function engineError(code: string, reason: string): DriftlogError {
-  const known = (ENGINE.has(code) ? code : 'engine-failed') as 'engine-failed';
-  return fail(known, { reason: known === code ? reason : `${code}: ${reason}` }, `${code}: ${reason}`) as DriftlogError;
+  const text = `${code}: ${reason}`;
+  switch (code) {
+    case 'storage-full':
+    case 'storage-failed':
+    case 'needs-failed':
+    case 'backlog-full':
+      return fail(code, { reason }, text) as DriftlogError;
+    case 'bad-value':
+      return fail(code, { path: 'action', problem: reason }, text);
+    case 'bad-query':
+      return fail(code, { problem: reason }, text);
+    case 'closed':
+      return fail(code, { what: reason }, text);
+    default:
+      return fail('engine-failed', { reason: text }, text);
+  }
 }
 
 /** Turns what a wasm call threw into a typed error. @internal */
