@@ -476,6 +476,12 @@ impl Replica {
         }
     }
 
+    /// Notes who this client's user is: the author of its pending work.
+    pub fn set_user(&mut self, user: Option<UserId>) {
+        let touched = self.overlay.set_user(user);
+        self.refresh(&touched);
+    }
+
     fn refresh(&mut self, touched: &Touched) {
         if touched.is_empty() {
             return;

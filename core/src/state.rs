@@ -136,7 +136,7 @@ impl State {
         for (at, op) in logged.entry.body.ops.iter().enumerate() {
             match self.lay(&author, op) {
                 Effect::Applied => {
-                    self.documents.follow(op);
+                    self.follow(op);
                     touched.extend(RecordKey::of(op));
                 }
                 Effect::Gone => gone.push(at),

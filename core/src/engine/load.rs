@@ -41,6 +41,7 @@ impl Engine {
     /// The identity is known: what waits for it can start.
     pub(super) fn identified(&mut self, identity: row::Identity) {
         let first = self.identity.is_none();
+        self.slots.values_mut().for_each(|slot| slot.replica.set_user(identity.user.clone()));
         self.identity = Some(identity);
         if first {
             for name in self.slots.keys().cloned().collect::<Vec<_>>() {
@@ -109,6 +110,7 @@ impl Engine {
         let user = self.identity.as_ref().and_then(|identity| identity.user.clone());
         let Some(slot) = self.slots.get_mut(name) else { return };
         let replica = &mut slot.replica;
+        replica.set_user(user.clone());
         replica.learn(tail.own);
         replica.load_dead_letters(tail.letters);
         if let Some(verdicts) = tail.verdicts.filter(|verdicts| verdicts.actor == actor) {

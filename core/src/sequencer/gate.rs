@@ -71,7 +71,7 @@ fn lay(state: &mut State, logged: &Logged, at: &FieldKey, edit: &Edit) -> Result
     let damaged = |error: TextError| (Code::RichChange, error.to_string());
     let document = state.document_mut(at).map_err(damaged)?;
     let Edit::Change(RichChange { root, incarnation, bytes }) = edit else {
-        return text::apply(document, [edit].into_iter()).map_err(damaged);
+        return text::apply(document, [edit].into_iter()).map(drop).map_err(damaged);
     };
     if *root != GENESIS_ROOT {
         return Err((Code::RichChange, format!("there is no root {root}")));

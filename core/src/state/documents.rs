@@ -9,55 +9,80 @@ use std::collections::BTreeMap;
 use super::text::{self, TextError};
 use super::{FieldKey, RecordKey, State, Text};
 use crate::id::Name;
-use crate::op::{FieldOp, Op};
+use crate::op::{Edit, FieldOp, Op};
 use crate::rich::Document;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Documents {
-    open: RefCell<BTreeMap<RecordKey, BTreeMap<Name, Document>>>,
+    open: RefCell<BTreeMap<RecordKey, BTreeMap<Name, Open>>>,
+}
+
+#[derive(Debug, Clone)]
+struct Open {
+    document: Document,
+    /// How many of its changes are folded, as far as that is known. A gate puts more there.
+    folded: Option<usize>,
+}
+
+impl Open {
+    /// A document that has exactly the confirmed changes.
+    fn exact(document: Document) -> Self {
+        Self { folded: Some(document.change_count()), document }
+    }
+
+    fn is_exact(&self) -> bool {
+        self.folded == Some(self.document.change_count())
+    }
+
+    /// Takes a folded edit, which a gate may have applied already. `first`: it is the text's first one.
+    fn follow(&mut self, edit: &Edit, first: bool) -> Result<(), TextError> {
+        let applied = text::apply(&mut self.document, [edit].into_iter())?;
+        // A known initial content may be a gate's work, or a repetition.
+        let told = applied.known == 0 || first || matches!(edit, Edit::Change(_));
+        self.folded = self.folded.filter(|_| told).map(|folded| folded + applied.added + applied.known);
+        Ok(())
+    }
 }
 
 impl Documents {
-    /// Follows an op that was laid on confirmed state.
-    pub(super) fn follow(&mut self, op: &Op) {
-        let open = self.open.get_mut();
-        if open.is_empty() {
-            return;
-        }
-        let Some(key) = RecordKey::of(op) else { return };
-        if let Op::Delete(_) = op {
-            open.remove(&key);
-            return;
-        }
-        let Some(fields) = open.get_mut(&key) else { return };
-        for (field, op) in op.field_ops() {
-            // A gate may have applied the change already. One that does not fit closes the document; opening it again
-            // says why.
-            if let FieldOp::Edit(edit) = op
-                && let Some(document) = fields.get_mut(field)
-                && text::apply(document, [edit].into_iter()).is_err()
-            {
-                fields.remove(field);
-            }
-        }
-    }
-
-    fn take(&self, field: &FieldKey) -> Option<Document> {
-        let mut open = self.open.borrow_mut();
-        let fields = open.get_mut(&field.key)?;
-        let document = fields.remove(&field.field);
+    fn take(&self, field: &FieldKey) -> Option<Open> {
+        let mut all = self.open.borrow_mut();
+        let fields = all.get_mut(&field.key)?;
+        let open = fields.remove(&field.field);
         if fields.is_empty() {
-            open.remove(&field.key);
+            all.remove(&field.key);
         }
-        document
+        open
     }
 
     fn read<T>(&self, field: &FieldKey, read: impl FnOnce(&Document) -> T) -> Option<T> {
-        Some(read(self.open.borrow().get(&field.key)?.get(&field.field)?))
+        Some(read(&self.open.borrow().get(&field.key)?.get(&field.field)?.document))
     }
 }
 
 impl State {
+    /// Open documents follow an op that was laid on confirmed state.
+    pub(super) fn follow(&mut self, op: &Op) {
+        if self.documents.open.get_mut().is_empty() {
+            return;
+        }
+        let Some(key) = RecordKey::of(op) else { return };
+        if let Op::Delete(_) = op {
+            self.documents.open.get_mut().remove(&key);
+            return;
+        }
+        for (field, op) in op.field_ops() {
+            let FieldOp::Edit(edit) = op else { continue };
+            let field = FieldKey { key: key.clone(), field: field.clone() };
+            let first = self.content(&field).is_some_and(|content| content.end() == 1);
+            let Some(fields) = self.documents.open.get_mut().get_mut(&key) else { return };
+            // One that does not fit closes the document; opening it again says why.
+            if fields.get_mut(&field.field).is_some_and(|open| open.follow(edit, first).is_err()) {
+                fields.remove(&field.field);
+            }
+        }
+    }
+
     /// The confirmed rich content of a field, if it has any.
     pub fn content(&self, field: &FieldKey) -> Option<&Text> {
         let record = self.record(&field.key.collection, &field.key.record)?;
@@ -88,9 +113,12 @@ impl State {
     /// # Errors
     /// [`TextError`] if the content is damaged.
     pub fn document_mut(&mut self, field: &FieldKey) -> Result<&mut Document, TextError> {
-        let open = self.documents.take(field).map_or_else(|| self.open_document(field), Ok)?;
+        let open = match self.documents.take(field) {
+            Some(open) => open,
+            None => Open::exact(self.open_document(field)?),
+        };
         let fields = self.documents.open.get_mut().entry(field.key.clone()).or_default();
-        Ok(fields.entry(field.field.clone()).or_insert(open))
+        Ok(&mut fields.entry(field.field.clone()).or_insert(open).document)
     }
 
     /// Closes the document of a field: what was applied to it and not folded is gone.
@@ -110,23 +138,37 @@ impl State {
     /// [`TextError`] if a text is damaged; the others are done all the same.
     pub fn compact(&mut self) -> Result<(), TextError> {
         let mut trouble = Ok(());
-        let fields = self.collections.values_mut().flat_map(BTreeMap::values_mut).flat_map(|record| &mut record.fields);
-        for text in fields.filter_map(|(_, field)| field.text.as_deref_mut()).filter(|text| text.is_loose()) {
-            // Never from the open document: a gate may have put changes there that are not folded.
-            trouble = trouble.and(text.compact());
+        let Self { collections, documents, .. } = self;
+        let open = documents.open.get_mut();
+        for (collection, records) in collections {
+            for (id, record) in records {
+                for (name, field) in &mut record.fields {
+                    let Some(text) = field.text.as_deref_mut().filter(|text| text.is_loose()) else { continue };
+                    let key = RecordKey { collection: collection.clone(), record: id.clone() };
+                    let open =
+                        open.get_mut(&key).and_then(|fields| fields.get_mut(name)).filter(|open| open.is_exact());
+                    let compacted = match open {
+                        Some(open) => text.compact(&mut open.document),
+                        // Opening it costs more than saving it.
+                        None if text.is_very_loose() => text.open().and_then(|mut fresh| text.compact(&mut fresh)),
+                        None => Ok(()),
+                    };
+                    trouble = trouble.and(compacted);
+                }
+            }
         }
         trouble
     }
 
     /// Takes a document out, open or opened for it.
     pub(crate) fn take_document(&self, field: &FieldKey) -> Result<Document, TextError> {
-        self.documents.take(field).map_or_else(|| self.open_document(field), Ok)
+        self.documents.take(field).map_or_else(|| self.open_document(field), |open| Ok(open.document))
     }
 
     /// Gives back a document that has exactly the confirmed changes.
     pub(crate) fn put_document(&self, field: &FieldKey, document: Document) {
         let mut open = self.documents.open.borrow_mut();
-        open.entry(field.key.clone()).or_default().insert(field.field.clone(), document);
+        open.entry(field.key.clone()).or_default().insert(field.field.clone(), Open::exact(document));
     }
 
     /// SHA-256 of a text's content, without keeping it open.

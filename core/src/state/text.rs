@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::op::Edit;
-use crate::rich::{self, ApplyError, Document, EditError, KernelError};
+use crate::rich::{self, Applied, ApplyError, Document, EditError, KernelError};
 
 /// The rich content cannot be read: its log or its snapshot is damaged, or this build is without rich fields.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,9 +76,15 @@ impl Text {
         self.edits.len() as u64 > EDITS_MIN.max(self.folded / 8)
     }
 
-    /// Folds the edits into the saved bytes.
-    pub(crate) fn compact(&mut self) -> Result<(), TextError> {
-        self.base = Some(self.open()?.save()?.into());
+    /// Whether there are so many that opening the saved bytes for their sake pays.
+    pub(crate) fn is_very_loose(&self) -> bool {
+        const EDITS_MIN: u64 = 2_048;
+        self.edits.len() as u64 > EDITS_MIN.max(self.folded / 2)
+    }
+
+    /// Folds the edits into the saved bytes; the document must have exactly this content.
+    pub(crate) fn compact(&mut self, document: &mut Document) -> Result<(), TextError> {
+        self.base = Some(document.save()?.into());
         self.folded = self.end();
         self.edits.clear();
         Ok(())
@@ -108,9 +114,8 @@ pub(crate) fn change_of(edit: &Edit) -> Result<Option<Cow<'_, [u8]>>, TextError>
 }
 
 /// Applies edits in one batch; those the document has are passed over.
-pub(crate) fn apply<'a>(document: &mut Document, edits: impl Iterator<Item = &'a Edit>) -> Result<(), TextError> {
+pub(crate) fn apply<'a>(document: &mut Document, edits: impl Iterator<Item = &'a Edit>) -> Result<Applied, TextError> {
     let changes = edits.filter_map(|edit| change_of(edit).transpose()).collect::<Result<Vec<_>, _>>()?;
     let batch: Vec<&[u8]> = changes.iter().map(|change| &**change).collect();
-    document.apply(&batch)?;
-    Ok(())
+    Ok(document.apply(&batch)?)
 }

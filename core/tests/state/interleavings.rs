@@ -276,3 +276,33 @@ fn texts_of_two_tabs_and_two_devices_merge_pending_and_confirmed() {
     sync(&mut server, &mut [&mut alice, &mut bob]);
     assert_eq!(bob.tabs[0].text("x"), format!("# {text}"));
 }
+
+#[test]
+fn a_text_with_many_edits_is_saved_compact_and_goes_on() {
+    let (mut server, mut alice, mut bob) = world();
+    for round in 0..3 {
+        for at in 0..400 {
+            typed(&mut alice, &server, 0, round * 400 + at, "a");
+        }
+        sync(&mut server, &mut [&mut alice, &mut bob]);
+        // The server's document is open, by its gate; alice's and bob's tabs read theirs.
+        let lengths = [&mut server.state, &mut alice.tabs[0].state, &mut bob.tabs[0].state].map(|state| {
+            let digest = state.digest();
+            let bytes = driftlog_core::snapshot::encode(state);
+            assert_eq!(state.digest(), digest);
+            let again = driftlog_core::snapshot::decode(&bytes).expect("decodes");
+            assert_eq!(again.digest(), digest);
+            bytes.len()
+        });
+        let edits = (round + 1) * 400;
+        assert!(lengths[0] < 60 * 1_024, "{lengths:?} bytes after {edits} edits");
+        typed(&mut bob, &server, 0, 0, "b");
+        sync(&mut server, &mut [&mut bob, &mut alice]);
+    }
+    alice.reload(0);
+    bob.reload(0);
+    typed(&mut alice, &server, 0, 0, "c");
+    sync(&mut server, &mut [&mut alice, &mut bob]);
+    assert_eq!(bob.tabs[0].text("x"), format!("cbbb{}", "a".repeat(1_200)));
+    assert_eq!(alice.tabs[1].text("x"), bob.tabs[0].text("x"));
+}
