@@ -64,8 +64,8 @@ export function devicePanel(device: Device): HTMLElement {
   setInterval(() => {
     if (client.connection.getSnapshot().state === 'backing-off') describe();
   }, 1000);
-  if (client.storage.reason !== undefined)
-    panel.append(element('p', { class: 'hint' }, `This browser stores less safely here: ${client.storage.reason}.`));
+  const { reason } = client.storage;
+  if (reason !== undefined) panel.append(element('p', { class: 'hint' }, `Good to know: ${reason}.`));
   return panel;
 }
 

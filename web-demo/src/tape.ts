@@ -61,12 +61,19 @@ export function tape(devices: readonly Device[]): HTMLElement {
   function show(lines: readonly Line[]): void {
     const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
     const items: HTMLLIElement[] = [];
-    let end = lines[0]?.first ?? 0;
+    let end = lines.find(({ first }) => first !== undefined)?.first ?? 0;
+    const gapTo = (next: number): void => {
+      if (next > end) items.push(gapItem(shown, end, next));
+      end = Math.max(end, next);
+    };
+    const total = Math.max(0, ...devices.map(({ log }) => log.status.getSnapshot().end));
     for (const line of lines) {
-      if (line.first !== undefined && line.first > end) items.push(gapItem(shown, end, line.first));
+      if (line.first !== undefined) gapTo(line.first);
+      else if (line.entry.status !== 'accepted') gapTo(total);
       if (line.last !== undefined) end = Math.max(end, line.last + 1);
       items.push(lineItem(shown, line));
     }
+    gapTo(total);
     const kept = new Set(items);
     for (const [key, item] of shown) if (!kept.has(item)) shown.delete(key);
     arrange(list, items);
@@ -74,10 +81,9 @@ export function tape(devices: readonly Device[]): HTMLElement {
     const waiting = lines
       .filter(({ entry }) => entry.status === 'stored' || entry.status === 'pending')
       .reduce((sum, { times }) => sum + times, 0);
-    const ends = devices.map(({ log }) => log.status.getSnapshot().end);
     say(
       summary,
-      `${Math.max(end, ...ends)} entries in the server's log. ${waiting === 0 ? 'None waits' : `${waiting} wait${waiting === 1 ? 's' : ''}`} on a device.`,
+      `${end} entries in the server's log. ${waiting === 0 ? 'None waits' : `${waiting} wait${waiting === 1 ? 's' : ''}`} on a device.`,
     );
   }
 
@@ -90,11 +96,10 @@ export function tape(devices: readonly Device[]): HTMLElement {
   return panel;
 }
 
-/** Accepted lines by offset, then the others in the order of their time. */
+/** Accepted lines by offset (those whose offset a snapshot covers first), then the others in the order of their time. */
 function linesOf(all: readonly { device: Device; entry: BoardEntry }[]): Line[] {
-  const sorted = [...all].sort(
-    (a, b) => (a.entry.offset ?? Infinity) - (b.entry.offset ?? Infinity) || a.entry.time - b.entry.time,
-  );
+  const rank = ({ status, offset }: BoardEntry): number => (status === 'accepted' ? (offset ?? -1) : Infinity);
+  const sorted = [...all].sort((a, b) => rank(a.entry) - rank(b.entry) || a.entry.time - b.entry.time);
   const lines: Line[] = [];
   for (const { device, entry } of sorted) {
     const before = lines.at(-1);
