@@ -132,6 +132,12 @@ pub enum PushError {
     /// Only the log writer writes as the log itself.
     #[error("nobody may push under the log's own actor")]
     ReservedActor,
+    /// The log's stored bytes do not read: an operator must mend it. Other logs go on.
+    #[error("the log is damaged at the server: {reason}")]
+    LogDamaged {
+        /// What does not read.
+        reason: String,
+    },
     /// Give up at most so many seqs in one item.
     #[error("a void of {got} seqs; at most {max} are allowed")]
     VoidTooLong {
@@ -150,6 +156,7 @@ impl PushError {
             Self::BytesDiffer { .. } => Code::BytesDiffer,
             Self::ChainMismatch { .. } => Code::ChainMismatch,
             Self::ReservedActor => Code::ActorTaken,
+            Self::LogDamaged { .. } => Code::StorageFailed,
             Self::VoidTooLong { .. } => Code::MalformedEntry,
         }
     }

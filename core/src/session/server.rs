@@ -239,6 +239,16 @@ impl ServerSession {
         self.pump();
     }
 
+    /// The answer to [`Output::Read`] that could not be read: that log stops, the session goes on.
+    pub fn handle_read_failed(&mut self, request: RequestId, reason: &str) {
+        let number = self.requests.reading.map(|(_, number)| number);
+        if let (Some(lane), Some(number)) = (self.answered_lane(request), number) {
+            lane.stop();
+            self.complain(number, Code::StorageFailed, reason, None);
+        }
+        self.pump();
+    }
+
     /// The answer to [`Output::Read`] of a snapshot; none: there is none, the log is read from its beginning.
     pub fn handle_snapshot(&mut self, request: RequestId, read: Option<SnapshotRead>) {
         if let Some(lane) = self.answered_lane(request) {

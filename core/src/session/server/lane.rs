@@ -129,6 +129,11 @@ impl Lane {
         self.reading = Reading::At(after);
     }
 
+    /// Reads no more until it is subscribed again.
+    pub(super) fn stop(&mut self) {
+        self.reading = Reading::Not;
+    }
+
     /// The entries it stood at are gone.
     pub(super) fn restart(&mut self) {
         self.reading = Reading::Snapshot;

@@ -238,6 +238,69 @@ fn an_answer_for_a_log_given_up_meanwhile_is_ignored() {
     assert!(session.poll_frame().is_none(), "entries of the earlier subscription");
 }
 
+#[test]
+fn a_log_that_cannot_be_read_stops_alone() {
+    let mut session = live();
+    open(&mut session, 1, facts(100, None));
+    let asked = read(&mut session);
+    session.handle_read_failed(asked.request, "damaged");
+    assert_eq!(codes(&frames(&mut session)), [Code::StorageFailed]);
+    assert!(!session.is_closed() && session.poll_output().is_none());
+    open(&mut session, 2, facts(100, None));
+    assert_eq!(read(&mut session).log, 2);
+}
+
+/// Damage behind the checksum: the decoders see every kind of wrong content, and no more memory than it has bytes.
+#[test]
+fn damaged_pushes_with_a_right_checksum_never_panic() {
+    let body = crate::entry::Body::new(
+        crate::id::Name::new("act").expect("a name"),
+        None,
+        Vec::new(),
+        None,
+        crate::entry::Salt([1; 8]),
+    );
+    let base = crate::id::Base { epoch: EpochId([4; 8]), end: Offset(0) };
+    let mut packer = Packer::default();
+    for seq in 1..=3 {
+        let header = crate::entry::Header::new(crate::id::RunId([1; 8]), seq, Seq(seq), base, Time::from_ms(1_000));
+        let entry = crate::entry::Entry::new(header, Arc::new(body.clone())).expect("valid");
+        packer.push(hello().actor, &entry);
+    }
+    packer.push_void(crate::packed::Void { from: Seq(4), through: Seq(9), reason: "damaged".into() });
+    let chain = Chain::log_start(LogId([3; 16]));
+    let good = Frame::Push(Push { log: 1, first: Seq(1), chain, entries: packer.finish() }).encode();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut draw = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let (mut rejected, mut taken) = (0, 0);
+    for _ in 0..20_000 {
+        let mut content = good[4..].to_vec();
+        for _ in 0..=draw(3) {
+            let at = draw(content.len());
+            match draw(4) {
+                0 => content[at] ^= 1 << draw(8),
+                1 => content[at] = draw(256) as u8,
+                2 => content.truncate(at.max(1)),
+                _ => content.insert(at, draw(256) as u8),
+            }
+        }
+        let bytes = [&crc32c::crc32c(&content).to_le_bytes()[..], &content].concat();
+        let mut session = live();
+        open(&mut session, 1, facts(0, None));
+        session.handle_bytes(0, &bytes);
+        match std::iter::from_fn(|| session.poll_output()).find(|output| matches!(output, Output::Append(_))) {
+            Some(_) => taken += 1,
+            None => rejected += 1,
+        }
+    }
+    assert!(rejected > 10_000 && taken > 0, "{rejected} rejected, {taken} well-formed all the same");
+}
+
 fn open_again(session: &mut ServerSession) {
     assert!(matches!(session.poll_output(), Some(Output::Forget { log: 1, .. })));
     open(session, 1, facts(100, None));
