@@ -7,7 +7,7 @@ mod sessions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::ws::{Message, WebSocket};
@@ -32,6 +32,8 @@ use sessions::{Ending, Registration};
 
 /// How long a closed session may still need to send what it owes.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the writer may need for what waits when the server ends.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a read in the background brings.
 enum Found {
@@ -103,12 +105,12 @@ impl Connection {
 
     async fn run(mut self, mut stream: SplitStream<WebSocket>, frames: mpsc::Sender<Arc<[u8]>>) {
         let mut shutdown = self.shared.ending.clone();
-        let (mut next, mut draining) = (None, false);
+        let (mut next, mut draining) = (None, None::<Instant>);
         loop {
             while let Some(output) = self.session.poll_output() {
                 self.perform(output);
             }
-            if draining && self.session.is_settled() {
+            if draining.is_some_and(|since| self.session.is_settled() || since.elapsed() >= DRAIN_PATIENCE) {
                 self.go_away(Code::ShuttingDown);
             }
             if next.is_none() {
@@ -117,13 +119,14 @@ impl Connection {
             if next.is_none() && self.session.is_closed() {
                 break;
             }
-            let (closed, deadline) = (self.session.is_closed(), self.until_deadline());
+            let (closed, draining_now) = (self.session.is_closed(), draining.is_some());
+            let deadline = self.until_deadline(draining);
             tokio::select! {
                 permit = frames.reserve(), if next.is_some() => match permit {
                     Ok(permit) => if let Some(frame) = next.take() { permit.send(frame) },
                     Err(_) => break,
                 },
-                message = stream.next(), if !closed && !draining => match message {
+                message = stream.next(), if !closed && !draining_now => match message {
                     Some(Ok(message)) => if !self.receive(message) { break },
                     Some(Err(error)) => self.violated(&error),
                     None => break,
@@ -143,7 +146,7 @@ impl Connection {
                 Some(ending) = self.ending.recv() => match ending {
                     Ending::Superseded => self.go_away(Code::Superseded),
                 },
-                _ = shutdown.wait_for(|ending| *ending), if !draining => draining = true,
+                _ = shutdown.wait_for(|ending| *ending), if !draining_now => draining = Some(Instant::now()),
                 () = tokio::time::sleep(deadline) => {
                     if closed { break }
                     let now = self.shared.clock.steady();
@@ -156,11 +159,12 @@ impl Connection {
         }
     }
 
-    fn until_deadline(&self) -> Duration {
+    fn until_deadline(&self, draining: Option<Instant>) -> Duration {
         if self.session.is_closed() {
             return CLOSE_PATIENCE;
         }
-        Duration::from_millis(self.session.timeout().saturating_sub(self.shared.clock.steady()))
+        let session = Duration::from_millis(self.session.timeout().saturating_sub(self.shared.clock.steady()));
+        draining.map_or(session, |since| session.min(DRAIN_PATIENCE.saturating_sub(since.elapsed())))
     }
 
     /// Whether the socket goes on.
@@ -311,9 +315,9 @@ impl Connection {
         match found {
             Some((request, Ok(Found::Entries(read)))) => self.session.handle_entries(request, read),
             Some((request, Ok(Found::Snapshot(read)))) => self.session.handle_snapshot(request, read),
-            Some((_, Err(error))) => {
+            Some((request, Err(error))) => {
                 tracing::error!(%error, "a read failed");
-                self.session.handle_violation(Code::StorageFailed, "the store could not be read");
+                self.session.handle_read_failed(request, "the log could not be read");
             }
             None => {}
         }

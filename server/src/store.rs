@@ -53,6 +53,12 @@ pub enum StoreError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// Stop the other server, or give this one a directory of its own.
+    #[error("another server works in the data directory {path}")]
+    InUse {
+        /// Which directory.
+        path: std::path::PathBuf,
+    },
     /// The file was written by a newer server.
     #[error("the database has format {got}; this server reads {max}")]
     Format {
@@ -80,6 +86,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether stored bytes are at fault, and not the disk or the database: then only their log has to stop.
+    pub(crate) fn is_corruption(&self) -> bool {
+        matches!(self, Self::CorruptEntry { .. } | Self::CorruptRow { .. })
+    }
+
     pub(crate) fn corrupt(table: &'static str, reason: impl std::fmt::Display) -> Self {
         Self::CorruptRow { table, reason: reason.to_string() }
     }

@@ -240,7 +240,15 @@ impl LogWriter {
         let mut row = stored.unwrap_or_else(|| AuthorRow::new(actor, &name));
         let known = reads.known(log.key, author, &Sequencer::wanted(&row, &push))?;
         let now = self.clock.now();
-        let hot = self.hot.load(reads, &log)?;
+        let hot = match self.hot.load(reads, &log) {
+            Ok(hot) => hot,
+            Err(error) if error.is_corruption() => {
+                tracing::error!(log = %log.name, %error, "a log does not load; others go on");
+                let error = PushError::LogDamaged { reason: error.to_string() };
+                return Ok(Box::new(move |_| drop(reply.send(Answer::Committed(request, Err(error))))));
+            }
+            Err(error) => return Err(error),
+        };
         let by = Author { actor, user: &binding.user };
         let decided = match hot.sequencer.decide(now, by, &mut row, push, &known) {
             Ok(decided) => decided,

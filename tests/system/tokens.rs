@@ -108,3 +108,14 @@ fn the_binary_makes_tokens_and_says_what_it_needs() {
     let (started, _, reason) = run(&["serve", "--data", data, "--dev", "--listen", "0.0.0.0:0"]);
     assert!(!started && reason.contains("loopback"), "{reason}");
 }
+
+#[tokio::test]
+async fn a_directory_has_one_server() {
+    let server = Server::start().await;
+    assert_eq!(server.get("/health", None).await.0, 200, "it is up");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let config = driftlog_server::Config::new(server.directory.path(), driftlog_server::Access::Development);
+    let second = driftlog_server::serve(listener, config, std::future::pending()).await;
+    assert!(matches!(second, Err(driftlog_server::ServeError::Store(driftlog_server::StoreError::InUse { .. }))));
+    server.stop().await;
+}

@@ -6,6 +6,7 @@
 pub(super) mod read;
 mod write;
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -36,8 +37,9 @@ impl Store {
         Ok(Self { path: directory.join("driftlog.sqlite") })
     }
 
-    /// The one connection that writes; brings the tables up to this server's format.
+    /// The one connection that writes, in this and every other process; brings the tables up to this server's format.
     pub(crate) fn writer(&self) -> Result<Writer, StoreError> {
+        let lock = self.lock()?;
         let connection = Connection::open(&self.path)?;
         connection.execute_batch(
             "PRAGMA journal_mode = WAL;
@@ -59,7 +61,23 @@ impl Store {
             FORMAT => {}
             got => return Err(StoreError::Format { got, max: FORMAT }),
         }
-        Ok(Writer::new(connection))
+        Ok(Writer::new(connection, lock))
+    }
+
+    /// Two writers would give the same offsets. The system gives the lock back however its holder ends.
+    fn lock(&self) -> Result<File, StoreError> {
+        let path = self.path.with_extension("lock");
+        let opened = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = opened.map_err(|error| StoreError::Directory { path: path.clone(), error })?;
+        match lock.try_lock() {
+            Ok(()) => Ok(lock),
+            Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: self.directory().to_owned() }),
+            Err(TryLockError::Error(error)) => Err(StoreError::Directory { path, error }),
+        }
+    }
+
+    fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
     }
 
     /// A connection that only reads.

@@ -1,5 +1,7 @@
 //! Writes, all inside the writer's transaction.
 
+use std::fs::File;
+
 use driftlog_core::codec;
 use driftlog_core::entry::Digest;
 use driftlog_core::id::{ActorId, EpochId, LogId, LogName, Offset};
@@ -15,15 +17,19 @@ use crate::store::{AuthorKey, LogKey, LogRow, Placed, StoreError, StoredSnapshot
 const FRAMES_KEPT: i64 = 1_000;
 
 /// The one connection that writes.
-pub(crate) struct Writer(Connection);
+pub(crate) struct Writer {
+    connection: Connection,
+    /// Held as long as this writes.
+    _lock: File,
+}
 
 /// An open transaction of the writer.
 #[derive(Clone, Copy)]
 pub(crate) struct Writes<'c>(&'c Connection);
 
 impl Writer {
-    pub(super) fn new(connection: Connection) -> Self {
-        Self(connection)
+    pub(super) fn new(connection: Connection, lock: File) -> Self {
+        Self { connection, _lock: lock }
     }
 
     /// Runs writes in one transaction; when this returns, they are durable.
@@ -31,7 +37,7 @@ impl Writer {
         &mut self,
         writes: impl FnOnce(Writes<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let transaction = self.0.transaction()?;
+        let transaction = self.connection.transaction()?;
         let answer = writes(Writes(&transaction))?;
         transaction.commit()?;
         Ok(answer)
