@@ -238,11 +238,21 @@ impl Overlay {
         let confirmed = state.content(field).map_or(Some(""), |content| content.plain())?;
         let mut edits = vec![Edit::InitialText(confirmed.to_owned())];
         let mut record = state.record(&field.key.collection, &field.key.record).map(Record::without_rich_content);
+        let mut changed = false;
         laid.each_op(&self.entries, |author, op| match (state::lay(&mut record, author, op), op) {
-            (Effect::Applied, Op::Delete(_)) => edits.clear(),
-            (Effect::Applied, op) => edits.extend(edits_of(op, &field.field).cloned()),
+            (Effect::Applied, Op::Delete(_)) => {
+                edits.clear();
+                changed = false;
+            }
+            (Effect::Applied, op) => edits_of(op, &field.field).for_each(|edit| match edit {
+                Edit::InitialText(_) => edits.push(edit.clone()),
+                Edit::Change(_) | Edit::Unknown(_) => changed = true,
+            }),
             (Effect::Gone, _) => {}
         });
+        if changed {
+            return None;
+        }
         text::plain(edits.iter()).map(str::to_owned)
     }
 
