@@ -1,3 +1,5 @@
+//! The sequencer of one log: order, dedup, verdicts.
+
 use std::sync::Arc;
 
 use super::*;

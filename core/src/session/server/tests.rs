@@ -1,3 +1,5 @@
+//! The server's end of a session, frame by frame.
+
 use super::*;
 use crate::chain::{Chain, Cursor};
 use crate::id::{ClientId, EpochId, LogId, LogName, Seq, UserId};
