@@ -37,7 +37,7 @@ async function setUp(checks) {
 
 function printTable(checks, findings) {
   const names = Math.max(...checks.map((check) => check.name.length)) + 2;
-  const marks = { true: 'ok     ', false: 'missing' };
+  const marks = { true: 'ok', false: 'NO' };
   for (const [index, check] of checks.entries()) {
     console.log(`  ${check.name.padEnd(names)}${marks[findings[index].ok]}  ${findings[index].found}`);
   }
@@ -45,7 +45,7 @@ function printTable(checks, findings) {
 }
 
 function howToMend({ name, mend }) {
-  return [`${name} is missing or not as needed. To mend it:`, `  Debian    ${mend.debian}`, `  macOS     ${mend.macos}`, `  Windows   ${mend.windows}`].join('\n');
+  return [`${name}: not as needed. To mend it:`, `  Debian    ${mend.debian}`, `  macOS     ${mend.macos}`, `  Windows   ${mend.windows}`].join('\n');
 }
 
 /** Installs exactly what the lock file says, unless it already did. */
