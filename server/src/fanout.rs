@@ -225,3 +225,65 @@ impl Waker {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use driftlog_core::entry::{Body, Entry, Header, Salt};
+    use driftlog_core::id::{Base, EpochId, LogId, Name, RunId, UserId};
+    use driftlog_core::time::Time;
+
+    fn grow(feeds: &Feeds, name: &LogName, at: Cursor, actor: u8, seq: u64) -> Cursor {
+        let base = Base { epoch: EpochId::NONE, end: Offset(0) };
+        let header = Header::new(RunId([actor; 8]), seq, Seq(seq), base, Time::from_ms(1_000));
+        let body = Body::new(Name::new("act").expect("a name"), None, Vec::new(), None, Salt([1; 8]));
+        let logged = Logged {
+            offset: at.next,
+            actor: ActorId([actor; 16]),
+            user: UserId::new("alice").expect("a user"),
+            accepted: Time::from_ms(1_000),
+            base: Offset(0),
+            entry: Entry::new(header, Arc::new(body)).expect("valid"),
+        };
+        let after = at.after(&logged);
+        feeds.committed(name, vec![(logged, after, 100)]);
+        after
+    }
+
+    fn reader(actor: u8, from: Cursor) -> Position {
+        Position { number: 1, from, actor: ActorId([actor; 16]), held: Seq(1) }
+    }
+
+    #[tokio::test]
+    async fn followers_are_woken_and_share_one_frame() {
+        let (feeds, name) = (Feeds::new(1_000), LogName::new("board/1").expect("a name"));
+        let waker = Arc::new(Waker::default());
+        let feed = feeds.follow(&name, &waker, 1);
+        let start = Cursor::start(LogId([1; 16]));
+        let end = grow(&feeds, &name, start, 1, 1);
+        assert_eq!(waker.grown().await, BTreeMap::from([(1, Offset(1))]));
+        let one = feed.frame(0, reader(2, start)).expect("in memory");
+        let two = feed.frame(0, reader(3, start)).expect("in memory");
+        assert!(Arc::ptr_eq(&one.bytes, &two.bytes), "encoded once");
+        assert_eq!(one.after, end);
+        let own = feed.frame(0, reader(1, start)).expect("in memory");
+        assert!(own.bytes.len() < one.bytes.len(), "its author gets a stub");
+        assert!(feed.frame(0, reader(2, end)).is_none(), "nothing behind the end");
+    }
+
+    #[test]
+    fn the_tail_is_bounded_and_ends_with_its_last_follower() {
+        let (feeds, name) = (Feeds::new(1_000), LogName::new("board/1").expect("a name"));
+        let waker = Arc::new(Waker::default());
+        let feed = feeds.follow(&name, &waker, 1);
+        let start = Cursor::start(LogId([1; 16]));
+        let mut at = start;
+        for seq in 1..=50 {
+            at = grow(&feeds, &name, at, 1, seq);
+        }
+        assert!(feed.frame(0, reader(2, start)).is_none(), "too old: the store has it");
+        assert_eq!(lock(&feed.tail).entries.len(), 10);
+        feeds.leave(feed, &waker, 1);
+        assert!(lock(&feeds.feeds).is_empty());
+    }
+}

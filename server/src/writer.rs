@@ -285,6 +285,7 @@ fn settle(writes: Writes<'_>, name: &LogName, actor: ActorId, through: Seq) -> R
     {
         row.settle(through);
         writes.put_author_row(log.key, author, &row)?;
+        writes.release_refused(log.key, author, row.settled)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod crash;
 mod fan_out;
+mod files;
 mod peer;
 mod running;
 mod spine;

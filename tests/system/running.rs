@@ -57,6 +57,12 @@ impl Server {
 
     /// `GET path`: status and body.
     pub(crate) async fn get(&self, path: &str, token: Option<&str>) -> (u16, String) {
+        let (status, _, body) = self.get_with_head(path, token).await;
+        (status, body)
+    }
+
+    /// `GET path`: status, head and body.
+    pub(crate) async fn get_with_head(&self, path: &str, token: Option<&str>) -> (u16, String, String) {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut socket = tokio::net::TcpStream::connect(&self.url).await.expect("connects");
         let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
@@ -65,7 +71,8 @@ impl Server {
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.expect("reads");
         let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
-        (head.split(' ').nth(1).expect("a status").parse().expect("a number"), body.to_owned())
+        let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
+        (status, head.to_owned(), body.to_owned())
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 
 use driftlog_core::codec;
 use driftlog_core::entry::Digest;
-use driftlog_core::id::{ActorId, EpochId, LogId, LogName, Offset};
+use driftlog_core::id::{ActorId, EpochId, LogId, LogName, Offset, Seq};
 use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{AuthorRow, Binding, Refused};
 use driftlog_core::time::WallMs;
@@ -22,6 +22,9 @@ pub(crate) struct Writer {
     /// Held as long as this writes.
     _lock: File,
 }
+
+/// Refused entries kept of one actor in one log after it has recorded their verdicts.
+const REFUSED_KEPT: i64 = 1_000;
 
 /// An open transaction of the writer.
 #[derive(Clone, Copy)]
@@ -143,6 +146,18 @@ impl<'c> Writes<'c> {
                 refused.reason,
                 signed(now),
             ])?;
+        Ok(())
+    }
+
+    /// Lets go of refused entries whose verdict their author has recorded, except the newest.
+    pub(crate) fn release_refused(self, log: LogKey, author: AuthorKey, settled: Seq) -> Result<(), StoreError> {
+        self.0
+            .prepare_cached(
+                "DELETE FROM dead_letters WHERE log = ?1 AND author = ?2 AND seq <=
+                   (SELECT seq FROM dead_letters WHERE log = ?1 AND author = ?2 AND seq <= ?3
+                    ORDER BY seq DESC LIMIT 1 OFFSET ?4)",
+            )?
+            .execute(params![log.0, author.0, signed(settled.0), REFUSED_KEPT])?;
         Ok(())
     }
 
