@@ -84,6 +84,10 @@ impl Engine {
             Hint::Wanted(name) => {
                 if self.fence.is_some() {
                     self.want_here(&name);
+                    // A tab that has just come knows nothing of the connection yet.
+                    let connection = self.connection();
+                    self.hint_connection(connection);
+                    self.tell_status(&name);
                 }
             }
             Hint::Leading(()) => {
@@ -232,11 +236,14 @@ impl Engine {
         }
         self.told = Some(connection.clone());
         if self.fence.is_some() {
-            let state = LINK_STATES.iter().position(|state| *state == connection.state).unwrap_or(0) as u8;
-            let Connection { reason, retry_at, user, .. } = connection.clone();
-            self.hint(&Hint::Connection(ConnectionHint { state, reason, retry_at, user }));
+            self.hint_connection(connection.clone());
         }
         self.outputs.push_back(Output::Notice(Notice::Connection(connection)));
+    }
+
+    fn hint_connection(&mut self, Connection { state, reason, retry_at, user }: Connection) {
+        let state = LINK_STATES.iter().position(|known| *known == state).unwrap_or(0) as u8;
+        self.hint(&Hint::Connection(ConnectionHint { state, reason, retry_at, user }));
     }
 
     /// Tells the other tabs how a log stands.
