@@ -87,15 +87,23 @@ function powerSwitch({ key, label, client }: Device): HTMLElement {
   );
   const isOn = (): boolean => power.getAttribute('aria-checked') === 'true';
 
-  function turn(on: boolean): void {
+  function show(): void {
+    const on = localStorage.getItem(stored) === null;
     power.setAttribute('aria-checked', String(on));
     say(state, on ? 'Online' : 'Offline');
+  }
+
+  function turn(on: boolean): void {
     if (on) localStorage.removeItem(stored);
     else localStorage.setItem(stored, '');
+    show();
     if (on) client.connect();
     else client.disconnect();
   }
+
   turn(localStorage.getItem(stored) === null);
+  // Another tab of the same device may turn it too.
+  addEventListener('storage', show);
   return power;
 }
 
