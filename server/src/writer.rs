@@ -289,3 +289,48 @@ fn settle(writes: Writes<'_>, name: &LogName, actor: ActorId, through: Seq) -> R
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Access;
+    use crate::store::Store;
+    use driftlog_core::id::{ClientId, UserId};
+
+    fn hello() -> Hello {
+        Hello {
+            protocol_min: 1,
+            protocol_max: 1,
+            client: ClientId([1; 16]),
+            actor: ActorId([2; 16]),
+            predecessor: None,
+            user: None,
+            nonces: Vec::new(),
+            device: String::new(),
+            token: None,
+            now: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_commit_is_answered_to_nobody_and_ends_the_writer() {
+        let directory = tempfile::TempDir::new().expect("a directory");
+        let store = Store::open(directory.path()).expect("opens");
+        let config = Config::new(directory.path(), Access::Development);
+        let (failed, failure) = oneshot::channel();
+        let (jobs, _waiting) = snapshot::jobs();
+        let feeds = Arc::new(Feeds::new(config.tail_bytes));
+        let opened = store.writer().expect("opens");
+        let breaker = rusqlite::Connection::open(directory.path().join("driftlog.sqlite")).expect("opens");
+        breaker
+            .execute_batch("CREATE TRIGGER broken BEFORE INSERT ON bindings BEGIN SELECT RAISE(ABORT, 'disk'); END")
+            .expect("breaks");
+        let (writer, thread) = start(opened, &config, feeds, Clock::new(), jobs, failed).expect("starts");
+        let (reply, bound) = oneshot::channel();
+        let user = UserId::new("alice").expect("a user");
+        writer.send(Request::Bind { hello: Box::new(hello()), user, nonce: Nonce([3; 16]), reply });
+        assert!(bound.await.is_err(), "no answer");
+        assert!(matches!(failure.await, Ok(StoreError::Sqlite(_))));
+        thread.join().expect("no panic");
+    }
+}
