@@ -256,8 +256,11 @@ impl ClientSession {
         if part.at == 0 {
             log.snapshot.clear();
         }
+        if part.at != log.snapshot.len() as u64 || part.bytes.is_empty() {
+            return Err(PeerError::Unexpected);
+        }
         let end = part.at + part.bytes.len() as u64;
-        if part.at != log.snapshot.len() as u64 || end > part.total || part.bytes.is_empty() {
+        if end > part.total {
             return Err(PeerError::Unexpected);
         }
         log.snapshot.extend_from_slice(&part.bytes);
