@@ -18,6 +18,9 @@ mod values;
 use std::fmt::{Debug, Write as _};
 use std::path::Path;
 
+/// Decodes bytes and asserts what came out.
+type Check = Box<dyn Fn(&[u8])>;
+
 /// One object with its bytes.
 pub(crate) struct Vector {
     name: String,
@@ -25,7 +28,7 @@ pub(crate) struct Vector {
     bytes: Vec<u8>,
     /// Further members of the JSON object: name and JSON.
     members: Vec<(&'static str, String)>,
-    check: Box<dyn Fn(&[u8])>,
+    check: Check,
 }
 
 impl Vector {
