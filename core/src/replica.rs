@@ -12,7 +12,7 @@
 mod act;
 mod arrivals;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::entry::Entry;
 use crate::id::{ActorId, EntryId, EpochId, LogId, LogName, Offset, RunId, Seq, UserId, WriteId};
@@ -43,6 +43,8 @@ pub struct Replica {
     outbox: Outbox,
     arrivals: Arrivals,
     dead_letters: BTreeMap<EntryId, DeadLetter>,
+    /// Own entries known to be accepted, but not yet where: another tab took the verdict. The fold tells it.
+    unplaced: BTreeSet<Seq>,
     status: LogStatus,
     reason: String,
     /// The log's end at the server, as far as it said.
@@ -64,6 +66,7 @@ impl Replica {
             view: None,
             arrivals: Arrivals::default(),
             dead_letters: BTreeMap::new(),
+            unplaced: BTreeSet::new(),
             status: LogStatus::Local,
             reason: String::new(),
             server_end: Offset(0),
@@ -161,7 +164,8 @@ impl Replica {
 
     fn accepted_by_fold(&mut self, logged: &crate::entry::Logged, outcome: &crate::state::Outcome) {
         let seq = logged.entry.header.seq;
-        if logged.actor != self.actor || seq <= self.outbox.verdicts().through {
+        let ours = logged.actor == self.actor;
+        if !ours || (seq <= self.outbox.verdicts().through && !self.unplaced.remove(&seq)) {
             return;
         }
         let header = &logged.entry.header;
@@ -217,6 +221,10 @@ impl Replica {
                 let place = places
                     .iter()
                     .find(|range| decided.seq >= range.seq && decided.seq.0 < range.seq.0 + u64::from(range.count));
+                if place.is_none() && outcome.is_none() && !self.status.is_stopped() {
+                    self.unplaced.insert(decided.seq);
+                    return Touched::new();
+                }
                 let accepted = Accepted {
                     id,
                     offset: place.map(|range| Offset(range.offset.0 + decided.seq.0 - range.seq.0)),
@@ -247,12 +255,19 @@ impl Replica {
         self.progress();
     }
 
-    /// Undecided entries that a snapshot covers are accepted, at a place nobody tells.
+    /// Untold entries that a snapshot covers are accepted, at a place nobody tells.
     fn tell_covered(&mut self, folded: Seq) {
         let through = self.outbox.verdicts().through;
-        for entry in self.outbox.held().filter(|entry| entry.header.seq > through && entry.header.seq <= folded) {
-            let write = WriteId { run: entry.header.run, n: entry.header.n };
-            let id = EntryId { actor: self.actor, seq: entry.header.seq };
+        let untold = |seq: Seq| seq > through || self.unplaced.contains(&seq);
+        let covered: Vec<_> = self
+            .outbox
+            .held()
+            .filter(|entry| entry.header.seq <= folded && untold(entry.header.seq))
+            .map(|entry| (entry.header.seq, WriteId { run: entry.header.run, n: entry.header.n }))
+            .collect();
+        for (seq, write) in covered {
+            self.unplaced.remove(&seq);
+            let id = EntryId { actor: self.actor, seq };
             let author = self.state.user(self.actor).cloned();
             let accepted = Accepted { id, offset: None, accepted: None, author, outcome: None };
             self.notices.push(Notice::Write(self.name.clone(), write, WriteStatus::Accepted(accepted)));
@@ -319,6 +334,8 @@ impl Replica {
     pub fn stop(&mut self, status: LogStatus, reason: &str) {
         self.status = status;
         self.reason = reason.to_owned();
+        // No fold will come to tell it.
+        self.tell_covered(self.unplaced.last().copied().unwrap_or_default());
         self.progress();
     }
 
