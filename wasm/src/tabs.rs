@@ -32,7 +32,7 @@ use crate::store::{LocalStore, StoreError};
 use crate::timer::{Timer, sleep};
 
 /// How often a visible follower asks for the leader.
-const PROBE_MS: u64 = 10_000;
+const PROBE_MS: u64 = 5_000;
 
 /// So many questions without an answer, and the lock is stolen.
 const PROBES_UNANSWERED_MAX: u32 = 2;
