@@ -102,6 +102,7 @@ struct StoredText<'a> {
     base: Option<Cow<'a, serde_bytes::Bytes>>,
     folded: u64,
     edits: Vec<Cow<'a, Edit>>,
+    shown: Option<Cow<'a, str>>,
 }
 
 /// The bytes of a state. Texts with many edits are compacted first, which changes nothing that the state says.
@@ -247,6 +248,7 @@ impl Tables {
                 base: text.base.as_deref().map(|base| Cow::Borrowed(serde_bytes::Bytes::new(base))),
                 folded: text.folded,
                 edits: text.edits.iter().map(|edit| Cow::Borrowed(&**edit)).collect(),
+                shown: text.shown.as_deref().map(Cow::Borrowed),
             }),
         }
     }
@@ -351,7 +353,7 @@ impl Reader<'_> {
         let text = |stored: StoredText<'_>| {
             let base = stored.base.map(|base| Arc::from(&base[..]));
             let edits = stored.edits.into_iter().map(|edit| Arc::new(edit.into_owned())).collect();
-            Box::new(Text { base, edits, folded: stored.folded })
+            Box::new(Text { base, edits, folded: stored.folded, shown: stored.shown.map(|shown| shown.into()) })
         };
         let field = Field {
             register,

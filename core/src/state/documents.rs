@@ -98,7 +98,7 @@ impl State {
             return Ok(text);
         }
         let Some(content) = self.content(field) else { return Ok(String::new()) };
-        if let Some(plain) = content.plain() {
+        if let Some(plain) = content.shown.as_deref().or_else(|| content.plain()) {
             return Ok(plain.to_owned());
         }
         let document = content.open()?;
@@ -131,7 +131,8 @@ impl State {
         self.documents.open.get_mut().clear();
     }
 
-    /// Saves texts that were edited much since they were last saved, so that a snapshot stays small. What a text costs
+    /// Saves texts that were edited much since they were last saved, so that a snapshot stays small, and leaves the
+    /// text of open documents, so that whoever starts from the snapshot need not open them to show it. What a text costs
     /// to save grows with it; doing it only after edits in proportion keeps the sum within bounds.
     ///
     /// # Errors
@@ -143,15 +144,18 @@ impl State {
         for (collection, records) in collections {
             for (id, record) in records {
                 for (name, field) in &mut record.fields {
-                    let Some(text) = field.text.as_deref_mut().filter(|text| text.is_loose()) else { continue };
+                    let Some(text) = field.text.as_deref_mut() else { continue };
                     let key = RecordKey { collection: collection.clone(), record: id.clone() };
                     let open =
                         open.get_mut(&key).and_then(|fields| fields.get_mut(name)).filter(|open| open.is_exact());
+                    if let Some(open) = &open {
+                        text.show(&open.document);
+                    }
                     let compacted = match open {
-                        Some(open) => text.compact(&mut open.document),
+                        Some(open) if text.is_loose() => text.compact(&mut open.document),
                         // Opening it costs more than saving it.
                         None if text.is_very_loose() => text.open().and_then(|mut fresh| text.compact(&mut fresh)),
-                        None => Ok(()),
+                        _ => Ok(()),
                     };
                     trouble = trouble.and(compacted);
                 }

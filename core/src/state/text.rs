@@ -34,12 +34,15 @@ pub struct Text {
     pub(crate) edits: Vec<Arc<Edit>>,
     /// How many edits are in `base`.
     pub(crate) folded: u64,
+    /// The text after all edits, if somebody left it here: opening a long document takes seconds.
+    pub(crate) shown: Option<Arc<str>>,
 }
 
 impl Text {
     /// Appends an edit of the log.
     pub(crate) fn take(&mut self, edit: &Edit) {
         self.edits.push(Arc::new(edit.clone()));
+        self.shown = None;
     }
 
     /// Edits ever taken.
@@ -68,6 +71,13 @@ impl Text {
         };
         apply(&mut document, self.edits.iter().map(|edit| &**edit))?;
         Ok(document)
+    }
+
+    /// Leaves the text for who reads it next; the document must have exactly this content.
+    pub(crate) fn show(&mut self, document: &Document) {
+        if self.shown.is_none() && self.plain().is_none() {
+            self.shown = Some(document.text().into());
+        }
     }
 
     /// Whether there are many edits, in proportion to those that are saved.

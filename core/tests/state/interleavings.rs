@@ -292,6 +292,7 @@ fn a_text_with_many_edits_is_saved_compact_and_goes_on() {
             assert_eq!(state.digest(), digest);
             let again = driftlog_core::snapshot::decode(&bytes).expect("decodes");
             assert_eq!(again.digest(), digest);
+            assert_eq!(again.plain(), state.plain());
             bytes.len()
         });
         let edits = (round + 1) * 400;
