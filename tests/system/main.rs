@@ -5,6 +5,7 @@ mod crash;
 mod fan_out;
 mod files;
 mod peer;
+mod rich;
 mod running;
 mod spine;
 mod tokens;

@@ -4,7 +4,7 @@
 //! An entry is let through whole or not at all: after a refusal the documents it touched are opened anew when they are
 //! needed next. An edit of a record that is gone is void and never reaches a document.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::entry::Logged;
@@ -25,13 +25,18 @@ pub(super) fn admit(state: &mut State, logged: &Logged) -> Result<(), Refusal> {
     if edits.is_empty() {
         return Ok(());
     }
-    let fields: BTreeSet<FieldKey> = edits.iter().map(|(field, _)| field.clone()).collect();
+    let mut admitted = 0;
+    let all = AssertUnwindSafe(|| {
+        edits.iter().try_for_each(|(at, edit)| lay(state, logged, at, edit).inspect(|()| admitted += 1))
+    });
     // The bytes come from anybody: a panic in the kernel is one entry's trouble, not the server's.
-    let outcome =
-        catch_unwind(AssertUnwindSafe(|| edits.iter().try_for_each(|(at, edit)| lay(state, logged, at, edit))));
-    let outcome = outcome.unwrap_or_else(|_| Err((Code::RichChange, "the change brings the merge kernel down".into())));
+    let (outcome, touched) = match catch_unwind(all) {
+        Ok(outcome) => (outcome, admitted),
+        Err(_) => (Err((Code::RichChange, "the change brings the merge kernel down".to_owned())), edits.len()),
+    };
     if outcome.is_err() {
-        fields.iter().for_each(|field| state.forget_document(field));
+        // A refused change leaves no trace by itself; those let in before it must go.
+        edits[..touched].iter().for_each(|(field, _)| state.forget_document(field));
     }
     outcome
 }
