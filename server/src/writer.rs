@@ -152,10 +152,22 @@ impl LogWriter {
                 Some(Box::new(move |_| drop(reply.send(bound))))
             }
             Request::Open { open, reply } => {
-                let facts = self.open(writes, &open)?;
-                Some(Box::new(move |_| drop(reply.send(Answer::Opened(open.request, Ok(facts))))))
+                let facts = match self.open(writes, &open) {
+                    Ok(facts) => Ok(facts),
+                    Err(error) => Err(Refusal { code: Code::StorageFailed, reason: damage(&open.name, error)? }),
+                };
+                Some(Box::new(move |_| drop(reply.send(Answer::Opened(open.request, facts)))))
             }
-            Request::Append { append, reply } => Some(self.append(writes, append, reply)?),
+            Request::Append { append, reply } => {
+                let (request, name) = (append.request, append.name.clone());
+                match self.append(writes, append, reply.clone()) {
+                    Ok(effect) => Some(effect),
+                    Err(error) => {
+                        let error = PushError::LogDamaged { reason: damage(&name, error)? };
+                        Some(Box::new(move |_| drop(reply.send(Answer::Committed(request, Err(error))))))
+                    }
+                }
+            }
             Request::Settle { name, actor, through } => {
                 settle(writes, &name, actor, through)?;
                 None
@@ -240,15 +252,7 @@ impl LogWriter {
         let mut row = stored.unwrap_or_else(|| AuthorRow::new(actor, &name));
         let known = reads.known(log.key, author, &Sequencer::wanted(&row, &push))?;
         let now = self.clock.now();
-        let hot = match self.hot.load(reads, &log) {
-            Ok(hot) => hot,
-            Err(error) if error.is_corruption() => {
-                tracing::error!(log = %log.name, %error, "a log does not load; others go on");
-                let error = PushError::LogDamaged { reason: error.to_string() };
-                return Ok(Box::new(move |_| drop(reply.send(Answer::Committed(request, Err(error))))));
-            }
-            Err(error) => return Err(error),
-        };
+        let hot = self.hot.load(reads, &log)?;
         let by = Author { actor, user: &binding.user };
         let decided = match hot.sequencer.decide(now, by, &mut row, push, &known) {
             Ok(decided) => decided,
@@ -275,6 +279,15 @@ impl LogWriter {
             feeds.committed(&log.name, appended);
         }))
     }
+}
+
+/// What stops one log only: stored bytes that do not read, found before anything was decided.
+fn damage(log: &LogName, error: StoreError) -> Result<String, StoreError> {
+    if !error.is_corruption() {
+        return Err(error);
+    }
+    tracing::error!(%log, %error, "a log is damaged; others go on");
+    Ok(error.to_string())
 }
 
 fn settle(writes: Writes<'_>, name: &LogName, actor: ActorId, through: Seq) -> Result<(), StoreError> {
@@ -310,6 +323,55 @@ mod tests {
             token: None,
             now: 0,
         }
+    }
+
+    fn open(name: &str) -> Open {
+        Open {
+            request: 1,
+            log: 1,
+            name: LogName::new(name).expect("a name"),
+            actor: ActorId([2; 16]),
+            append: true,
+            read: true,
+            held: Seq(1),
+            cursor: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_damaged_log_stops_alone() {
+        let directory = tempfile::TempDir::new().expect("a directory");
+        let store = Store::open(directory.path()).expect("opens");
+        let config = Config::new(directory.path(), Access::Development);
+        let (failed, _failure) = oneshot::channel();
+        let (jobs, _waiting) = snapshot::jobs();
+        let feeds = Arc::new(Feeds::new(config.tail_bytes));
+        let opened = store.writer().expect("opens");
+        let (writer, thread) = start(opened, &config, feeds, Clock::new(), jobs, failed).expect("starts");
+        let (reply, bound) = oneshot::channel();
+        let user = UserId::new("alice").expect("a user");
+        writer.send(Request::Bind { hello: Box::new(hello()), user, nonce: Nonce([3; 16]), reply });
+        bound.await.expect("answered").expect("bound");
+        let (mailbox, mut answers) = tokio_mpsc::unbounded_channel();
+        writer.send(Request::Open { open: open("good"), reply: mailbox.clone() });
+        writer.send(Request::Open { open: open("bad"), reply: mailbox.clone() });
+        for _ in 0..2 {
+            assert!(matches!(answers.recv().await, Some(Answer::Opened(_, Ok(_)))));
+        }
+        let breaker = rusqlite::Connection::open(directory.path().join("driftlog.sqlite")).expect("opens");
+        let log: i64 =
+            breaker.query_row("SELECT log FROM logs WHERE name = 'bad'", [], |row| row.get(0)).expect("there");
+        let author: i64 = breaker.query_row("SELECT author FROM bindings", [], |row| row.get(0)).expect("there");
+        breaker.execute("INSERT INTO actors VALUES (?1, ?2, x'c1')", [log, author]).expect("breaks");
+        writer.send(Request::Open { open: open("bad"), reply: mailbox.clone() });
+        assert!(matches!(
+            answers.recv().await,
+            Some(Answer::Opened(_, Err(Refusal { code: Code::StorageFailed, .. })))
+        ));
+        writer.send(Request::Open { open: open("good"), reply: mailbox });
+        assert!(matches!(answers.recv().await, Some(Answer::Opened(_, Ok(_)))));
+        writer.send(Request::Stop);
+        thread.join().expect("no panic");
     }
 
     #[tokio::test]
