@@ -100,10 +100,11 @@ test('a new device catches up with what others did before', async (t) => {
 });
 
 test('without a secure context the client works and says what it cannot promise', async (t) => {
-  const world = await startWorld(t);
+  // As a phone on the local network: a name that is not localhost, over http, with a token.
+  const world = await startWorld(t, { secret: 'a secret of thirty-two characters' });
   const device = await world.device({ args: ['--host-resolver-rules=MAP driftlog.test 127.0.0.1'] });
   world.site.url = world.site.url.replace('127.0.0.1', 'driftlog.test');
-  const alice = await world.tab(device);
+  const alice = await world.tab(device, { token: await world.server.token({ sub: 'alice' }) });
   assert.equal(await alice.page.evaluate(() => globalThis.isSecureContext), false);
   const { storage } = await alice.state();
   assert.match(storage.reason, /Web Locks/);

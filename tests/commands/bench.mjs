@@ -1,8 +1,10 @@
 /**
- * `npm run bench [-- NAME …]`: measures in the real browser against the real server, both optimized, and prints one
- * JSON line a figure. Names choose the figures that contain them.
+ * `npm run bench [-- NAME …] [--unoptimized]`: measures in the real browser against the real server, both optimized,
+ * and prints one JSON line a figure. Names choose the figures that contain them. `--unoptimized` is for trying a figure
+ * out without the long builds.
  */
 import { join } from 'node:path';
+import { parseArgs } from 'node:util';
 import { buildPackage, buildReleaseServer, buildServer } from './build.mjs';
 import { root } from './run.mjs';
 import { setUpToTest } from './setup.mjs';
@@ -13,18 +15,19 @@ const isolation = { 'cross-origin-opener-policy': 'same-origin', 'cross-origin-e
 const figureMs = 600_000;
 
 await command(async () => {
-  const names = process.argv.slice(2);
+  const { values, positionals: names } = parseArgs({ allowPositionals: true, options: { unoptimized: { type: 'boolean', default: false } } });
+  const release = !values.unoptimized;
   await setUpToTest();
   await buildServer();
-  await buildReleaseServer();
-  await buildPackage({ release: true, compileTool: false });
+  if (release) await buildReleaseServer();
+  await buildPackage({ release, compileTool: false });
   const { figures } = await import('./bench/figures.mjs');
   const lines = [];
   for (const figure of figures.filter(({ name }) => names.length === 0 || names.some((part) => name.includes(part)))) {
-    const stage = await openStage();
+    const stage = await openStage(release);
     try {
       const numbers = await step(figure.name, () => within(figureMs, figure.measure(stage)));
-      lines.push(JSON.stringify({ figure: figure.name, ...rounded(numbers) }));
+      lines.push(JSON.stringify({ figure: figure.name, ...rounded(numbers), ...(release ? {} : { unoptimized: true }) }));
     } catch (error) {
       lines.push(JSON.stringify({ figure: figure.name, failed: error.message.split('\n')[0] }));
       console.error(error.stack, stage.consoles());
@@ -39,7 +42,7 @@ await command(async () => {
 });
 
 /** Server, browsers and links of one figure, each started when first asked for. */
-async function openStage() {
+async function openStage(release) {
   const { startServer } = await import('../browser/harness/server.mjs');
   const { startBrowser } = await import('../browser/harness/browser.mjs');
   const { startProxy } = await import('../browser/harness/proxy.mjs');
@@ -47,7 +50,7 @@ async function openStage() {
   const site = await servePage({ folders: { '/bench/': join(root, 'tests', 'commands', 'bench') }, headers: isolation });
   const devices = [];
   let started;
-  const server = () => (started ??= startServer({ release: true }));
+  const server = () => (started ??= startServer({ release }));
   const device = async () => {
     devices.push(await startBrowser());
     return devices.at(-1);
