@@ -160,7 +160,7 @@ export function delays() {
 export async function send(options, count) {
   const log = await openBoard(options);
   for (let index = 0; index < count; index++) {
-    await log.do.add({ id: crypto.randomUUID(), title: String(now()).padStart(20, '0') }).accepted;
+    await log.do.add({ id: crypto.randomUUID(), title: now().toFixed(3).padStart(20, '0') }).accepted;
   }
 }
 
