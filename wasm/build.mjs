@@ -55,7 +55,7 @@ export async function buildPackage({ release = false, compileTool = true, step =
       await rm(pkg, { recursive: true, force: true });
       await run(tool, [compiled, pkg]);
       if (release) {
-        await run(process.execPath, [binPath('binaryen', 'wasm-opt'), '-Oz', ...wasmFeatures.map((name) => `--enable-${name}`), bound, '-o', bound]);
+        await run(process.execPath, [binPath('binaryen', 'wasm-opt'), '-Oz', '--strip-debug', ...wasmFeatures.map((name) => `--enable-${name}`), bound, '-o', bound]);
       }
       await refuseForeignImports(bound);
     });
