@@ -394,7 +394,7 @@ const field = struct({
   register: list(tuple(any, natural)),
   counter: optional(integer),
   set: optional(list(tuple(any, list(natural)))),
-  text: optional(struct({ base: optional(bytes), folded: natural, edits: list(edit) })),
+  text: optional(struct({ base: optional(bytes), folded: natural, edits: list(edit), shown: optional(text) })),
 });
 const record = struct({ id: text, inserts: list(natural), created: natural, updated: natural, fields: list(field) });
 const snapshot = struct({
