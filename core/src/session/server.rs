@@ -15,8 +15,8 @@
 
 mod entries;
 mod grants;
-mod lane;
 mod request;
+mod subscription;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub use request::{
     Admission, Append, EntriesRead, LogFacts, Open, Output, Read, ReadFrom, Refusal, RequestId, SnapshotRead,
 };
 
-use lane::Lane;
+use subscription::Subscription;
 
 /// Bytes of answers that may wait for a peer that does not read.
 const URGENT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -44,7 +44,7 @@ const URGENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub struct ServerSession {
     idle_ms: u64,
     phase: Phase,
-    lanes: BTreeMap<LogNumber, Lane>,
+    subscriptions: BTreeMap<LogNumber, Subscription>,
     outputs: VecDeque<Output>,
     urgent: Queue,
     bulk: Queue,
@@ -113,7 +113,7 @@ impl ServerSession {
         Self {
             idle_ms,
             phase: Phase::AwaitingHello,
-            lanes: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
             outputs: VecDeque::new(),
             urgent: Queue::default(),
             bulk: Queue::default(),
@@ -175,14 +175,16 @@ impl ServerSession {
     /// The answer to [`Output::Open`].
     pub fn handle_opened(&mut self, request: RequestId, answer: Result<LogFacts, Refusal>) {
         self.requests.open.remove(&request);
-        let Some((number, lane)) = self.lanes.iter_mut().find(|(_, lane)| lane.request == request) else {
+        let Some((number, subscription)) =
+            self.subscriptions.iter_mut().find(|(_, subscription)| subscription.request == request)
+        else {
             return self.release_pongs();
         };
         let number = *number;
         match answer {
             Ok(facts) => {
-                let fork = lane.open(&facts);
-                let opened = Frame::Opened(lane.opened(number, &facts));
+                let fork = subscription.open(&facts);
+                let opened = Frame::Opened(subscription.opened(number, &facts));
                 self.send(&opened);
                 if let Some(reason) = fork {
                     self.complain(number, Code::LogForked, &reason, None);
@@ -192,7 +194,7 @@ impl ServerSession {
                 }
             }
             Err(refusal) => {
-                self.lanes.remove(&number);
+                self.subscriptions.remove(&number);
                 self.complain(number, refusal.code, &refusal.reason, None);
             }
         }
@@ -219,22 +221,22 @@ impl ServerSession {
 
     /// The log reaches at least to `end`.
     pub fn handle_grew(&mut self, number: LogNumber, end: Offset) {
-        if let Some(lane) = self.lanes.get_mut(&number) {
-            lane.end = lane.end.max(end);
+        if let Some(subscription) = self.subscriptions.get_mut(&number) {
+            subscription.end = subscription.end.max(end);
             self.pump();
         }
     }
 
     /// The answer to [`Output::Read`] of entries.
     pub fn handle_entries(&mut self, request: RequestId, read: EntriesRead) {
-        let Some(lane) = self.answered_lane(request) else { return self.pump() };
+        let Some(subscription) = self.answered_subscription(request) else { return self.pump() };
         match read {
             EntriesRead::Frame(frame) => {
-                lane.advance(frame.after, frame.bytes.len());
+                subscription.advance(frame.after, frame.bytes.len());
                 self.bulk.push(frame.bytes);
             }
-            EntriesRead::End(end) => lane.end = end,
-            EntriesRead::SnapshotNeeded => lane.restart(),
+            EntriesRead::End(end) => subscription.end = end,
+            EntriesRead::SnapshotNeeded => subscription.restart(),
         }
         self.pump();
     }
@@ -242,8 +244,8 @@ impl ServerSession {
     /// The answer to [`Output::Read`] that could not be read: that log stops, the session goes on.
     pub fn handle_read_failed(&mut self, request: RequestId, reason: &str) {
         let number = self.requests.reading.map(|(_, number)| number);
-        if let (Some(lane), Some(number)) = (self.answered_lane(request), number) {
-            lane.stop();
+        if let (Some(subscription), Some(number)) = (self.answered_subscription(request), number) {
+            subscription.stop();
             self.complain(number, Code::StorageFailed, reason, None);
         }
         self.pump();
@@ -251,8 +253,8 @@ impl ServerSession {
 
     /// The answer to [`Output::Read`] of a snapshot; none: there is none, the log is read from its beginning.
     pub fn handle_snapshot(&mut self, request: RequestId, read: Option<SnapshotRead>) {
-        if let Some(lane) = self.answered_lane(request) {
-            lane.begin_snapshot(read);
+        if let Some(subscription) = self.answered_subscription(request) {
+            subscription.begin_snapshot(read);
         }
         self.pump();
     }
@@ -335,8 +337,8 @@ impl ServerSession {
             (Phase::Live { .. }, Frame::Unsubscribe(frame::Unsubscribe { log })) => self.forget(log),
             (Phase::Live { .. }, Frame::Push(push)) => self.handle_push(push, bytes),
             (Phase::Live { .. }, Frame::Settled(settled)) => {
-                if let Some(lane) = self.lanes.get(&settled.log) {
-                    let name = lane.name.clone();
+                if let Some(subscription) = self.subscriptions.get(&settled.log) {
+                    let name = subscription.name.clone();
                     self.outputs.push_back(Output::Settle { name, through: settled.through });
                 }
             }
@@ -376,12 +378,12 @@ impl ServerSession {
             return self.complain(number, Code::Forbidden, &reason, None);
         }
         self.forget(number);
-        if self.lanes.len() >= limits::SESSION_LOGS_MAX {
+        if self.subscriptions.len() >= limits::SESSION_LOGS_MAX {
             return self.complain(number, Code::TooManyLogs, "too many logs in one session", None);
         }
         let request = self.requests.next();
         self.requests.open.insert(request);
-        let pass = self.lanes.values().map(|lane| lane.pass).min().unwrap_or(0);
+        let pass = self.subscriptions.values().map(|subscription| subscription.pass).min().unwrap_or(0);
         let open = Open {
             request,
             log: number,
@@ -392,13 +394,13 @@ impl ServerSession {
             held: subscribe.held,
             cursor: subscribe.cursor,
         };
-        self.lanes.insert(number, Lane::new(request, subscribe, append, pass));
+        self.subscriptions.insert(number, Subscription::new(request, subscribe, append, pass));
         self.outputs.push_back(Output::Open(open));
     }
 
     fn forget(&mut self, number: LogNumber) {
-        if let Some(lane) = self.lanes.remove(&number) {
-            self.outputs.push_back(Output::Forget { log: number, name: lane.name });
+        if let Some(subscription) = self.subscriptions.remove(&number) {
+            self.outputs.push_back(Output::Forget { log: number, name: subscription.name });
         }
     }
 
@@ -410,10 +412,10 @@ impl ServerSession {
             return self.fail(Code::CreditExceeded, "more bytes were pushed than credit was given");
         }
         self.push.received += cost;
-        let Some(lane) = self.lanes.get(&push.log) else {
+        let Some(subscription) = self.subscriptions.get(&push.log) else {
             return self.fail(Code::UnexpectedFrame, "a push to a log that is not open");
         };
-        if !lane.append {
+        if !subscription.append {
             self.push.done += cost;
             return self.complain(push.log, Code::Forbidden, "the token gives no right to append", None);
         }
@@ -424,7 +426,7 @@ impl ServerSession {
                 return self.reject(bytes, Code::MalformedEntry, reason);
             }
         };
-        let name = lane.name.clone();
+        let name = subscription.name.clone();
         let request = self.requests.next();
         self.requests.open.insert(request);
         self.push.costs.insert(request, (push.log, cost));
@@ -436,9 +438,11 @@ impl ServerSession {
     fn pump(&mut self) {
         let Phase::Live { actor, .. } = &self.phase else { return };
         while self.requests.reading.is_none() && self.bulk.bytes < limits::FRAME_BYTES_TARGET {
-            let wanting = self.lanes.iter_mut().filter(|(_, lane)| lane.wants());
-            let Some((number, lane)) = wanting.min_by_key(|(_, lane)| lane.pass) else { return };
-            if let Some(part) = lane.next_part(*number) {
+            let wanting = self.subscriptions.iter_mut().filter(|(_, subscription)| subscription.wants());
+            let Some((number, subscription)) = wanting.min_by_key(|(_, subscription)| subscription.pass) else {
+                return;
+            };
+            if let Some(part) = subscription.next_part(*number) {
                 self.bulk.push(part);
                 continue;
             }
@@ -448,18 +452,18 @@ impl ServerSession {
             self.outputs.push_back(Output::Read(Read {
                 request,
                 log: *number,
-                name: lane.name.clone(),
+                name: subscription.name.clone(),
                 actor: *actor,
-                held: lane.held,
-                from: lane.read_from(),
+                held: subscription.held,
+                from: subscription.read_from(),
             }));
         }
     }
 
-    /// The lane that a read's answer is for, if it is still the same subscription.
-    fn answered_lane(&mut self, request: RequestId) -> Option<&mut Lane> {
+    /// The subscription that a read's answer is for, if it is still the same subscription.
+    fn answered_subscription(&mut self, request: RequestId) -> Option<&mut Subscription> {
         let (_, number) = self.requests.reading.take_if(|(reading, _)| *reading == request)?;
-        self.lanes.get_mut(&number).filter(|lane| lane.request < request)
+        self.subscriptions.get_mut(&number).filter(|subscription| subscription.request < request)
     }
 
     fn release_pongs(&mut self) {

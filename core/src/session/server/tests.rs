@@ -138,7 +138,7 @@ fn entries_wait_for_credit_and_answers_do_not() {
 }
 
 #[test]
-fn lanes_share_by_weight() {
+fn subscriptions_share_by_weight() {
     let mut session = live();
     for (log, priority) in [(1, 0), (2, 255)] {
         let mut subscribe = subscribe(log, "x");

@@ -12,14 +12,14 @@ use crate::session::server::request::{LogFacts, ReadFrom, RequestId, SnapshotRea
 const BEHIND_MAX: u64 = 5_000;
 
 /// A log that the session has subscribed.
-pub(super) struct Lane {
+pub(super) struct Subscription {
     pub(super) name: LogName,
     /// The request that opened it: tells this subscription from an earlier one under the same number.
     pub(super) request: RequestId,
     pub(super) append: bool,
     pub(super) held: Seq,
     pub(super) end: Offset,
-    /// Bytes sent, divided by weight: the lane with the least goes next.
+    /// Bytes sent, divided by weight: the subscription with the least goes next.
     pub(super) pass: u64,
     weight: u64,
     asked: Asked,
@@ -45,7 +45,7 @@ enum Reading {
     At(Cursor),
 }
 
-impl Lane {
+impl Subscription {
     pub(super) fn new(request: RequestId, subscribe: Subscribe, append: bool, pass: u64) -> Self {
         let Subscribe { name, log_id, cursor, epoch, read, held, priority, .. } = subscribe;
         let weight = u64::from(priority) + 1;
