@@ -10,6 +10,9 @@ use crate::auth::Secret;
 pub struct Config {
     /// Where the data stands.
     pub directory: PathBuf,
+    /// The SQLite VFS that the data stands in, instead of the system's files: for a disk of the caller's own. Then
+    /// nothing is made or locked in `directory`: the caller sees to it that it is there and has one server at a time.
+    pub vfs: Option<String>,
     /// Who may come in.
     pub access: Access,
     /// A directory of static files to serve beside the protocol, for local hosting.
@@ -42,6 +45,7 @@ impl Config {
     pub fn new(directory: impl Into<PathBuf>, access: Access) -> Self {
         Self {
             directory: directory.into(),
+            vfs: None,
             access,
             static_files: None,
             idle: Duration::from_secs(60),

@@ -97,7 +97,7 @@ pub async fn serve_all(
             }
         }
     }
-    let store = Store::open(&config.directory)?;
+    let store = Store::open(&config.directory, config.vfs.as_deref())?;
     let (failed, mut store_failed) = oneshot::channel();
     let feeds = Arc::new(Feeds::new(config.tail_bytes));
     let clock = clock::Clock::new();

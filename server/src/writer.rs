@@ -341,7 +341,7 @@ mod tests {
     #[tokio::test]
     async fn a_damaged_log_stops_alone() {
         let directory = tempfile::TempDir::new().expect("a directory");
-        let store = Store::open(directory.path()).expect("opens");
+        let store = Store::open(directory.path(), None).expect("opens");
         let config = Config::new(directory.path(), Access::Development);
         let (failed, _failure) = oneshot::channel();
         let (jobs, _waiting) = snapshot::jobs();
@@ -377,7 +377,7 @@ mod tests {
     #[tokio::test]
     async fn a_failed_commit_is_answered_to_nobody_and_ends_the_writer() {
         let directory = tempfile::TempDir::new().expect("a directory");
-        let store = Store::open(directory.path()).expect("opens");
+        let store = Store::open(directory.path(), None).expect("opens");
         let config = Config::new(directory.path(), Access::Development);
         let (failed, failure) = oneshot::channel();
         let (jobs, _waiting) = snapshot::jobs();

@@ -27,20 +27,24 @@ const READERS_KEPT: usize = 8;
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     path: PathBuf,
+    /// Whose files these are, if not the system's.
+    vfs: Option<String>,
 }
 
 impl Store {
-    /// Opens or creates the store in a directory.
-    pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(directory)
-            .map_err(|error| StoreError::Directory { path: directory.to_owned(), error })?;
-        Ok(Self { path: directory.join("driftlog.sqlite") })
+    /// Opens or creates the store in a directory: of the system, or of a VFS.
+    pub(crate) fn open(directory: &Path, vfs: Option<&str>) -> Result<Self, StoreError> {
+        if vfs.is_none() {
+            std::fs::create_dir_all(directory)
+                .map_err(|error| StoreError::Directory { path: directory.to_owned(), error })?;
+        }
+        Ok(Self { path: directory.join("driftlog.sqlite"), vfs: vfs.map(str::to_owned) })
     }
 
     /// The one connection that writes, in this and every other process; brings the tables up to this server's format.
     pub(crate) fn writer(&self) -> Result<Writer, StoreError> {
-        let lock = self.lock()?;
-        let connection = Connection::open(&self.path)?;
+        let lock = if self.vfs.is_none() { Some(self.lock()?) } else { None };
+        let connection = self.connect(OpenFlags::default())?;
         connection.execute_batch(
             "PRAGMA journal_mode = WAL;
              PRAGMA synchronous = FULL;
@@ -76,6 +80,13 @@ impl Store {
         }
     }
 
+    fn connect(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
+        match &self.vfs {
+            Some(vfs) => Connection::open_with_flags_and_vfs(&self.path, flags, vfs.as_str()),
+            None => Connection::open_with_flags(&self.path, flags),
+        }
+    }
+
     fn directory(&self) -> &Path {
         self.path.parent().unwrap_or(&self.path)
     }
@@ -83,7 +94,7 @@ impl Store {
     /// A connection that only reads.
     fn reader(&self) -> Result<Reader, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&self.path, flags)?;
+        let connection = self.connect(flags)?;
         connection.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA cache_size = -2048;")?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         Ok(Reader(connection))

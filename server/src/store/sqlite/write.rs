@@ -19,8 +19,8 @@ const FRAMES_KEPT: i64 = 1_000;
 /// The one connection that writes.
 pub(crate) struct Writer {
     connection: Connection,
-    /// Held as long as this writes.
-    _lock: File,
+    /// Held as long as this writes; a VFS has none.
+    _lock: Option<File>,
 }
 
 /// Refused entries kept of one actor in one log after it has recorded their verdicts.
@@ -31,7 +31,7 @@ const REFUSED_KEPT: i64 = 1_000;
 pub(crate) struct Writes<'c>(&'c Connection);
 
 impl Writer {
-    pub(super) fn new(connection: Connection, lock: File) -> Self {
+    pub(super) fn new(connection: Connection, lock: Option<File>) -> Self {
         Self { connection, _lock: lock }
     }
 
