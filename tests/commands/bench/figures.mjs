@@ -64,11 +64,11 @@ async function ingest(stage, writers) {
 async function fanOut(stage, readers) {
   const url = await stage.url();
   const [reading, writing] = [await stage.open(), await stage.open()];
-  const sends = 100;
+  const [sends, apartMs] = [100, 50];
   await reading.listen(Array.from({ length: readers }, (_, index) => ({ name: `reader-${index}`, id: '1', url, storage: 'memory' })));
-  await writing.send({ name: 'writer', id: '1', url }, sends);
+  await writing.send({ name: 'writer', id: '1', url }, sends, apartMs);
   await stage.until(async () => (await reading.delivered()) >= sends * readers);
-  return reading.delays();
+  return { ...(await reading.delays()), sends_per_second: 1_000 / apartMs };
 }
 
 async function bytesPerAction(stage) {

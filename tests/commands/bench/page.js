@@ -137,9 +137,9 @@ export async function listen(optionsOfEach) {
   const delays = [];
   for (const options of optionsOfEach) {
     const log = await openBoard(options);
-    log.query({ from: 'todos', orderBy: [['title', 'desc']], limit: 1 }).subscribe((rows) => {
-      const sent = Number(rows[0]?.title);
-      if (sent) delays.push(now() - sent);
+    // By patches: what arrives together is announced once, and each entry of it counts.
+    log.query({ from: 'todos' }).subscribe((_, patches) => {
+      for (const patch of patches) if (patch.kind === 'insert') delays.push(now() - Number(patch.row.title));
     });
     await reached(log.status, ({ state }) => state === 'synced');
   }
@@ -156,11 +156,13 @@ export function delays() {
   return quantiles(globalThis.delays);
 }
 
-/** Sends actions that carry the time they were performed at, one after the other. */
-export async function send(options, count) {
+/** Sends actions that carry the time they were performed at, one after the other, and so many ms apart. */
+export async function send(options, count, apartMs = 0) {
   const log = await openBoard(options);
   for (let index = 0; index < count; index++) {
-    await log.do.add({ id: crypto.randomUUID(), title: now().toFixed(3).padStart(20, '0') }).accepted;
+    const next = performance.now() + apartMs;
+    await log.do.add({ id: crypto.randomUUID(), title: now().toFixed(3) }).accepted;
+    if (apartMs > 0) await new Promise((resolve) => setTimeout(resolve, next - performance.now()));
   }
 }
 
