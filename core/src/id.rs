@@ -258,6 +258,18 @@ text_name!(
     UserId, 1, limits::USER_ID_BYTES_MAX
 );
 
+impl UserId {
+    /// The user of a log's own entries. Users of tokens never begin with `$`.
+    pub fn log() -> Self {
+        Self("$log".into())
+    }
+
+    /// Whether the name is kept for the server's own work.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with('$')
+    }
+}
+
 impl RecordId {
     /// The id of the only record of a `single` collection.
     pub fn single() -> Self {

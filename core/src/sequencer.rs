@@ -9,25 +9,31 @@
 mod author;
 mod binding;
 mod gate;
+mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::chain::{Chain, Cursor};
 use crate::entry::{Digest, Entry, Logged, Replaced};
-use crate::id::{ActorId, Base, EpochId, Offset, Seq, UserId};
+use crate::id::{ActorId, Base, EpochId, LogName, Offset, Seq, UserId};
 use crate::limits;
 use crate::packed::{Pushed, Void};
 use crate::protocol::Code;
 use crate::protocol::frame::MarkedStatus;
+use crate::random::Random;
 use crate::state::{Outcome, State};
 use crate::time::{self, Time, WallMs};
 
 pub use author::{AuthorRow, Verdicts};
 pub use binding::{BindError, Binding};
+pub use policy::{AllowAll, Case, Policy, Ruling};
 
 /// One log's authority.
 pub struct Sequencer {
     state: State,
+    policy: Option<(LogName, Arc<dyn Policy>)>,
 }
 
 /// Who pushes.
@@ -84,10 +90,12 @@ pub struct Place {
 /// What must be committed in one transaction, and what may be said after it.
 #[derive(Debug, Default)]
 pub struct Decided {
-    /// New entries of the log, each with the cursor behind it.
+    /// New entries of the log, each with the cursor behind it; those that a policy added are of [`ActorId::LOG`].
     pub appended: Vec<(Logged, Cursor)>,
     /// Refused entries, kept whole.
     pub refused: Vec<Refused>,
+    /// The first entry that the policy would see later. It and what follows it are undecided.
+    pub held: Option<Held>,
     /// The answer for the author.
     pub verdicts: Verdicts,
     /// Whether the author's row changed.
@@ -103,6 +111,17 @@ pub struct Refused {
     pub code: Code,
     /// Why, for people.
     pub reason: String,
+}
+
+/// An entry that stays undecided for now: no verdict, and never a refusal by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Which seq; everything before it is decided.
+    pub seq: Seq,
+    /// Why, for people.
+    pub reason: String,
+    /// When to push it again.
+    pub delay: Duration,
 }
 
 /// The push as a whole cannot be decided; nothing changed.
@@ -181,7 +200,14 @@ impl Sequencer {
     /// Resumes a log from the fold of everything it holds, with every epoch of its history.
     pub fn resume(mut state: State, epochs: Vec<(EpochId, Offset)>) -> Self {
         state.set_epochs(epochs);
-        Self { state }
+        Self { state, policy: None }
+    }
+
+    /// Puts every entry to this policy, which is told the log's name. Without one everything is allowed.
+    #[must_use]
+    pub fn governed_by(mut self, log: LogName, policy: Arc<dyn Policy>) -> Self {
+        self.policy = Some((log, policy));
+        self
     }
 
     /// Begins an epoch at the log's end. It must be durable before anybody hears of it.
@@ -204,7 +230,8 @@ impl Sequencer {
         Wanted { decided, replaces: replaces.collect() }
     }
 
-    /// Decides a push: entries get offsets, refusals their codes, and the author's row moves on.
+    /// Decides a push: entries get offsets, refusals their codes, and the author's row moves on, up to an entry that
+    /// the policy would see later. `random` gives the salts of entries that a policy adds.
     ///
     /// # Errors
     /// [`PushError`]; neither the log nor the row has changed.
@@ -215,46 +242,72 @@ impl Sequencer {
         row: &mut AuthorRow,
         push: PushItems,
         known: &Known,
+        random: &mut Random,
     ) -> Result<Decided, PushError> {
         let (first, through) = (push.first, push.through());
         let fresh = check_push(author, row, &push, known)?;
-        let mut decided = Decided { advanced: !fresh.is_empty(), ..Decided::default() };
+        let mut decided = Decided::default();
         let accepted = time::accepted(now, self.state.accepted_last());
         let mut places = BTreeMap::new();
         let mut replaced = known.replaced.clone();
-        let chain = push.chain;
-        for item in fresh {
+        let mut reached = None;
+        for (item, chain) in fresh {
+            let last = span(&item).1;
             match item {
                 Pushed::Void(void) => {
                     row.mark(void.from, void.through, MarkedStatus::Void, Some((Code::Void, &shortened(&void.reason))))
                 }
                 Pushed::Entry(entry) => {
                     let seq = entry.header.seq;
-                    let judged = judge(row, &entry, &replaced);
-                    match judged.and_then(|()| self.append(author, entry.clone(), accepted)) {
-                        Ok((logged, mark)) => {
-                            places.insert(seq, (logged.offset, accepted));
+                    match self.take(author, row, &entry, &replaced, accepted, random) {
+                        Ok(taken) => {
+                            places.insert(seq, (taken.entry.0.offset, accepted));
                             replaced.extend(entry.header.replaces);
-                            if let Some(status) = mark {
+                            if let Some(status) = taken.mark {
                                 row.mark(seq, seq, status, None);
                             }
-                            decided.appended.push((logged, self.state.cursor()));
+                            decided.appended.push(taken.entry);
+                            decided.appended.extend(taken.added);
                         }
-                        Err((code, reason)) => {
+                        Err(Declined::Refused(code, reason)) => {
                             row.mark(seq, seq, MarkedStatus::Refused, Some((code, &reason)));
                             decided.refused.push(Refused { entry, code, reason });
+                        }
+                        Err(Declined::Held(reason, delay)) => {
+                            decided.held = Some(Held { seq, reason, delay });
+                            break;
                         }
                     }
                 }
             }
+            reached = Some((last, chain));
         }
-        if decided.advanced {
-            row.advance(through, chain);
+        if let Some((last, chain)) = reached {
+            decided.advanced = true;
+            row.advance(last, chain);
         }
         let before = known.places.iter().map(|(seq, place)| (*seq, place.offset, place.accepted));
         let after = places.into_iter().map(|(seq, (offset, accepted))| (seq, offset, accepted));
         decided.verdicts = row.verdicts(first, through, before.chain(after));
         Ok(decided)
+    }
+
+    /// Takes one entry into the log, with what the policy adds to it.
+    fn take(
+        &mut self,
+        author: Author<'_>,
+        row: &AuthorRow,
+        entry: &Entry,
+        replaced: &BTreeSet<Replaced>,
+        accepted: Time,
+        random: &mut Random,
+    ) -> Result<Taken, Declined> {
+        judge(row, entry, replaced)?;
+        let addition = self.rule(author, entry, accepted, random)?;
+        let (logged, mark) = self.append(author, entry.clone(), accepted)?;
+        let entry = (logged, self.state.cursor());
+        let added = addition.map(|own| self.append_own(own));
+        Ok(Taken { entry, mark, added })
     }
 
     /// Gives an entry its place and folds it, if its rich changes pass the gate.
@@ -293,6 +346,25 @@ impl Sequencer {
     }
 }
 
+/// An entry that is in the log, and what the policy added behind it.
+struct Taken {
+    entry: (Logged, Cursor),
+    mark: Option<MarkedStatus>,
+    added: Option<(Logged, Cursor)>,
+}
+
+/// Why an entry is not in the log.
+enum Declined {
+    Refused(Code, String),
+    Held(String, Duration),
+}
+
+impl From<(Code, String)> for Declined {
+    fn from((code, reason): (Code, String)) -> Self {
+        Self::Refused(code, reason)
+    }
+}
+
 /// Whether an entry may enter the log, apart from its place in its author's sequence.
 fn judge(row: &AuthorRow, entry: &Entry, replaced: &BTreeSet<Replaced>) -> Result<(), (Code, String)> {
     if let Some(kind) = entry.body.ops.iter().find_map(|op| op.unknown_kind()) {
@@ -315,8 +387,11 @@ pub fn is_expired(logged: &Logged, now: WallMs) -> bool {
     lifetime.is_some_and(|lifetime| logged.effective().ms().saturating_add(lifetime) < now)
 }
 
+/// An item that was not decided before, and the actor chain behind it.
+type Fresh = (Pushed, Chain);
+
 /// Checks everything that concerns the push as a whole; returns the items that were not decided before.
-fn check_push(author: Author<'_>, row: &AuthorRow, push: &PushItems, known: &Known) -> Result<Vec<Pushed>, PushError> {
+fn check_push(author: Author<'_>, row: &AuthorRow, push: &PushItems, known: &Known) -> Result<Vec<Fresh>, PushError> {
     if author.actor == ActorId::LOG {
         return Err(PushError::ReservedActor);
     }
@@ -335,12 +410,12 @@ fn check_push(author: Author<'_>, row: &AuthorRow, push: &PushItems, known: &Kno
             Pushed::Entry(entry) if from < next => check_repeated(entry, row, known)?,
             Pushed::Entry(entry) => {
                 chain = chain.with_pushed(from, entry.digest());
-                fresh.push(item.clone());
+                fresh.push((item.clone(), chain));
             }
             Pushed::Void(void) if through >= next => {
                 check_void(void)?;
                 chain = chain.with_void(through, &void.reason);
-                fresh.push(Pushed::Void(Void { from: from.max(next), ..void.clone() }));
+                fresh.push((Pushed::Void(Void { from: from.max(next), ..void.clone() }), chain));
             }
             Pushed::Void(_) => {}
         }

@@ -168,7 +168,11 @@ impl Access {
 }
 
 fn user(name: &str) -> Result<UserId, Refusal> {
-    UserId::new(name).map_err(|error| refusal(Code::Unauthenticated, &format!("the user: {error}")))
+    let user = UserId::new(name).map_err(|error| refusal(Code::Unauthenticated, &format!("the user: {error}")))?;
+    match user.is_reserved() {
+        true => Err(refusal(Code::Unauthenticated, "users that begin with $ are the server's own")),
+        false => Ok(user),
+    }
 }
 
 fn refusal(code: Code, reason: &str) -> Refusal {
@@ -213,5 +217,6 @@ mod tests {
         assert_eq!(user(None).ok().as_deref(), Some("dev"));
         assert_eq!(user(Some("dev:alice")).ok().as_deref(), Some("alice"));
         assert!(user(Some("eyJ")).is_err());
+        assert!(user(Some("dev:$log")).is_err(), "the log's own");
     }
 }

@@ -1,7 +1,10 @@
 //! What an operator decides.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use driftlog_core::sequencer::{AllowAll, Policy};
 
 use crate::auth::Secret;
 
@@ -15,6 +18,8 @@ pub struct Config {
     pub vfs: Option<String>,
     /// Who may come in.
     pub access: Access,
+    /// Rules for entries; by default everything is allowed.
+    pub policy: Arc<dyn Policy>,
     /// A directory of static files to serve beside the protocol, for local hosting.
     pub static_files: Option<PathBuf>,
     /// Silence after which a session is given up.
@@ -47,6 +52,7 @@ impl Config {
             directory: directory.into(),
             vfs: None,
             access,
+            policy: Arc::new(AllowAll),
             static_files: None,
             idle: Duration::from_secs(60),
             retry_spread: Duration::from_secs(5),

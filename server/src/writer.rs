@@ -16,8 +16,9 @@ use driftlog_core::entry::Logged;
 use driftlog_core::id::{ActorId, LogId, LogName, Offset, Seq};
 use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::{Hello, Nonce};
-use driftlog_core::sequencer::{Author, AuthorRow, BindError, Binding, PushError, Sequencer, Verdicts};
-use driftlog_core::session::server::{Append, LogFacts, Open, Refusal, RequestId};
+use driftlog_core::random::Random;
+use driftlog_core::sequencer::{Author, AuthorRow, BindError, Binding, PushError, Sequencer};
+use driftlog_core::session::server::{Append, LogFacts, Open, PushOutcome, Refusal, RequestId};
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
 use crate::clock::Clock;
@@ -40,7 +41,7 @@ pub(crate) type Mailbox = tokio_mpsc::UnboundedSender<Answer>;
 #[derive(Debug)]
 pub(crate) enum Answer {
     Opened(RequestId, Result<LogFacts, Refusal>),
-    Committed(RequestId, Result<Verdicts, PushError>),
+    Committed(RequestId, Result<PushOutcome, PushError>),
 }
 
 /// Work for the writer.
@@ -96,6 +97,7 @@ struct LogWriter {
     hot: HotLogs,
     feeds: Arc<Feeds>,
     clock: Clock,
+    random: Random,
     jobs: SnapshotJobs,
     config: Config,
 }
@@ -110,7 +112,8 @@ pub(crate) fn start(
     failed: oneshot::Sender<StoreError>,
 ) -> std::io::Result<(WriterHandle, std::thread::JoinHandle<()>)> {
     let (sender, receiver) = mpsc::channel();
-    let mut writer = LogWriter { hot: HotLogs::new(config.hot_logs), feeds, clock, jobs, config: config.clone() };
+    let (hot, random) = (HotLogs::new(Arc::clone(&config.policy), config.hot_logs), Random::new(crate::entropy()));
+    let mut writer = LogWriter { hot, feeds, clock, random, jobs, config: config.clone() };
     let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || {
         if let Err(error) = writer.run(&mut store, &receiver) {
             tracing::error!(%error, "the store failed; the server ends");
@@ -254,12 +257,13 @@ impl LogWriter {
         let now = self.clock.now();
         let hot = self.hot.load(reads, &log)?;
         let by = Author { actor, user: &binding.user };
-        let decided = match hot.sequencer.decide(now, by, &mut row, push, &known) {
+        let decided = match hot.sequencer.decide(now, by, &mut row, push, &known, &mut self.random) {
             Ok(decided) => decided,
             Err(error) => return Ok(Box::new(move |_| drop(reply.send(Answer::Committed(request, Err(error)))))),
         };
         let mut appended: Vec<(Logged, Cursor, usize)> = Vec::with_capacity(decided.appended.len());
         for placed in decided.appended {
+            let author = if placed.0.actor == ActorId::LOG { writes.log_author()? } else { author };
             let bytes = writes.append(log.key, author, &placed)?;
             hot.grew(bytes as u64);
             appended.push((placed.0, placed.1, bytes));
@@ -273,9 +277,9 @@ impl LogWriter {
         if hot.wants_snapshot(&self.config) {
             hot.snapshot_requested = self.jobs.request(snapshot::Job { log: log.clone() });
         }
-        let verdicts = decided.verdicts;
+        let outcome = PushOutcome { verdicts: decided.verdicts, held: decided.held };
         Ok(Box::new(move |feeds| {
-            let _ = reply.send(Answer::Committed(request, Ok(verdicts)));
+            let _ = reply.send(Answer::Committed(request, Ok(outcome)));
             feeds.committed(&log.name, appended);
         }))
     }

@@ -6,10 +6,11 @@ use driftlog_core::id::{ClientId, EpochId, LogId, LogName, Offset, Seq, UserId};
 use driftlog_core::packed::{Packer, Pushed};
 use driftlog_core::protocol::Frame;
 use driftlog_core::protocol::frame::{Hello, LogNumber, Nonce, Push, Subscribe, Welcome};
-use driftlog_core::sequencer::{Author, AuthorRow, Known, Sequencer};
+use driftlog_core::random::Random;
+use driftlog_core::sequencer::{Author, AuthorRow, Decided, Known, Sequencer};
 use driftlog_core::session::client::{ClientSession, subscription};
 use driftlog_core::session::server::{
-    Admission, EntriesRead, Grants, LogFacts, Output, ReadFrom, ServerSession, SnapshotRead,
+    Admission, EntriesRead, Grants, LogFacts, Output, PushOutcome, ReadFrom, ServerSession, SnapshotRead,
 };
 use driftlog_core::state::State;
 use driftlog_core::storage::row::Identity;
@@ -84,8 +85,11 @@ impl Server {
             }
             Output::Append(append) => {
                 let author = Author { actor: ACTOR, user: &user };
-                let decided = self.sequencer.decide(NOW, author, &mut self.row, append.push, &Known::default());
-                self.session.handle_committed(append.request, decided.map(|decided| decided.verdicts));
+                let mut random = Random::new([7; 32]);
+                let (row, known) = (&mut self.row, Known::default());
+                let decided = self.sequencer.decide(NOW, author, row, append.push, &known, &mut random);
+                let outcome = decided.map(|Decided { verdicts, held, .. }| PushOutcome { verdicts, held });
+                self.session.handle_committed(append.request, outcome);
             }
             Output::Read(read) => match read.from {
                 ReadFrom::Cursor(cursor) => self.session.handle_entries(read.request, EntriesRead::End(cursor.next)),

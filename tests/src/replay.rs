@@ -194,7 +194,8 @@ impl Log {
     fn decide(&mut self, actor: ActorId, row: &mut AuthorRow, push: PushItems) -> driftlog_core::sequencer::Verdicts {
         self.now += 1;
         let author = Author { actor, user: &self.user };
-        let decided = self.sequencer.decide(self.now, author, row, push, &Known::default());
+        let mut random = Random::new([0; 32]);
+        let decided = self.sequencer.decide(self.now, author, row, push, &Known::default(), &mut random);
         let decided = decided.expect("the push starts where it should");
         self.entries.extend(decided.appended);
         decided.verdicts

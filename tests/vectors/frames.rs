@@ -86,6 +86,7 @@ fn type_name(frame: &Frame) -> &'static str {
         Frame::Entries(_) => "entries",
         Frame::SnapshotPart(_) => "snapshot-part",
         Frame::GoAway(_) => "go-away",
+        Frame::Held(_) => "held",
         Frame::Credit(_) => "credit",
         Frame::Ping(_) => "ping",
         Frame::Pong(_) => "pong",
@@ -227,6 +228,11 @@ fn server() -> Vec<Vector> {
             "go away",
             "",
             Frame::GoAway(GoAway { code: Code::ShuttingDown, retry_ms_min: 500, retry_ms_max: 5_000 }),
+        ),
+        vector(
+            "held",
+            "",
+            Frame::Held(Held { log: 0, seq: Seq(7), reason: "the price list is loading".to_owned(), retry_ms: 5_000 }),
         ),
     ]
 }

@@ -1,8 +1,8 @@
 /**
  * Every error that this package throws or rejects with, told apart by `code`, never by its text.
  *
- * Invariant: the union of codes is closed. A newer server may refuse with a code that this version does not know:
- * it arrives as `refused`, with the server's words in `details.reason` and its number in `details.number`.
+ * Invariant: the union of codes is closed. A server's own policy, or a newer server, may refuse with a number that
+ * this version has no word for: it arrives as `refused`, with the server's words in `details.reason` and its number in `details.number`.
  */
 
 /** What each code carries. The key is the code, the value is `error.details`. */
@@ -51,7 +51,10 @@ export interface ErrorDetails {
 
   // The server: a durable verdict. The entry is kept whole in `log.deadLetters`.
 
-  /** The server refused the entry, with a code that is newer than this client; `details.number` has it. */
+  /**
+   * The server refused the entry with a number that this package has no word for: one of the server's own policy (from
+   * 1000 on), or of a newer version. It is in `details.number`.
+   */
   refused: Refusal;
   /** The entry breaks a rule of the format or a limit of the server. */
   malformed: Refusal;
@@ -61,6 +64,10 @@ export interface ErrorDetails {
   'depends-on': Refusal;
   /** A policy of the server does not let this user do this. */
   'not-allowed': Refusal;
+  /** What the entry says breaks a rule of the app that the server holds. */
+  'not-valid': Refusal;
+  /** The share of this user or of this log is used up: act again when there is room. */
+  'quota-exceeded': Refusal;
   /** The token gives no right to append to this log. */
   forbidden: Refusal;
   /** The entry re-issues one that was accepted or replaced already: nothing is lost. */
@@ -142,6 +149,8 @@ export const REFUSALS: ReadonlySet<string> = new Set<ErrorCode>([
   'unknown-op',
   'depends-on',
   'not-allowed',
+  'not-valid',
+  'quota-exceeded',
   'forbidden',
   'already-replaced',
   'rich-change',

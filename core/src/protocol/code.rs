@@ -1,7 +1,7 @@
 //! Numbered codes, the same on the wire, in Rust and in TypeScript (docs/protocol.md, "Codes").
 //!
 //! A number is never reused. Hundreds tell who must move: 1xx the sender's bytes, 2xx the user's token, 3xx the actor,
-//! 4xx the push, 5xx one entry, 6xx the server.
+//! 4xx the push, 5xx one entry, 6xx the server. From 1000 on numbers belong to the operator's own policies.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -12,7 +12,7 @@ macro_rules! codes {
         #[non_exhaustive]
         pub enum Code {
             $($(#[$doc])* $variant,)+
-            /// A code of a newer version, by its number.
+            /// A code of a newer version, or one of an operator's own policy (from 1000 on), by its number.
             Newer(u16),
         }
 
@@ -104,6 +104,10 @@ codes! {
     RichDependency = 506, "rich-dependency";
     /// The seq was given up by its author.
     Void = 507, "void";
+    /// The author's or the log's share is used up.
+    QuotaExceeded = 508, "quota-exceeded";
+    /// What the entry says breaks a rule of the app.
+    NotValid = 509, "not-valid";
 
     /// The server is going down; come back after the given time.
     ShuttingDown = 600, "shutting-down";

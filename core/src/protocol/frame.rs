@@ -44,6 +44,8 @@ pub enum Frame {
     Ack(Ack),
     /// Server: entries of a log, contiguous by offset.
     Entries(Entries),
+    /// Server: this own entry and what follows it stay undecided for now.
+    Held(Held),
     /// Server: a part of a snapshot; the parts of one follow each other.
     SnapshotPart(SnapshotPart),
     /// Server: the session ends in good order; come back after a while.
@@ -71,6 +73,7 @@ tagged!(Frame {
     Entries(Entries) = 19,
     SnapshotPart(SnapshotPart) = 20,
     GoAway(GoAway) = 21,
+    Held(Held) = 22,
     Credit(Credit) = 32,
     Ping(Ping) = 33,
     Pong(Ping) = 34,
@@ -287,6 +290,19 @@ impl<'de> Deserialize<'de> for MarkedStatus {
             status => Self::Newer(status),
         })
     }
+}
+
+/// See [`Frame::Held`]: no verdict, and never a refusal by itself. Other logs go on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// Which log.
+    pub log: LogNumber,
+    /// The first undecided seq; everything before it has its verdict.
+    pub seq: Seq,
+    /// Why, for people.
+    pub reason: String,
+    /// Push again from `seq` on after this time, in milliseconds.
+    pub retry_ms: u64,
 }
 
 /// See [`Frame::Entries`].

@@ -83,6 +83,12 @@ impl Binding {
         })
     }
 
+    /// The binding of the log itself, which no hello can have.
+    pub fn of_the_log() -> Self {
+        let (client, newest) = (ClientId::default(), Nonce([0; 16]));
+        Self { format: Format, user: UserId::log(), client, predecessor: None, newest, shown: None }
+    }
+
     fn matched(&self, hello: &Hello) -> Result<Option<Nonce>, BindError> {
         let known = |nonce: &&Nonce| **nonce == self.newest || Some(**nonce) == self.shown;
         match hello.nonces.iter().find(known) {

@@ -20,6 +20,7 @@ struct Scene {
     places: BTreeMap<Seq, Place>,
     refused: BTreeMap<Seq, Digest>,
     log: Vec<Logged>,
+    held: Option<Held>,
 }
 
 const ACTOR: ActorId = ActorId([1; 16]);
@@ -60,7 +61,14 @@ impl Scene {
             places: BTreeMap::new(),
             refused: BTreeMap::new(),
             log: Vec::new(),
+            held: None,
         }
+    }
+
+    fn governed_by(mut self, rule: impl Fn(&Case<'_>) -> Ruling + Send + Sync + 'static) -> Self {
+        let log = LogName::new("board/1").expect("a name");
+        self.sequencer = self.sequencer.governed_by(log, Arc::new(rule));
+        self
     }
 
     fn entry(&mut self, ops: Vec<Op>, with: impl FnOnce(&mut Header)) -> Pushed {
@@ -101,18 +109,25 @@ impl Scene {
             }
         }
         let author = Author { actor: ACTOR, user: &self.user };
-        let decided = self.sequencer.decide(NOW, author, &mut self.row, push, &known)?;
+        let decided = self.sequencer.decide(NOW, author, &mut self.row, push, &known, &mut random())?;
         for (logged, _) in decided.appended {
             let Logged { offset, accepted, .. } = logged;
             let place = Place { offset, accepted, digest: logged.entry.digest() };
-            self.places.insert(logged.entry.header.seq, place);
+            if logged.actor == ACTOR {
+                self.places.insert(logged.entry.header.seq, place);
+            }
             self.log.push(logged);
         }
+        self.held = decided.held;
         for refused in decided.refused {
             self.refused.insert(refused.entry.header.seq, refused.entry.digest());
         }
         Ok(decided.verdicts)
     }
+}
+
+fn random() -> Random {
+    Random::new([7; 32])
 }
 
 fn accepted(verdicts: &Verdicts) -> Vec<(u64, u64, u32)> {
@@ -173,7 +188,7 @@ fn gaps_forks_and_forgeries_change_nothing() {
     let user = scene.user.clone();
     let author = Author { actor: ActorId::LOG, user: &user };
     let push = PushItems { first: Seq(1), chain, items: Vec::new() };
-    let refused = scene.sequencer.decide(NOW, author, &mut scene.row, push, &Known::default());
+    let refused = scene.sequencer.decide(NOW, author, &mut scene.row, push, &Known::default(), &mut random());
     assert_eq!(refused.map(|decided| decided.verdicts), Err(PushError::ReservedActor));
 }
 
@@ -262,7 +277,7 @@ fn accepted_time_never_decreases() {
     let two = scene.entry(vec![insert("b")], |_| {});
     let (author, push) = (scene.user.clone(), PushItems { first: Seq(2), chain: scene.chain, items: vec![two] });
     let author = Author { actor: ACTOR, user: &author };
-    let decided = scene.sequencer.decide(NOW - 2_000, author, &mut scene.row, push, &Known::default());
+    let decided = scene.sequencer.decide(NOW - 2_000, author, &mut scene.row, push, &Known::default(), &mut random());
     assert_eq!(decided.expect("decided").appended[0].0.accepted, scene.log[0].accepted);
 }
 
@@ -308,4 +323,131 @@ fn a_rich_change_that_is_none_is_refused_and_the_rest_goes_on() {
     let key = crate::state::RecordKey { collection: name("todos"), record: record("a") };
     let field = crate::state::FieldKey { key, field: name("title") };
     assert_eq!(scene.sequencer.state().text(&field), Ok("milk".to_owned()));
+}
+
+#[test]
+fn a_policy_goes_by_ops_and_not_by_the_name_that_is_claimed() {
+    // Everybody may call the action `act`; nobody may write the title of `locked`.
+    let mut scene = Scene::new().governed_by(|case| {
+        assert_eq!((case.name().as_str(), case.user.as_str(), case.actor), ("act", "alice", ACTOR));
+        let forbidden = |op: &Op| op.target() == Some((&name("todos"), &record("locked")));
+        match case.ops().iter().any(forbidden) {
+            true => Ruling::Refuse { code: Code::EntryForbidden, reason: "it is locked".into() },
+            false => Ruling::Allow,
+        }
+    });
+    let items = vec![
+        scene.entry(vec![insert("a")], |_| {}),
+        scene.entry(vec![insert("b"), update("locked", FieldOp::Increment(1))], |_| {}),
+        scene.entry(vec![insert("c")], |header| header.needs = vec![Seq(2)]),
+        scene.entry(vec![insert("d")], |_| {}),
+    ];
+    let verdicts = scene.push(items.clone()).expect("decided");
+    let refused = |seq, code| (seq, MarkedStatus::Refused, Some(code));
+    assert_eq!(marked(&verdicts), [refused(2, Code::EntryForbidden), refused(3, Code::DependsOn)]);
+    assert_eq!(verdicts.marked[0].reason, "it is locked");
+    assert_eq!(accepted(&verdicts), [(1, 0, 1), (4, 1, 1)]);
+    assert!(scene.sequencer.state().record(&name("todos"), &record("b")).is_none(), "whole or not at all");
+    assert_eq!(scene.push(items).expect("decided"), verdicts);
+}
+
+#[test]
+fn a_policy_sees_the_state_before_each_entry_of_a_push() {
+    // A quota: three records.
+    let mut scene = Scene::new().governed_by(|case| {
+        let records = case.before.collection(&name("todos")).map_or(0, |records| records.len());
+        match records < 3 {
+            true => Ruling::Allow,
+            false => Ruling::Refuse { code: Code::QuotaExceeded, reason: "three are enough".into() },
+        }
+    });
+    let items = (0..5).map(|at| scene.entry(vec![insert(&at.to_string())], |_| {})).collect();
+    let verdicts = scene.push(items).expect("decided");
+    assert_eq!(accepted(&verdicts), [(1, 0, 3)]);
+    assert_eq!(marked(&verdicts).iter().map(|mark| mark.2).collect::<Vec<_>>(), [Some(Code::QuotaExceeded); 2]);
+}
+
+#[test]
+fn what_a_policy_adds_is_the_logs_own_entry_right_behind() {
+    let mut scene = Scene::new().governed_by(|case| match case.ops() {
+        [Op::Insert(op)] => {
+            let ops = vec![update(op.record.as_str(), FieldOp::Set("checked".into()))];
+            Ruling::AllowWith { name: name("check"), args: None, ops }
+        }
+        _ => Ruling::Allow,
+    });
+    let items = vec![
+        scene.entry(vec![insert("a")], |_| {}),
+        scene.entry(vec![insert("b")], |_| {}),
+        scene.entry(vec![update("a", FieldOp::Increment(1))], |_| {}),
+    ];
+    let verdicts = scene.push(items).expect("decided");
+    assert_eq!(accepted(&verdicts), [(1, 0, 1), (2, 2, 1), (3, 4, 1)]);
+    let own = |logged: &&Logged| logged.actor == ActorId::LOG;
+    let places: Vec<_> = scene.log.iter().filter(own).map(|own| (own.offset.0, own.entry.header.seq.0)).collect();
+    assert_eq!(places, [(1, 1), (3, 2)]);
+    let mut replica = State::new(LogId([9; 16]));
+    scene.log.iter().for_each(|logged| drop(replica.fold(logged).expect("folds")));
+    assert_eq!(replica.digest(), scene.sequencer.state().digest());
+    let title = |state: &State| {
+        let field = state.record(&name("todos"), &record("b"))?.field(&name("title"))?;
+        field.shown().map(|living| living.value.clone())
+    };
+    assert_eq!(title(&replica), Some("checked".into()));
+    let salts: BTreeSet<_> = scene.log.iter().filter(own).map(|own| own.entry.body.salt.0).collect();
+    assert_eq!(salts.len(), 2, "each has a salt of its own");
+}
+
+#[test]
+fn what_is_refused_behind_the_policy_leaves_nothing_of_its_addition() {
+    let mut scene =
+        Scene::new().governed_by(|_| Ruling::AllowWith { name: name("note"), args: None, ops: vec![insert("noted")] });
+    let change = RichChange { root: 0, incarnation: 0, bytes: b"no change".to_vec() };
+    let items = vec![scene.entry(vec![insert("a"), update("a", FieldOp::Edit(Edit::Change(change)))], |_| {})];
+    let verdicts = scene.push(items).expect("decided");
+    assert_eq!(marked(&verdicts), [(1, MarkedStatus::Refused, Some(Code::RichChange))]);
+    assert!(scene.log.is_empty());
+    assert_eq!(scene.sequencer.state().folded(ActorId::LOG), Seq(0));
+}
+
+#[test]
+fn retry_later_decides_what_came_before_and_nothing_after() {
+    let open = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let door = open.clone();
+    let mut scene = Scene::new().governed_by(move |case| {
+        let held = case.ops() == [insert("late")] && !door.load(std::sync::atomic::Ordering::Relaxed);
+        match held {
+            true => Ruling::RetryLater { reason: "ask again".into(), delay: Duration::from_secs(5) },
+            false => Ruling::Allow,
+        }
+    });
+    let before = scene.entry(vec![insert("a")], |_| {});
+    let chain = scene.chain;
+    let items = vec![before, scene.entry(vec![insert("late")], |_| {}), scene.entry(vec![insert("b")], |_| {})];
+    let verdicts = scene.push(items.clone()).expect("decided");
+    assert_eq!((accepted(&verdicts), marked(&verdicts), verdicts.through), (vec![(1, 0, 1)], vec![], Seq(1)));
+    let delay = Duration::from_secs(5);
+    assert_eq!(scene.held, Some(Held { seq: Seq(2), reason: "ask again".into(), delay }));
+    assert_eq!((scene.row.seq, scene.row.chain), (Seq(1), chain), "the row stands before the held entry");
+    let verdicts = scene.push(items[1..].to_vec()).expect("decided");
+    assert_eq!((verdicts.through, scene.row.checkpoints().len()), (Seq(1), 0), "asked again, nothing moved");
+    open.store(true, std::sync::atomic::Ordering::Relaxed);
+    let verdicts = scene.push(items[1..].to_vec()).expect("decided");
+    assert_eq!((accepted(&verdicts), verdicts.through), (vec![(2, 1, 2)], Seq(3)));
+    assert_eq!(scene.held, None);
+}
+
+#[test]
+fn a_policy_that_fails_holds_and_never_refuses() {
+    let unfit = update("a", FieldOp::Edit(Edit::InitialText("milk".into())));
+    let rules: [fn(Op) -> Ruling; 2] =
+        [|_| panic!("a mistake in a policy"), |op| Ruling::AllowWith { name: name("x"), args: None, ops: vec![op] }];
+    for rule in rules {
+        let unfit = unfit.clone();
+        let mut scene = Scene::new().governed_by(move |_| rule(unfit.clone()));
+        let items = vec![scene.entry(vec![insert("a")], |_| {})];
+        let verdicts = scene.push(items).expect("decided");
+        assert_eq!((marked(&verdicts), verdicts.through, scene.log.len()), (vec![], Seq(0), 0));
+        assert_eq!(scene.held.as_ref().map(|held| held.seq), Some(Seq(1)));
+    }
 }

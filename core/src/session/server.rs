@@ -22,17 +22,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::codec::DecodeError;
-use crate::id::{ActorId, Offset};
+use crate::id::{ActorId, Offset, Seq};
 use crate::limits;
 use crate::protocol::frame::{self, Credit, Frame, GoAway, Hello, LogNumber, Ping, Push, Subscribe, Welcome};
 use crate::protocol::{Code, VERSION, VERSION_FLOOR};
-use crate::sequencer::{PushError, PushItems, Verdicts};
+use crate::sequencer::{Held, PushError, PushItems, Verdicts};
 use crate::time::WallMs;
 
 pub use entries::{EntriesFrame, entries_frame};
 pub use grants::{Grant, Grants};
 pub use request::{
-    Admission, Append, EntriesRead, LogFacts, Open, Output, Read, ReadFrom, Refusal, RequestId, SnapshotRead,
+    Admission, Append, EntriesRead, LogFacts, Open, Output, PushOutcome, Read, ReadFrom, Refusal, RequestId,
+    SnapshotRead,
 };
 
 use subscription::Subscription;
@@ -203,11 +204,18 @@ impl ServerSession {
     }
 
     /// The answer to [`Output::Append`]: the verdicts are durable, or the push as a whole was not taken.
-    pub fn handle_committed(&mut self, request: RequestId, answer: Result<Verdicts, PushError>) {
+    ///
+    /// The credit of a push comes back whatever became of it, so that a held log never starves the others.
+    pub fn handle_committed(&mut self, request: RequestId, answer: Result<PushOutcome, PushError>) {
         self.requests.open.remove(&request);
         let Some((number, cost)) = self.push.costs.remove(&request) else { return };
         match answer {
-            Ok(verdicts) => verdicts.split().into_iter().for_each(|part| self.send(&ack(number, part))),
+            Ok(PushOutcome { verdicts, held }) => {
+                verdicts.split().into_iter().for_each(|part| self.send(&ack(number, part)));
+                self.hold(number, held);
+            }
+            // It was under way behind a held entry: the client pushes it again after that one.
+            Err(PushError::ExpectedSeq { expected, .. }) if self.is_held_at(number, expected) => {}
             Err(error) => self.complain(number, error.code(), &error.to_string(), error.expected()),
         }
         self.push.done += cost;
@@ -434,6 +442,20 @@ impl ServerSession {
         self.outputs.push_back(Output::Append(Append { request, name, actor: *actor, push }));
     }
 
+    /// Notes where a log is held, or that it no longer is, and says so.
+    fn hold(&mut self, number: LogNumber, held: Option<Held>) {
+        let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
+        subscription.held_at = held.as_ref().map(|held| held.seq);
+        if let Some(Held { seq, reason, delay }) = held {
+            let retry_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+            self.send(&Frame::Held(frame::Held { log: number, seq, reason, retry_ms }));
+        }
+    }
+
+    fn is_held_at(&self, number: LogNumber, seq: Seq) -> bool {
+        self.subscriptions.get(&number).is_some_and(|subscription| subscription.held_at == Some(seq))
+    }
+
     /// Asks for the next read if there is room for its answer.
     fn pump(&mut self) {
         let Phase::Live { actor, .. } = &self.phase else { return };
@@ -484,7 +506,7 @@ impl ServerSession {
     }
 
     /// An error of one log; the session goes on.
-    fn complain(&mut self, log: LogNumber, code: Code, reason: &str, expected: Option<crate::id::Seq>) {
+    fn complain(&mut self, log: LogNumber, code: Code, reason: &str, expected: Option<Seq>) {
         self.send(&Frame::Error(frame::Error { code, reason: reason.to_owned(), log: Some(log), expected }));
     }
 

@@ -1,9 +1,10 @@
 //! Sequencers in memory, at most so many; the least recently used goes first and is loaded again when needed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use driftlog_core::id::Offset;
-use driftlog_core::sequencer::Sequencer;
+use driftlog_core::sequencer::{Policy, Sequencer};
 
 use crate::config::Config;
 use crate::snapshot;
@@ -14,6 +15,7 @@ pub(super) struct HotLogs {
     logs: BTreeMap<LogKey, HotLog>,
     /// Logs in which this start of the server has its epoch.
     epochs: BTreeSet<LogKey>,
+    policy: Arc<dyn Policy>,
     logs_max: usize,
     uses: u64,
 }
@@ -31,8 +33,8 @@ pub(super) struct HotLog {
 }
 
 impl HotLogs {
-    pub(super) fn new(logs_max: usize) -> Self {
-        Self { logs: BTreeMap::new(), epochs: BTreeSet::new(), logs_max, uses: 0 }
+    pub(super) fn new(policy: Arc<dyn Policy>, logs_max: usize) -> Self {
+        Self { logs: BTreeMap::new(), epochs: BTreeSet::new(), policy, logs_max, uses: 0 }
     }
 
     pub(super) fn needs_epoch(&self, log: LogKey) -> bool {
@@ -54,7 +56,9 @@ impl HotLogs {
         let used = self.uses;
         let hot = match self.logs.entry(log.key) {
             std::collections::btree_map::Entry::Occupied(hot) => hot.into_mut(),
-            std::collections::btree_map::Entry::Vacant(vacant) => vacant.insert(HotLog::load(reads, log)?),
+            std::collections::btree_map::Entry::Vacant(vacant) => {
+                vacant.insert(HotLog::load(reads, log, Arc::clone(&self.policy))?)
+            }
         };
         hot.used = used;
         Ok(hot)
@@ -80,12 +84,12 @@ impl HotLogs {
 }
 
 impl HotLog {
-    fn load(reads: Reads<'_>, log: &LogRow) -> Result<Self, StoreError> {
+    fn load(reads: Reads<'_>, log: &LogRow, policy: Arc<dyn Policy>) -> Result<Self, StoreError> {
         let folded = snapshot::fold(reads, log)?;
         let cursor = folded.state.cursor();
         let epochs = reads.epochs(log.key)?;
         Ok(Self {
-            sequencer: Sequencer::resume(folded.state, epochs),
+            sequencer: Sequencer::resume(folded.state, epochs).governed_by(log.name.clone(), policy),
             used: 0,
             entries: cursor.next.0 - folded.snapshot_end.0,
             bytes: folded.tail_bytes,

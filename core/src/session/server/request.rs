@@ -6,7 +6,7 @@ use crate::chain::{Chain, Cursor};
 use crate::id::{ActorId, EpochId, LogId, LogName, Offset, Seq, UserId};
 use crate::protocol::Code;
 use crate::protocol::frame::{Hello, LogNumber, Nonce};
-use crate::sequencer::{PushItems, Verdicts};
+use crate::sequencer::{Held, PushItems, Verdicts};
 use crate::session::server::{EntriesFrame, Grants};
 use crate::time::{Time, WallMs};
 
@@ -134,6 +134,15 @@ pub struct Append {
     pub actor: ActorId,
     /// What is pushed.
     pub push: PushItems,
+}
+
+/// What became of a push.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct PushOutcome {
+    /// The durable verdicts.
+    pub verdicts: Verdicts,
+    /// The entry from which on nothing was decided, if the policy would see it later.
+    pub held: Option<Held>,
 }
 
 /// Read a log.

@@ -18,6 +18,8 @@ pub(super) struct Subscription {
     pub(super) request: RequestId,
     pub(super) append: bool,
     pub(super) held: Seq,
+    /// The own seq from which on the last push was left undecided.
+    pub(super) held_at: Option<Seq>,
     pub(super) end: Offset,
     /// Bytes sent, divided by weight: the subscription with the least goes next.
     pub(super) pass: u64,
@@ -50,7 +52,8 @@ impl Subscription {
         let Subscribe { name, log_id, cursor, epoch, read, held, priority, .. } = subscribe;
         let weight = u64::from(priority) + 1;
         let asked = Asked { read, log_id, cursor, epoch };
-        Self { name, request, append, held, end: Offset(0), pass, weight, asked, start: None, reading: Reading::Not }
+        let (held_at, end, start, reading) = (None, Offset(0), None, Reading::Not);
+        Self { name, request, append, held, held_at, end, pass, weight, asked, start, reading }
     }
 
     /// The log is open. Returns why the client's position is of another history, if it is.

@@ -196,7 +196,7 @@ fn pushes_beyond_the_credit_end_the_session_and_commits_renew_it() {
     }
     drop(frames(&mut session));
     for request in requests {
-        session.handle_committed(request, Ok(Verdicts::default()));
+        session.handle_committed(request, Ok(PushOutcome::default()));
     }
     let credits = frames(&mut session).into_iter().filter(|frame| matches!(frame, Frame::Credit(_))).count();
     assert_eq!(credits, 1, "renewed by halves");
@@ -204,6 +204,45 @@ fn pushes_beyond_the_credit_end_the_session_and_commits_renew_it() {
         session.handle_bytes(0, &push);
     }
     assert_eq!(codes(&frames(&mut session)), [Code::CreditExceeded]);
+}
+
+#[test]
+fn a_held_push_costs_no_credit_and_what_was_under_way_behind_it_is_no_error() {
+    let mut session = live();
+    open(&mut session, 1, facts(0, None));
+    open(&mut session, 2, facts(0, None));
+    while session.poll_output().is_some() {}
+    drop(frames(&mut session));
+    let chain = Chain::log_start(LogId([3; 16]));
+    let push = |log| Frame::Push(Push { log, first: Seq(7), chain, entries: Packer::default().finish() }).encode();
+    let delay = std::time::Duration::from_secs(5);
+    let held = PushOutcome { held: Some(Held { seq: Seq(7), reason: "later".into(), delay }), ..Default::default() };
+    let behind = || PushError::ExpectedSeq { expected: Seq(7), got: Seq(9) };
+    let mut bytes = 0;
+    while bytes < 3 * limits::CREDIT_BYTES {
+        let mut requests = Vec::new();
+        for log in [1, 1, 2] {
+            session.handle_bytes(0, &push(log));
+            bytes += push(log).len() as u64;
+            let Some(Output::Append(append)) = session.poll_output() else { panic!("an append") };
+            requests.push(append.request);
+        }
+        session.handle_committed(requests[0], Ok(held.clone()));
+        session.handle_committed(requests[1], Err(behind()));
+        session.handle_committed(requests[2], Err(behind()));
+        let told = frames(&mut session);
+        assert!(!session.is_closed(), "the credit came back");
+        let held = frame::Held { log: 1, seq: Seq(7), reason: "later".into(), retry_ms: 5_000 };
+        assert!(told.contains(&Frame::Held(held)));
+        assert_eq!(codes(&told), [Code::ExpectedSeq], "of the log that is not held");
+    }
+    session.handle_bytes(0, &push(1));
+    let Some(Output::Append(append)) = session.poll_output() else { panic!("an append") };
+    session.handle_committed(append.request, Ok(PushOutcome::default()));
+    session.handle_bytes(0, &push(1));
+    let Some(Output::Append(append)) = session.poll_output() else { panic!("an append") };
+    session.handle_committed(append.request, Err(behind()));
+    assert_eq!(codes(&frames(&mut session)), [Code::ExpectedSeq], "it is no longer held");
 }
 
 #[test]

@@ -77,6 +77,15 @@ impl<'c> Writes<'c> {
         Ok(())
     }
 
+    /// The log itself as an author, the same number in every log.
+    pub(crate) fn log_author(self) -> Result<AuthorKey, StoreError> {
+        if let Some((author, _)) = self.reads().binding(ActorId::LOG)? {
+            return Ok(author);
+        }
+        self.put_binding(ActorId::LOG, &Binding::of_the_log())?;
+        Ok(AuthorKey(self.0.last_insert_rowid()))
+    }
+
     pub(crate) fn put_author_row(self, log: LogKey, author: AuthorKey, row: &AuthorRow) -> Result<(), StoreError> {
         self.0
             .prepare_cached("INSERT OR REPLACE INTO actors (log, author, row) VALUES (?1, ?2, ?3)")?
