@@ -511,14 +511,14 @@ impl Engine {
         }
         let act = self.link.timeout(self.now, &mut self.random);
         self.link_act(act);
+        self.push_held();
     }
 
     fn set_timeout(&mut self) {
-        let due = self.link.deadline().unwrap_or(WallMs::MAX).min(if self.fence.is_some() {
-            self.scan_at
-        } else {
-            WallMs::MAX
-        });
+        let leads = self.fence.is_some();
+        let scan_at = if leads { self.scan_at } else { WallMs::MAX };
+        let held_until = self.held_until().filter(|_| leads).unwrap_or(WallMs::MAX);
+        let due = self.link.deadline().unwrap_or(WallMs::MAX).min(scan_at).min(held_until);
         if due < WallMs::MAX && self.timeout.is_none_or(|set| set > due || set <= self.now) {
             self.timeout = Some(due);
             self.outputs.push_back(Output::Timeout(due));

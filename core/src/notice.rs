@@ -104,6 +104,8 @@ pub struct LogState {
     pub status: LogStatus,
     /// Why, for people.
     pub reason: String,
+    /// For [`LogStatus::Held`]: when own entries are pushed again; none while that is being tried.
+    pub retry_at: Option<WallMs>,
     /// End of the confirmed prefix in view.
     pub end: Offset,
     /// Own entries without a verdict.
@@ -127,12 +129,14 @@ pub enum LogStatus {
     Degraded,
     /// The token gives no right to this log.
     Forbidden,
+    /// Everybody's entries arrive; the server would see own ones later.
+    Held,
 }
 
 impl LogStatus {
     /// Every status.
-    pub const ALL: [Self; 6] =
-        [Self::Local, Self::Behind, Self::Synced, Self::UpdateNeeded, Self::Degraded, Self::Forbidden];
+    pub const ALL: [Self; 7] =
+        [Self::Local, Self::Behind, Self::Synced, Self::UpdateNeeded, Self::Degraded, Self::Forbidden, Self::Held];
 
     /// The word used in TypeScript and documents.
     pub const fn name(self) -> &'static str {
@@ -143,6 +147,7 @@ impl LogStatus {
             Self::UpdateNeeded => "update-needed",
             Self::Degraded => "degraded",
             Self::Forbidden => "forbidden",
+            Self::Held => "held",
         }
     }
 

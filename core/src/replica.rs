@@ -29,6 +29,17 @@ use crate::view::View;
 pub use act::ActError;
 pub use arrivals::{ArrivalError, Arrivals, resolve};
 
+/// The server would see own entries later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// The first of them; its verdict ends the hold.
+    pub seq: Seq,
+    /// Why, for people.
+    pub reason: String,
+    /// When they are pushed again; none while that is being tried.
+    pub retry_at: Option<WallMs>,
+}
+
 /// One log on one client.
 #[derive(Debug)]
 pub struct Replica {
@@ -47,6 +58,7 @@ pub struct Replica {
     unplaced: BTreeSet<Seq>,
     status: LogStatus,
     reason: String,
+    hold: Option<Hold>,
     /// The log's end at the server, as far as it said.
     server_end: Offset,
     /// Bytes received since the last snapshot of our own.
@@ -69,6 +81,7 @@ impl Replica {
             unplaced: BTreeSet::new(),
             status: LogStatus::Local,
             reason: String::new(),
+            hold: None,
             server_end: Offset(0),
             tail_bytes: 0,
             snapshot_bytes: 0,
@@ -193,6 +206,9 @@ impl Replica {
             touched.extend(self.decided(decided, folded, places));
         }
         self.outbox.release(folded);
+        if self.hold.as_ref().is_some_and(|hold| hold.seq <= self.outbox.verdicts().through) {
+            self.hold = None;
+        }
         self.refresh(&touched);
         if self.dead_letters.len() != had {
             self.notices.push(Notice::DeadLetters(self.name.clone()));
@@ -322,6 +338,19 @@ impl Replica {
         }
     }
 
+    /// Own entries wait for the server, or no longer do. What others wrote arrives all the same.
+    pub fn set_hold(&mut self, hold: Option<Hold>) {
+        if self.hold != hold {
+            self.hold = hold;
+            self.progress();
+        }
+    }
+
+    /// What own entries wait for at the server.
+    pub fn hold(&self) -> Option<&Hold> {
+        self.hold.as_ref()
+    }
+
     /// A new session may heal what stopped the log, unless this build is too old for it.
     pub fn try_again(&mut self) {
         if self.status.is_stopped() && self.status != LogStatus::UpdateNeeded {
@@ -428,9 +457,14 @@ impl Replica {
 
     /// The log's state, for the app.
     pub fn log_state(&self) -> LogState {
+        let (status, reason, retry_at) = match &self.hold {
+            Some(hold) if !self.status.is_stopped() => (LogStatus::Held, &hold.reason, hold.retry_at),
+            _ => (self.status, &self.reason, None),
+        };
         LogState {
-            status: self.status,
-            reason: self.reason.clone(),
+            status,
+            reason: reason.clone(),
+            retry_at,
             end: self.state.cursor().next,
             outbox: self.outbox.len(),
             dead_letters: self.dead_letters.len(),

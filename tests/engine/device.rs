@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use driftlog_core::draft::{Draft, DraftFieldOp, DraftOp};
 use driftlog_core::engine::{Config, Engine, Input, Output};
 use driftlog_core::id::{ActorId, ClientId, LogName, Name, RecordId, RunId, WriteId};
-use driftlog_core::notice::{Notice, WriteStatus};
+use driftlog_core::notice::{LogState, Notice, WriteStatus};
+use driftlog_core::protocol::Frame;
 use driftlog_core::value::Value;
 use driftlog_core::view::{CollectionSchema, FieldSchema, Query, Schema, Strategy};
 use driftlog_tests::database::Database;
@@ -17,6 +18,9 @@ pub(crate) struct Tab {
     writes: BTreeMap<WriteId, Vec<WriteStatus>>,
     records: BTreeMap<WriteId, RecordId>,
     opened: BTreeSet<LogName>,
+    /// Frames sent since the last look.
+    sent: Vec<Frame>,
+    timeout: Option<u64>,
 }
 
 pub(crate) struct Device {
@@ -66,6 +70,8 @@ impl Device {
             writes: BTreeMap::new(),
             records: BTreeMap::new(),
             opened: BTreeSet::new(),
+            sent: Vec::new(),
+            timeout: None,
         };
         let at = self.made as usize;
         self.tabs.insert(at, tab);
@@ -122,6 +128,47 @@ impl Device {
         titles
     }
 
+    /// Elects the tab: its sockets open at once.
+    pub(crate) fn elect(&mut self, tab: usize) {
+        self.input(tab, Input::Elected);
+    }
+
+    /// Something happens outside of a tab.
+    pub(crate) fn input(&mut self, tab: usize, input: Input) {
+        self.tabs.get_mut(&tab).unwrap().inbox.push_back(input);
+        self.run();
+    }
+
+    /// A frame comes from the server.
+    pub(crate) fn receive(&mut self, tab: usize, frame: &Frame) {
+        self.input(tab, Input::SocketFrame(frame.encode()));
+    }
+
+    /// Frames sent since the last look.
+    pub(crate) fn sent(&mut self, tab: usize) -> Vec<Frame> {
+        std::mem::take(&mut self.tabs.get_mut(&tab).unwrap().sent)
+    }
+
+    /// Lets time pass.
+    pub(crate) fn pass(&mut self, ms: u64) {
+        self.now += ms;
+        for tab in self.tabs.values_mut() {
+            if tab.timeout.take_if(|due| *due <= self.now).is_some() {
+                tab.inbox.push_back(Input::Timeout);
+            }
+        }
+        self.run();
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// What the app is shown of the log.
+    pub(crate) fn state(&mut self, tab: usize) -> LogState {
+        self.tabs.get_mut(&tab).unwrap().engine.replica(&log()).unwrap().log_state()
+    }
+
     pub(crate) fn outbox(&mut self, tab: usize) -> usize {
         self.tabs.get_mut(&tab).unwrap().engine.replica(&log()).unwrap().outbox().len()
     }
@@ -174,6 +221,10 @@ impl Device {
                     Output::Notice(Notice::Write(_, write, status)) => {
                         tab.writes.entry(write).or_default().push(status);
                     }
+                    Output::SocketOpen => tab.inbox.push_back(Input::SocketOpened),
+                    Output::SocketSend(bytes) => tab.sent.push(Frame::decode(&bytes).unwrap()),
+                    Output::SocketWatch => tab.inbox.push_back(Input::SocketBuffered(0)),
+                    Output::Timeout(due) => tab.timeout = Some(due),
                     Output::Broken(reason) => panic!("{reason}"),
                     _ => {}
                 }

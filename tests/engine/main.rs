@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod device;
+mod held;
 
 use device::Device;
 use driftlog_tests::database::Database;

@@ -1,9 +1,12 @@
 //! The board these stories are about, and the server they run against.
 
+use std::sync::Arc;
+
 use driftlog_core::draft::{Draft, DraftFieldOp, DraftOp};
 use driftlog_core::engine::Engine;
 use driftlog_core::id::{LogName, Name, RecordId};
 use driftlog_core::rich::Splice;
+use driftlog_core::sequencer::{AllowAll, Policy};
 use driftlog_core::value::Value;
 use driftlog_core::view::{CollectionSchema, FieldSchema, Query, Schema, Strategy};
 use driftlog_server::{Access, Config, ServeError, serve};
@@ -89,22 +92,28 @@ pub(crate) fn end(engine: &mut Engine) -> u64 {
 pub(crate) struct Server {
     address: String,
     directory: TempDir,
+    policy: Arc<dyn Policy>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), ServeError>>,
 }
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::start_with(AllowAll).await
+    }
+
+    pub(crate) async fn start_with(policy: impl Policy + 'static) -> Self {
         let directory = TempDir::new().unwrap();
-        let (address, stop, task) = begin(&directory).await;
-        Self { address, directory, stop: Some(stop), task }
+        let policy: Arc<dyn Policy> = Arc::new(policy);
+        let (address, stop, task) = begin(&directory, Arc::clone(&policy)).await;
+        Self { address, directory, policy, stop: Some(stop), task }
     }
 
     /// Stops in good order and serves the same data again, on another port.
     pub(crate) async fn restart(&mut self) {
         drop(self.stop.take());
         (&mut self.task).await.unwrap().unwrap();
-        let (address, stop, task) = begin(&self.directory).await;
+        let (address, stop, task) = begin(&self.directory, Arc::clone(&self.policy)).await;
         (self.address, self.stop, self.task) = (address, Some(stop), task);
     }
 
@@ -142,11 +151,12 @@ impl Server {
 
 type Begun = (String, oneshot::Sender<()>, JoinHandle<Result<(), ServeError>>);
 
-async fn begin(directory: &TempDir) -> Begun {
+async fn begin(directory: &TempDir, policy: Arc<dyn Policy>) -> Begun {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (stop, stopped) = oneshot::channel::<()>();
-    let config = Config::new(directory.path(), Access::Development);
+    let mut config = Config::new(directory.path(), Access::Development);
+    config.policy = policy;
     let task = tokio::spawn(serve(listener, config, async {
         let _ = stopped.await;
     }));

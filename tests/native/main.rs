@@ -2,13 +2,14 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod board;
+mod policy;
 
 use board::{Server, add, log, schema, splice, tag, titles, vote};
 use driftlog_core::engine::{Input, OnlineWish};
 use driftlog_tests::database::Database;
 use driftlog_tests::native::NativeClient;
 
-async fn client(server: &Server) -> NativeClient {
+pub(crate) async fn client(server: &Server) -> NativeClient {
     let client = NativeClient::start(&server.sync_url(), None, Database::default());
     client.open(&log(), schema()).await;
     client
@@ -98,11 +99,11 @@ async fn a_long_log_is_caught_up_by_a_new_client() {
     assert_eq!(rows[0]["votes"], 5_000);
 }
 
-async fn offline(client: &NativeClient) {
+pub(crate) async fn offline(client: &NativeClient) {
     client.call(|engine, now| engine.handle(Input::Online(OnlineWish::Disconnected), now)).await;
 }
 
-async fn online(client: &NativeClient, server: &Server) {
+pub(crate) async fn online(client: &NativeClient, server: &Server) {
     client.set_url(&server.sync_url()).await;
     client.call(|engine, now| engine.handle(Input::Online(OnlineWish::Connected), now)).await;
 }

@@ -112,6 +112,8 @@ export interface WireLogState {
   /** `behind` until everything the server had at subscribe is folded. */
   status: 'local' | 'behind' | 'synced' | 'held' | 'update-needed' | 'degraded' | 'forbidden';
   reason?: string | null;
+  /** For `held`: when own entries are pushed again. */
+  retryAt?: number | null;
   /** End of the confirmed prefix that views have applied. */
   end?: number | null;
   /** Own entries without a verdict. */

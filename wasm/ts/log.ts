@@ -31,13 +31,15 @@ import { OpenWrite, type Write, type WriteId } from './write.js';
 export interface LogStatus {
   /**
    * `local`: no answer of the server in this session yet; `behind`: catching up; `synced`: everything that the server
-   * had is in the views; `held`: the server asked to retry later; `forbidden`: no right to read it;
+   * had is in the views; `held`: the server asked to push own entries later, for `reason`; `forbidden`: no right to read it;
    * `update-needed`: an entry needs a newer version of this package; `degraded`: an entry could not be applied.
    * Local work goes on in all of them.
    */
   readonly state: WireLogState['status'];
   /** Why, for people; `undefined` if there is nothing to say. */
   readonly reason: string | undefined;
+  /** For `held`: when own entries are pushed again, in milliseconds since 1970; `undefined` while that is tried. */
+  readonly retryAt: number | undefined;
   /** End of the confirmed prefix that the views show: the offset after its last entry. */
   readonly end: number;
 }
@@ -254,8 +256,8 @@ export type OpenArguments<D extends LogDefinition> = keyof ParamsOf<D['pattern']
   ? [params?: Record<never, never>]
   : [params: ParamsOf<D['pattern']>];
 
-function statusOf({ status, reason, end }: WireLogState): LogStatus {
-  return Object.freeze({ state: status, reason: reason ?? undefined, end: end ?? 0 });
+function statusOf({ status, reason, retryAt, end }: WireLogState): LogStatus {
+  return Object.freeze({ state: status, reason: reason ?? undefined, retryAt: retryAt ?? undefined, end: end ?? 0 });
 }
 
 /** Calls the engine; what it throws becomes a typed error. @internal */

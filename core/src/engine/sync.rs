@@ -1,14 +1,15 @@
 //! The leader's work: the link, the session, pushing outboxes, storing and applying what arrives.
 
-use crate::id::LogName;
+use crate::id::{LogName, Seq};
 use crate::limits;
 use crate::notice::{LogStatus, Notice};
 use crate::protocol::{Code, frame};
-use crate::replica::ArrivalError;
+use crate::replica::{ArrivalError, Hold};
 use crate::session::client::{ClientSession, SessionEvent, subscription};
 use crate::session::link::{LinkAct, LinkState};
 use crate::snapshot;
 use crate::storage::commit::{Commit, Receive};
+use crate::time::WallMs;
 
 use super::{CommitFailure, Engine, Hint, OnlineWish, Output, Phase, Request};
 
@@ -45,6 +46,8 @@ impl Engine {
         self.outputs.push_back(Output::SocketClose);
         for slot in self.slots.values_mut() {
             slot.replica.arrivals_mut().reset();
+            // The next session pushes everything that is undecided, at once.
+            slot.replica.set_hold(None);
         }
         if self.fence.is_some() {
             self.set_status_all(LogStatus::Local);
@@ -120,6 +123,7 @@ impl Engine {
                     slot.replica.ack(&ack, now);
                 }
             }
+            SessionEvent::Held(name, held) => self.log_held(&name, held),
             SessionEvent::Entries(name, entries) => self.entries(&name, entries, (cost, tail)),
             SessionEvent::Snapshot(name, cursor, bytes) => self.snapshot_arrived(&name, cursor, bytes, cost),
             SessionEvent::LogRefused(name, error) => self.log_refused(&name, error),
@@ -264,6 +268,8 @@ impl Engine {
         let reason = format!("{}: {}", error.code, error.reason);
         match error.code {
             Code::Forbidden => slot.replica.stop(LogStatus::Forbidden, &reason),
+            // Pushed behind a held entry; it is pushed again after that one.
+            Code::ExpectedSeq if slot.replica.hold().is_some() => return,
             Code::ExpectedSeq => {
                 // The server is behind what was sent: a lost frame, or a restart. Ask anew where it stands.
                 if let Some(session) = &mut self.session {
@@ -274,6 +280,39 @@ impl Engine {
             _ => slot.replica.stop(LogStatus::Degraded, &reason),
         }
         self.give_up(name);
+    }
+
+    /// The server would see own entries later: none is pushed to this log until then.
+    fn log_held(&mut self, name: &LogName, held: frame::Held) {
+        let (Some(session), Some(slot)) = (&mut self.session, self.slots.get_mut(name)) else { return };
+        session.stop_pushing(name);
+        let retry_at = Some(self.now.saturating_add(held.retry_ms));
+        slot.replica.set_hold(Some(Hold { seq: held.seq, reason: held.reason, retry_at }));
+        self.tell_status(name);
+    }
+
+    /// When the first held log is to be pushed again.
+    pub(super) fn held_until(&self) -> Option<WallMs> {
+        self.slots.values().filter_map(|slot| slot.replica.hold()?.retry_at).min()
+    }
+
+    /// Pushes again what is held and due. It stays held in view until its verdict comes.
+    pub(super) fn push_held(&mut self) {
+        let due = |hold: &Hold| hold.retry_at.is_some_and(|at| at <= self.now);
+        let held = self.slots.iter().filter_map(|(name, slot)| Some((name.clone(), slot.replica.hold()?.clone())));
+        let held: Vec<_> = held.filter(|(_, hold)| due(hold)).collect();
+        for (name, hold) in held {
+            let (Some(session), Some(slot)) = (&mut self.session, self.slots.get_mut(&name)) else { continue };
+            let through = Seq(hold.seq.0.saturating_sub(1));
+            match slot.replica.outbox().chain_at(through) {
+                Some(chain) => session.start_pushing(&name, through, chain),
+                // Another tab recorded verdicts that are not read here yet: ask where the server stands.
+                None => session.unsubscribe(&name),
+            }
+            slot.replica.set_hold(Some(Hold { retry_at: None, ..hold }));
+            self.subscribe(&name);
+            self.tell_status(&name);
+        }
     }
 
     fn give_up(&mut self, name: &LogName) {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, tagged};
 use crate::id::{LogName, UserId};
 use crate::notice::{Connection, LogStatus, Notice};
+use crate::replica::Hold;
 use crate::session::link::LinkState;
 use crate::storage;
 use crate::storage::Row;
@@ -31,8 +32,8 @@ pub enum Hint {
     Leading(()),
     /// What the leader sees of the connection.
     Connection(ConnectionHint),
-    /// How a log stands with the server: its status by number, and the reason.
-    Log((LogName, u8, String)),
+    /// How a log stands with the server.
+    Log(LogHint),
     /// The app wants the connection on or off, in whichever tab it said so.
     Online(bool),
 }
@@ -42,7 +43,7 @@ tagged!(Hint {
     Wanted(LogName) = 1,
     Leading(()) = 2,
     Connection(ConnectionHint) = 3,
-    Log((LogName, u8, String)) = 4,
+    Log(LogHint) = 4,
     Online(bool) = 5,
 });
 
@@ -53,6 +54,15 @@ pub struct ConnectionHint {
     reason: String,
     retry_at: Option<WallMs>,
     user: Option<UserId>,
+}
+
+/// See [`Hint::Log`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogHint {
+    log: LogName,
+    status: u8,
+    reason: String,
+    retry_at: Option<WallMs>,
 }
 
 const LINK_STATES: [LinkState; 8] = [
@@ -95,13 +105,7 @@ impl Engine {
                 names.into_iter().for_each(|name| self.hint(&Hint::Wanted(name)));
             }
             Hint::Connection(hint) => self.connection_hinted(hint),
-            Hint::Log((name, status, reason)) => {
-                if let (None, Some(slot), Some(status)) =
-                    (self.fence, self.slots.get_mut(&name), LogStatus::ALL.get(status as usize))
-                {
-                    slot.replica.set_status(*status, &reason);
-                }
-            }
+            Hint::Log(hint) => self.log_hinted(hint),
             Hint::Online(on) => {
                 let wish = if on { OnlineWish::Connected } else { OnlineWish::Disconnected };
                 self.wish_here(wish);
@@ -116,6 +120,22 @@ impl Engine {
         let Some(state) = LINK_STATES.get(hint.state as usize).copied() else { return };
         let ConnectionHint { reason, retry_at, user, .. } = hint;
         self.connection = Some(Connection { state, reason, retry_at, user });
+    }
+
+    fn log_hinted(&mut self, LogHint { log, status, reason, retry_at }: LogHint) {
+        let (None, Some(slot), Some(status)) =
+            (self.fence, self.slots.get_mut(&log), LogStatus::ALL.get(status as usize))
+        else {
+            return;
+        };
+        if *status == LogStatus::Held {
+            // What is held is the first entry without a verdict, so its verdict ends this here too.
+            let seq = slot.replica.outbox().verdicts().through.next();
+            slot.replica.set_hold(Some(Hold { seq, reason, retry_at }));
+        } else {
+            slot.replica.set_hold(None);
+            slot.replica.set_status(*status, &reason);
+        }
     }
 
     /// A log is wanted by this tab.
@@ -251,6 +271,7 @@ impl Engine {
         let Some(slot) = self.slots.get(name) else { return };
         let state = slot.replica.log_state();
         let status = LogStatus::ALL.iter().position(|status| *status == state.status).unwrap_or(0) as u8;
-        self.hint(&Hint::Log((name.clone(), status, state.reason)));
+        let hint = LogHint { log: name.clone(), status, reason: state.reason, retry_at: state.retry_at };
+        self.hint(&Hint::Log(hint));
     }
 }

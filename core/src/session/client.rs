@@ -25,6 +25,8 @@ pub enum SessionEvent {
     Opened(LogName, frame::Opened),
     /// Durable verdicts.
     Acked(LogName, frame::Ack),
+    /// Own entries from one on stay undecided for now; push them again later.
+    Held(LogName, frame::Held),
     /// Entries to check, store and apply.
     Entries(LogName, frame::Entries),
     /// A whole snapshot.
@@ -141,6 +143,13 @@ impl ClientSession {
         }
     }
 
+    /// Nothing is pushed to this log until [`ClientSession::start_pushing`] says from where.
+    pub fn stop_pushing(&mut self, name: &LogName) {
+        if let Some(log) = self.log_mut(name) {
+            log.sent = None;
+        }
+    }
+
     /// The first seq to push next; none if the log does not push.
     pub fn push_from(&self, name: &LogName) -> Option<Seq> {
         let log = self.logs.get(self.numbers.get(name)?)?;
@@ -229,6 +238,7 @@ impl ClientSession {
             }
             Frame::Opened(opened) => self.name(opened.log).map(|name| SessionEvent::Opened(name, opened)),
             Frame::Ack(ack) => self.name(ack.log).map(|name| SessionEvent::Acked(name, ack)),
+            Frame::Held(held) => self.name(held.log).map(|name| SessionEvent::Held(name, held)),
             Frame::Entries(entries) => self.name(entries.log).map(|name| SessionEvent::Entries(name, entries)),
             Frame::SnapshotPart(part) => self.snapshot_part(part)?,
             Frame::Credit(credit) => {

@@ -81,6 +81,8 @@ pub(crate) struct LogState {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retry_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) end: Option<u64>,
     pub(crate) outbox: u64,
     pub(crate) dead_letters: u64,
@@ -227,6 +229,7 @@ impl From<notice::LogState> for LogState {
         LogState {
             status: state.status.name(),
             reason: given(state.reason),
+            retry_at: state.retry_at,
             end: Some(state.end.0),
             outbox: state.outbox as u64,
             dead_letters: state.dead_letters as u64,
@@ -310,7 +313,8 @@ mod tests {
 
     #[test]
     fn absent_values_are_left_out() {
-        let state = LogState { status: "local", reason: None, end: Some(3), outbox: 1, dead_letters: 0 };
+        let state =
+            LogState { status: "local", reason: None, retry_at: None, end: Some(3), outbox: 1, dead_letters: 0 };
         check(
             &notices(&[Notice::Log { handle: 4, state }]),
             r#"[["log",4,{"deadLetters":0,"end":3,"outbox":1,"status":"local"}]]"#,
