@@ -16,6 +16,7 @@ mod connection;
 mod fanout;
 mod materialize;
 mod router;
+mod rules;
 mod snapshot;
 mod static_files;
 mod store;
@@ -29,6 +30,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use auth::{Claims, LogClaim, Right, Secret, SecretError, token};
 pub use config::{Access, Config};
+pub use rules::{Rules, RulesError};
 pub use store::StoreError;
 
 use connection::Sessions;

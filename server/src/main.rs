@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
-use driftlog_server::{Access, Claims, Config, LogClaim, Right, Secret, serve_all, token};
+use driftlog_server::{Access, Claims, Config, LogClaim, Right, Rules, Secret, serve_all, token};
 use tokio::net::TcpListener;
 
 #[derive(Parser)]
@@ -38,6 +39,9 @@ struct Serve {
     /// No authentication, on loopback only. The token `dev:NAME` names the user; without one it is `dev`.
     #[arg(long)]
     dev: bool,
+    /// File with rules for entries, in JSON; what they refuse becomes a dead letter. Without it everything is allowed.
+    #[arg(long)]
+    rules: Option<PathBuf>,
     /// Directory of static files to serve as well.
     #[arg(long = "static")]
     static_files: Option<PathBuf>,
@@ -99,6 +103,9 @@ fn run(options: Serve) -> Outcome {
     };
     let mut config = Config::new(options.data, access);
     config.static_files = options.static_files;
+    if let Some(path) = &options.rules {
+        config.policy = Arc::new(Rules::read(path)?);
+    }
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let mut listeners = Vec::new();
         for address in options.listen {

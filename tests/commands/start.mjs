@@ -17,6 +17,7 @@ import { setUpToServe } from './setup.mjs';
 const folder = join(root, '.driftlog');
 const dataFolder = join(folder, 'data');
 const secretFile = join(folder, 'secret');
+const rulesFile = join(root, 'web-demo', 'rules.json');
 
 await command(async () => {
   const { fresh, host } = readArguments();
@@ -63,7 +64,7 @@ async function linksWithToken(port) {
 /** Runs the server until it ends or is interrupted. Its first line says that it is bound. */
 function serve(args, links) {
   const demo = existsSync(demoFolder) ? ['--static', demoFolder] : [];
-  const server = spawn(serverBinary(), ['serve', '--data', dataFolder, ...args, ...demo], { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
+  const server = spawn(serverBinary(), ['serve', '--data', dataFolder, '--rules', rulesFile, ...args, ...demo], { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
   let listening = false;
   server.stdout.once('data', () => {
     listening = true;

@@ -6,6 +6,7 @@ mod fan_out;
 mod files;
 mod peer;
 mod rich;
+mod rules;
 mod running;
 mod spine;
 mod tokens;

@@ -90,9 +90,15 @@ pub(crate) struct Process {
 impl Process {
     /// Spawns the binary over a directory, without authentication.
     pub(crate) async fn spawn(directory: &Path) -> Self {
+        Self::spawn_with(directory, &[]).await
+    }
+
+    /// Spawns it with more arguments of `serve`.
+    pub(crate) async fn spawn_with(directory: &Path, args: &[&str]) -> Self {
         let mut child = Command::new(binary())
             .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
             .arg(directory)
+            .args(args)
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
