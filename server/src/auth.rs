@@ -77,7 +77,7 @@ impl Secret {
     /// # Errors
     /// [`SecretError::File`].
     pub fn create(path: &Path) -> Result<Self, SecretError> {
-        let bytes: [u8; SECRET_BYTES] = crate::entropy();
+        let bytes: [u8; SECRET_BYTES] = crate::environment::entropy(&crate::environment::System::new());
         let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create_new(true);

@@ -210,10 +210,15 @@ impl Waker {
         self.notify.notify_one();
     }
 
+    /// The logs that have grown since the last look.
+    pub(crate) fn take_grown(&self) -> BTreeMap<LogNumber, Offset> {
+        std::mem::take(&mut *lock(&self.grown))
+    }
+
     /// Waits until some log has grown; gives all that have.
     pub(crate) async fn grown(&self) -> BTreeMap<LogNumber, Offset> {
         loop {
-            let grown = std::mem::take(&mut *lock(&self.grown));
+            let grown = self.take_grown();
             if !grown.is_empty() {
                 return grown;
             }

@@ -1,24 +1,26 @@
 //! The Driftlog sync server: a durable log behind WebSocket, in one process with one SQLite file.
 //!
 //! ```text
-//!  socket ⇄ connection (ServerSession of core) ──► writer thread ──► SQLite (one commit, one flush, many pushes)
+//!  socket ⇄ conversation (ServerSession of core) ─► writer thread ──► SQLite (one commit, one flush, many pushes)
 //!                 ▲                                      │ after the commit: verdicts
 //!                 └── feeds: newest entries, wake-ups ◄──┘
 //! ```
 //!
 //! What is decided is decided in `driftlog-core`; this crate moves bytes, commits and wakes. [`serve`] runs a server on
-//! a listener until it is told to stop.
+//! a listener until it is told to stop; [`stepped`] is the same server without sockets, threads and clock.
 
 mod auth;
-mod clock;
 mod config;
 mod connection;
+mod conversation;
+mod environment;
 mod fanout;
 mod materialize;
 mod router;
 mod rules;
 mod snapshot;
 mod static_files;
+pub mod stepped;
 mod store;
 mod writer;
 
@@ -33,10 +35,11 @@ pub use config::{Access, Config};
 pub use rules::{Rules, RulesError};
 pub use store::StoreError;
 
-use connection::Sessions;
+use conversation::Sessions;
+use environment::{Environment, System};
 use fanout::Feeds;
 use store::{ReadPool, Store};
-use writer::WriterHandle;
+use writer::{LogWriter, WriterHandle};
 
 /// Reads of the store that run at once.
 const READS_MAX: usize = 8;
@@ -56,15 +59,20 @@ pub enum ServeError {
     System(#[from] std::io::Error),
 }
 
-/// What every connection shares.
+/// What every conversation shares.
 pub(crate) struct Shared {
     config: Config,
-    clock: clock::Clock,
+    environment: Arc<dyn Environment>,
     writer: WriterHandle,
     feeds: Arc<Feeds>,
     pool: Arc<ReadPool>,
-    reads: Arc<Semaphore>,
     sessions: Sessions,
+}
+
+/// What every socket shares besides.
+pub(crate) struct Shell {
+    shared: Arc<Shared>,
+    reads: Arc<Semaphore>,
     ending: watch::Receiver<bool>,
     /// Held by every connection; when the last is gone, the server may end.
     alive: mpsc::Sender<std::convert::Infallible>,
@@ -102,31 +110,25 @@ pub async fn serve_all(
     let store = Store::open(&config.directory, config.vfs.as_deref())?;
     let (failed, mut store_failed) = oneshot::channel();
     let feeds = Arc::new(Feeds::new(config.tail_bytes));
-    let clock = clock::Clock::new();
+    let environment: Arc<dyn Environment> = Arc::new(System::new());
     let writer_store = store.writer()?;
     let pool = Arc::new(ReadPool::new(store));
     let (jobs, waiting) = snapshot::jobs();
-    let (writer, thread) = writer::start(writer_store, &config, Arc::clone(&feeds), clock, jobs, failed)?;
+    let (writer, requests) = WriterHandle::new();
+    let log_writer = LogWriter::new(&config, Arc::clone(&environment), jobs);
+    let thread = writer::start(log_writer, writer_store, requests, Arc::clone(&feeds), failed)?;
     snapshot::start(waiting, Arc::clone(&pool), writer.clone())?;
     let (end, ending) = watch::channel(false);
     let (alive, mut all_gone) = mpsc::channel(1);
-    let shared = Arc::new(Shared {
-        clock,
-        writer: writer.clone(),
-        feeds,
-        pool,
-        reads: Arc::new(Semaphore::new(READS_MAX)),
-        sessions: Sessions::default(),
-        ending: ending.clone(),
-        alive,
-        config,
-    });
-    let router = router::router(Arc::clone(&shared));
+    let sessions = Sessions::default();
+    let shared = Arc::new(Shared { config, environment, writer: writer.clone(), feeds, pool, sessions });
+    let reads = Arc::new(Semaphore::new(READS_MAX));
+    let router = router::router(Arc::new(Shell { shared, reads, ending: ending.clone(), alive }));
     let servers: Vec<_> = listeners
         .into_iter()
         .map(|listener| tokio::spawn(router::run(listener, router.clone(), ending.clone())))
         .collect();
-    drop((router, shared));
+    drop(router);
 
     let outcome = tokio::select! {
         () = shutdown => Ok(()),
@@ -152,12 +154,4 @@ pub async fn serve_all(
             Err(error.unwrap_or_else(|error| error).into())
         }
     }
-}
-
-/// Random bytes from the system.
-pub(crate) fn entropy<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    // Without entropy there are no ids: nothing sensible can be done but to end.
-    getrandom::fill(&mut bytes).expect("the system gives random bytes");
-    bytes
 }

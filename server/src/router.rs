@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::config::Access;
 use crate::store::StoreError;
-use crate::{Shared, connection, materialize, snapshot, static_files};
+use crate::{Shell, connection, materialize, snapshot, static_files};
 
 /// A socket costs about 8 KiB with these, and 128 KiB with the defaults.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024;
@@ -28,16 +28,16 @@ const SOCKET_BUFFER_BYTES: usize = 4 * 1024;
 const OVERSIZE_BYTES: usize = 64 * 1024;
 
 /// All routes.
-pub(crate) fn router(shared: Arc<Shared>) -> Router {
+pub(crate) fn router(shell: Arc<Shell>) -> Router {
     let router = Router::new()
         .route("/sync", get(sync))
         .route("/health", get(health))
         .route("/logs/{log}/snapshot", get(log_snapshot));
-    match &shared.config.static_files {
+    match &shell.shared.config.static_files {
         Some(root) => router.fallback_service(static_files::service(root.clone())),
         None => router,
     }
-    .with_state(shared)
+    .with_state(shell)
 }
 
 /// Accepts on one listener until the server ends.
@@ -54,8 +54,8 @@ pub(crate) async fn run(listener: TcpListener, router: Router, mut ending: watch
     }
 }
 
-async fn sync(State(shared): State<Arc<Shared>>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
-    if matches!(shared.config.access, Access::Development) && !is_local_origin(&headers) {
+async fn sync(State(shell): State<Arc<Shell>>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
+    if matches!(shell.shared.config.access, Access::Development) && !is_local_origin(&headers) {
         return (StatusCode::FORBIDDEN, "development mode takes pages of this machine only").into_response();
     }
     upgrade
@@ -64,7 +64,7 @@ async fn sync(State(shared): State<Arc<Shared>>, headers: HeaderMap, upgrade: We
         .max_write_buffer_size(limits::FRAME_BYTES_MAX * 2)
         .max_message_size(limits::FRAME_BYTES_MAX + OVERSIZE_BYTES)
         .max_frame_size(limits::FRAME_BYTES_MAX + OVERSIZE_BYTES)
-        .on_upgrade(move |socket| connection::run(socket, shared))
+        .on_upgrade(move |socket| connection::run(socket, shell))
 }
 
 /// Without authentication a foreign page must not reach the server through its visitor's browser.
@@ -78,7 +78,8 @@ fn is_local_origin(headers: &HeaderMap) -> bool {
     matches!(name, "localhost" | "127.0.0.1" | "[::1]") || name.ends_with(".localhost")
 }
 
-async fn health(State(shared): State<Arc<Shared>>) -> Response {
+async fn health(State(shell): State<Arc<Shell>>) -> Response {
+    let shared = &shell.shared;
     let pool = Arc::clone(&shared.pool);
     match tokio::task::spawn_blocking(move || pool.read(|reads| reads.counts())).await {
         Ok(Ok((logs, dead_letters))) => Json(json!({
@@ -96,14 +97,15 @@ async fn health(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 /// `GET /logs/{log}/snapshot`: the log's records as JSON, with the position they stand at.
-async fn log_snapshot(State(shared): State<Arc<Shared>>, Path(log): Path<String>, headers: HeaderMap) -> Response {
+async fn log_snapshot(State(shell): State<Arc<Shell>>, Path(log): Path<String>, headers: HeaderMap) -> Response {
+    let shared = &shell.shared;
     let name = match LogName::new(&log) {
         Ok(name) => name,
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = bearer.and_then(|value| value.strip_prefix("Bearer "));
-    let identity = match shared.config.access.identify(token, shared.clock.now()) {
+    let identity = match shared.config.access.identify(token, shared.environment.now()) {
         Ok(identity) => identity,
         Err(refusal) => return refused(StatusCode::UNAUTHORIZED, &refusal),
     };

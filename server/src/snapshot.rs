@@ -88,7 +88,7 @@ pub(crate) fn start(
     std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || {
         while let Ok(job) = jobs.recv() {
             match pool.read(|reads| make(reads, &job.log)) {
-                Ok(snapshot) => writer.send(Request::Snapshot { log: job.log.key, snapshot }),
+                Ok(snapshot) => drop(writer.send(Request::Snapshot { log: job.log.key, snapshot })),
                 Err(error) => tracing::warn!(log = %job.log.name, %error, "no snapshot was made"),
             }
         }
@@ -96,7 +96,8 @@ pub(crate) fn start(
     Ok(())
 }
 
-fn make(reads: Reads<'_>, log: &LogRow) -> Result<StoredSnapshot, StoreError> {
+/// Folds a log and encodes its state.
+pub(crate) fn make(reads: Reads<'_>, log: &LogRow) -> Result<StoredSnapshot, StoreError> {
     let mut folded = fold(reads, log)?;
     let bytes = encode(&mut folded.state);
     Ok(StoredSnapshot { cursor: folded.state.cursor(), bytes })

@@ -1,4 +1,4 @@
-//! The log writer: one thread that decides, commits in groups, and only then answers.
+//! The log writer: it decides, commits in groups, and only then answers. In a server it is one thread.
 //!
 //! Everything that waits when a commit returns goes into the next transaction, across all logs and authors; under load
 //! one flush covers many pushes. Sequencers of hot logs live here; cold ones are loaded from snapshot and tail.
@@ -21,8 +21,8 @@ use driftlog_core::sequencer::{Author, AuthorRow, BindError, Binding, PushError,
 use driftlog_core::session::server::{Append, LogFacts, Open, PushOutcome, Refusal, RequestId};
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
-use crate::clock::Clock;
 use crate::config::Config;
+use crate::environment::{Environment, entropy};
 use crate::fanout::Feeds;
 use crate::snapshot::{self, SnapshotJobs};
 use crate::store::{LogKey, LogRow, StoreError, StoredSnapshot, Writer, Writes};
@@ -40,6 +40,7 @@ pub(crate) type Mailbox = tokio_mpsc::UnboundedSender<Answer>;
 /// An answer to a session. What waits here is bounded by the credit that the session gave.
 #[derive(Debug)]
 pub(crate) enum Answer {
+    Bound(Result<Binding, BindError>),
     Opened(RequestId, Result<LogFacts, Refusal>),
     Committed(RequestId, Result<PushOutcome, PushError>),
 }
@@ -50,7 +51,7 @@ pub(crate) enum Request {
         hello: Box<Hello>,
         user: driftlog_core::id::UserId,
         nonce: Nonce,
-        reply: oneshot::Sender<Result<Binding, BindError>>,
+        reply: Mailbox,
     },
     Open {
         open: Open,
@@ -84,63 +85,97 @@ pub(crate) enum Request {
 pub(crate) struct WriterHandle(mpsc::Sender<Request>);
 
 impl WriterHandle {
-    /// Hands work over. When the writer has ended, the work is dropped: the server is ending too.
-    pub(crate) fn send(&self, request: Request) {
-        let _ = self.0.send(request);
+    /// A handle, and where the work it hands over arrives.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Request>) {
+        let (sender, receiver) = mpsc::channel();
+        (Self(sender), receiver)
+    }
+
+    /// Hands work over. Whether it was taken: when the writer has ended, the server is ending too.
+    pub(crate) fn send(&self, request: Request) -> bool {
+        self.0.send(request).is_ok()
     }
 }
 
 /// What happens once the transaction is durable.
 type Effect = Box<dyn FnOnce(&Feeds)>;
 
-struct LogWriter {
+/// What a durable group has to tell, to whom it concerns.
+pub(crate) struct Committed {
+    effects: Vec<Effect>,
+    stopped: bool,
+}
+
+impl Committed {
+    /// Answers the sessions and wakes followers.
+    pub(crate) fn tell(self, feeds: &Feeds) {
+        self.effects.into_iter().for_each(|effect| effect(feeds));
+    }
+}
+
+/// Decides what is asked, over the logs it holds in memory.
+pub(crate) struct LogWriter {
     hot: HotLogs,
-    feeds: Arc<Feeds>,
-    clock: Clock,
+    environment: Arc<dyn Environment>,
     random: Random,
     jobs: SnapshotJobs,
     config: Config,
 }
 
-/// Starts the writer. `failed` is told once, if it ends because of its store.
+/// Starts the writer's thread. `failed` is told once, if it ends because of its store.
 pub(crate) fn start(
+    mut writer: LogWriter,
     mut store: Writer,
-    config: &Config,
+    requests: mpsc::Receiver<Request>,
     feeds: Arc<Feeds>,
-    clock: Clock,
-    jobs: SnapshotJobs,
     failed: oneshot::Sender<StoreError>,
-) -> std::io::Result<(WriterHandle, std::thread::JoinHandle<()>)> {
-    let (sender, receiver) = mpsc::channel();
-    let (hot, random) = (HotLogs::new(Arc::clone(&config.policy), config.hot_logs), Random::new(crate::entropy()));
-    let mut writer = LogWriter { hot, feeds, clock, random, jobs, config: config.clone() };
-    let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || {
-        if let Err(error) = writer.run(&mut store, &receiver) {
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || {
+        if let Err(error) = writer.run(&mut store, &requests, &feeds) {
             tracing::error!(%error, "the store failed; the server ends");
             let _ = failed.send(error);
         }
-    })?;
-    Ok((WriterHandle(sender), thread))
+    })
 }
 
 impl LogWriter {
+    pub(crate) fn new(config: &Config, environment: Arc<dyn Environment>, jobs: SnapshotJobs) -> Self {
+        let hot = HotLogs::new(Arc::clone(&config.policy), config.hot_logs);
+        let random = Random::new(entropy(&*environment));
+        Self { hot, environment, random, jobs, config: config.clone() }
+    }
+
     /// Works until it is told to stop, or the store fails.
-    fn run(&mut self, store: &mut Writer, requests: &mpsc::Receiver<Request>) -> Result<(), StoreError> {
+    fn run(&mut self, store: &mut Writer, requests: &mpsc::Receiver<Request>, feeds: &Feeds) -> Result<(), StoreError> {
         let mut stopped = false;
         while !stopped && let Ok(first) = requests.recv() {
-            let group = std::iter::once(first).chain(requests.try_iter()).take(GROUP_MAX);
-            let effects = store.commit(|writes| {
-                let mut effects: Vec<Effect> = Vec::new();
-                for request in group {
-                    stopped |= matches!(request, Request::Stop);
-                    effects.extend(self.handle(writes, request)?);
-                }
-                Ok(effects)
-            })?;
-            effects.into_iter().for_each(|effect| effect(&self.feeds));
-            self.hot.evict();
+            let committed = self.commit(store, std::iter::once(first).chain(requests.try_iter()))?;
+            stopped = committed.stopped;
+            committed.tell(feeds);
         }
         Ok(())
+    }
+
+    /// Decides a group of requests, at most [`GROUP_MAX`], in one transaction. When this returns they are durable, and
+    /// nobody has heard of them yet.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the writer must not be used any more.
+    pub(crate) fn commit(
+        &mut self,
+        store: &mut Writer,
+        requests: impl Iterator<Item = Request>,
+    ) -> Result<Committed, StoreError> {
+        let committed = store.commit(|writes| {
+            let mut committed = Committed { effects: Vec::new(), stopped: false };
+            for request in requests.take(GROUP_MAX) {
+                committed.stopped |= matches!(request, Request::Stop);
+                committed.effects.extend(self.handle(writes, request)?);
+            }
+            Ok(committed)
+        })?;
+        self.hot.evict();
+        Ok(committed)
     }
 
     fn handle(&mut self, writes: Writes<'_>, request: Request) -> Result<Option<Effect>, StoreError> {
@@ -152,7 +187,7 @@ impl LogWriter {
                 if let Ok(binding) = &bound {
                     writes.put_binding(hello.actor, binding)?;
                 }
-                Some(Box::new(move |_| drop(reply.send(bound))))
+                Some(Box::new(move |_| drop(reply.send(Answer::Bound(bound)))))
             }
             Request::Open { open, reply } => {
                 let facts = match self.open(writes, &open) {
@@ -176,7 +211,7 @@ impl LogWriter {
                 None
             }
             Request::Keep { bytes, source, code, reason } => {
-                writes.keep_bytes(self.clock.now(), &source, code, &reason, &bytes)?;
+                writes.keep_bytes(self.environment.now(), &source, code, &reason, &bytes)?;
                 None
             }
             Request::Snapshot { log, snapshot } => {
@@ -191,7 +226,7 @@ impl LogWriter {
         let reads = writes.reads();
         let log = match reads.log(&open.name)? {
             Some(log) => log,
-            None => writes.create_log(&open.name, LogId(crate::entropy()))?,
+            None => writes.create_log(&open.name, LogId(entropy(&*self.environment)))?,
         };
         if open.append {
             self.begin_epoch(writes, &log)?;
@@ -234,7 +269,7 @@ impl LogWriter {
             return Ok(());
         }
         let number = writes.reads().epochs(log.key)?.len();
-        let epoch = driftlog_core::id::EpochId(crate::entropy());
+        let epoch = driftlog_core::id::EpochId(entropy(&*self.environment));
         let first = match self.hot.loaded(log.key) {
             Some(sequencer) => sequencer.begin_epoch(epoch).1,
             None => writes.reads().end(log)?.0.next,
@@ -254,7 +289,7 @@ impl LogWriter {
         let stored = reads.author_row(log.key, author)?;
         let mut row = stored.unwrap_or_else(|| AuthorRow::new(actor, &name));
         let known = reads.known(log.key, author, &Sequencer::wanted(&row, &push))?;
-        let now = self.clock.now();
+        let now = self.environment.now();
         let hot = self.hot.load(reads, &log)?;
         let by = Author { actor, user: &binding.user };
         let decided = match hot.sequencer.decide(now, by, &mut row, push, &known, &mut self.random) {
@@ -311,6 +346,7 @@ fn settle(writes: Writes<'_>, name: &LogName, actor: ActorId, through: Seq) -> R
 mod tests {
     use super::*;
     use crate::config::Access;
+    use crate::environment::System;
     use crate::store::Store;
     use driftlog_core::id::{ClientId, UserId};
 
@@ -342,21 +378,33 @@ mod tests {
         }
     }
 
+    fn bind(reply: Mailbox) -> Request {
+        let user = UserId::new("alice").expect("a user");
+        Request::Bind { hello: Box::new(hello()), user, nonce: Nonce([3; 16]), reply }
+    }
+
+    fn started(
+        config: &Config,
+        store: Writer,
+        failed: oneshot::Sender<StoreError>,
+    ) -> (WriterHandle, std::thread::JoinHandle<()>) {
+        let (jobs, _) = snapshot::jobs();
+        let feeds = Arc::new(Feeds::new(config.tail_bytes));
+        let (handle, requests) = WriterHandle::new();
+        let writer = LogWriter::new(config, Arc::new(System::new()), jobs);
+        (handle, start(writer, store, requests, feeds, failed).expect("starts"))
+    }
+
     #[tokio::test]
     async fn a_damaged_log_stops_alone() {
         let directory = tempfile::TempDir::new().expect("a directory");
         let store = Store::open(directory.path(), None).expect("opens");
         let config = Config::new(directory.path(), Access::Development);
         let (failed, _failure) = oneshot::channel();
-        let (jobs, _waiting) = snapshot::jobs();
-        let feeds = Arc::new(Feeds::new(config.tail_bytes));
-        let opened = store.writer().expect("opens");
-        let (writer, thread) = start(opened, &config, feeds, Clock::new(), jobs, failed).expect("starts");
-        let (reply, bound) = oneshot::channel();
-        let user = UserId::new("alice").expect("a user");
-        writer.send(Request::Bind { hello: Box::new(hello()), user, nonce: Nonce([3; 16]), reply });
-        bound.await.expect("answered").expect("bound");
+        let (writer, thread) = started(&config, store.writer().expect("opens"), failed);
         let (mailbox, mut answers) = tokio_mpsc::unbounded_channel();
+        writer.send(bind(mailbox.clone()));
+        assert!(matches!(answers.recv().await, Some(Answer::Bound(Ok(_)))));
         writer.send(Request::Open { open: open("good"), reply: mailbox.clone() });
         writer.send(Request::Open { open: open("bad"), reply: mailbox.clone() });
         for _ in 0..2 {
@@ -384,18 +432,15 @@ mod tests {
         let store = Store::open(directory.path(), None).expect("opens");
         let config = Config::new(directory.path(), Access::Development);
         let (failed, failure) = oneshot::channel();
-        let (jobs, _waiting) = snapshot::jobs();
-        let feeds = Arc::new(Feeds::new(config.tail_bytes));
         let opened = store.writer().expect("opens");
         let breaker = rusqlite::Connection::open(directory.path().join("driftlog.sqlite")).expect("opens");
         breaker
             .execute_batch("CREATE TRIGGER broken BEFORE INSERT ON bindings BEGIN SELECT RAISE(ABORT, 'disk'); END")
             .expect("breaks");
-        let (writer, thread) = start(opened, &config, feeds, Clock::new(), jobs, failed).expect("starts");
-        let (reply, bound) = oneshot::channel();
-        let user = UserId::new("alice").expect("a user");
-        writer.send(Request::Bind { hello: Box::new(hello()), user, nonce: Nonce([3; 16]), reply });
-        assert!(bound.await.is_err(), "no answer");
+        let (writer, thread) = started(&config, opened, failed);
+        let (mailbox, mut answers) = tokio_mpsc::unbounded_channel();
+        writer.send(bind(mailbox));
+        assert!(answers.recv().await.is_none(), "no answer");
         assert!(matches!(failure.await, Ok(StoreError::Sqlite(_))));
         thread.join().expect("no panic");
     }

@@ -12,7 +12,7 @@ const REFUSED_MAX: usize = 1_024;
 
 /// Why a session is told to end.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Ending {
+pub(crate) enum Ending {
     /// A newer socket of the same actor took over.
     Superseded,
 }

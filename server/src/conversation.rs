@@ -1,0 +1,264 @@
+//! One session without its socket: the state machine of core, and what it asks for carried out.
+//!
+//! A shell hands in what arrives, calls [`Conversation::drain`] after it, and sends what [`Conversation::poll_frame`]
+//! gives. Whatever takes time comes back over the [`Inbox`]; a read of the store is handed to the shell, which knows
+//! where blocking is allowed.
+
+mod read;
+mod sessions;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use driftlog_core::id::{ActorId, UserId};
+use driftlog_core::protocol::Code;
+use driftlog_core::protocol::frame::{Hello, LogNumber, Nonce};
+use driftlog_core::sequencer::{BindError, Binding};
+use driftlog_core::session::server::{
+    Admission, EntriesRead, Grants, Output, Read, ReadFrom, Refusal, RequestId, ServerSession,
+};
+use driftlog_core::time::WallMs;
+use tokio::sync::mpsc;
+
+use crate::Shared;
+use crate::auth::Identity;
+use crate::environment::entropy;
+use crate::fanout::{Feed, Position, Waker};
+use crate::store::StoreError;
+use crate::writer::{Answer, Mailbox, Request};
+
+pub(crate) use read::{Found, StoreRead};
+use sessions::Registration;
+pub(crate) use sessions::{Ending, Sessions};
+
+/// One session without its socket.
+pub(crate) struct Conversation {
+    shared: Arc<Shared>,
+    session: ServerSession,
+    actor: ActorId,
+    user: Option<UserId>,
+    /// Who waits for the binding, and the nonce of the welcome.
+    admitting: Option<(Identity, Nonce)>,
+    registration: Option<Registration>,
+    ended: mpsc::Sender<Ending>,
+    mailbox: Mailbox,
+    waker: Arc<Waker>,
+    follows: BTreeMap<LogNumber, Arc<Feed>>,
+}
+
+/// Where what takes time arrives for one session.
+pub(crate) struct Inbox {
+    pub(crate) answers: mpsc::UnboundedReceiver<Answer>,
+    pub(crate) ending: mpsc::Receiver<Ending>,
+    pub(crate) waker: Arc<Waker>,
+}
+
+impl Conversation {
+    pub(crate) fn new(shared: Arc<Shared>) -> (Self, Inbox) {
+        let (mailbox, answers) = mpsc::unbounded_channel();
+        let (ended, ending) = mpsc::channel(1);
+        let session = ServerSession::new(shared.environment.steady(), shared.config.idle.as_millis() as u64);
+        let waker = Arc::<Waker>::default();
+        let conversation = Self {
+            shared,
+            session,
+            actor: ActorId::LOG,
+            user: None,
+            admitting: None,
+            registration: None,
+            ended,
+            mailbox,
+            waker: Arc::clone(&waker),
+            follows: BTreeMap::new(),
+        };
+        (conversation, Inbox { answers, ending, waker })
+    }
+
+    /// Carries out what the session asks for. At most one read of the store is under way; its answer goes to
+    /// [`Conversation::found`].
+    pub(crate) fn drain(&mut self) -> Option<StoreRead> {
+        let mut read = None;
+        while let Some(output) = self.session.poll_output() {
+            read = self.perform(output).or(read);
+        }
+        read
+    }
+
+    /// The next frame for the socket.
+    pub(crate) fn poll_frame(&mut self) -> Option<Arc<[u8]>> {
+        self.session.poll_frame()
+    }
+
+    /// One message arrived.
+    pub(crate) fn receive(&mut self, bytes: &[u8]) {
+        self.session.handle_bytes(self.shared.environment.steady(), bytes);
+    }
+
+    /// The socket broke the rules below frames.
+    pub(crate) fn violated(&mut self, code: Code, reason: &str) {
+        self.session.handle_violation(code, reason);
+    }
+
+    /// The writer answered.
+    pub(crate) fn answered(&mut self, answer: Answer) {
+        match answer {
+            Answer::Bound(bound) => self.bound(bound),
+            Answer::Opened(request, facts) => self.session.handle_opened(request, facts),
+            Answer::Committed(request, verdicts) => self.session.handle_committed(request, verdicts),
+        }
+    }
+
+    /// Logs that this session follows have grown.
+    pub(crate) fn grown(&mut self, grown: BTreeMap<LogNumber, driftlog_core::id::Offset>) {
+        grown.into_iter().for_each(|(number, end)| self.session.handle_grew(number, end));
+    }
+
+    /// The store was read.
+    pub(crate) fn found(&mut self, request: RequestId, found: Result<Found, StoreError>) {
+        match found {
+            Ok(Found::Entries(read)) => self.session.handle_entries(request, read),
+            Ok(Found::Snapshot(read)) => self.session.handle_snapshot(request, read),
+            Err(error) => {
+                tracing::error!(%error, "a read failed");
+                self.session.handle_read_failed(request, "the log could not be read");
+            }
+        }
+    }
+
+    /// Somebody ends this session.
+    pub(crate) fn ended(&mut self, ending: Ending) {
+        match ending {
+            Ending::Superseded => self.go_away(Code::Superseded),
+        }
+    }
+
+    /// Says go-away and ends.
+    pub(crate) fn go_away(&mut self, code: Code) {
+        let spread = self.shared.config.retry_spread.as_millis() as u64;
+        self.session.handle_ending(code, spread / 10, spread);
+    }
+
+    /// The deadline that [`Conversation::timeout`] gave has come.
+    pub(crate) fn handle_timeout(&mut self) {
+        self.session.handle_timeout(self.shared.environment.steady());
+    }
+
+    /// When [`Conversation::handle_timeout`] wants to be called, in steady time.
+    pub(crate) fn timeout(&self) -> WallMs {
+        self.session.timeout()
+    }
+
+    /// Whether the session has ended: send what [`Conversation::poll_frame`] still gives, and close.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.session.is_closed()
+    }
+
+    /// Whether answers to the peer are still under way.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.session.is_settled()
+    }
+
+    fn perform(&mut self, output: Output) -> Option<StoreRead> {
+        match output {
+            Output::Authenticate(hello) => self.authenticate(hello),
+            Output::Refresh(token) => {
+                let answer = self.refresh(&token);
+                self.session.handle_refreshed(answer);
+            }
+            Output::Open(open) => {
+                // Followed before its facts are read, so that no growth is missed between the two.
+                if open.read {
+                    let feed = self.shared.feeds.follow(&open.name, &self.waker, open.log);
+                    self.follows.insert(open.log, feed);
+                }
+                self.shared.writer.send(Request::Open { open, reply: self.mailbox.clone() });
+            }
+            Output::Append(append) => {
+                self.shared.writer.send(Request::Append { append, reply: self.mailbox.clone() });
+            }
+            Output::Settle { name, through } => {
+                self.shared.writer.send(Request::Settle { name, actor: self.actor, through });
+            }
+            Output::Read(read) => return self.read(read),
+            Output::Forget { log, .. } => {
+                if let Some(feed) = self.follows.remove(&log) {
+                    self.shared.feeds.leave(feed, &self.waker, log);
+                }
+            }
+            Output::Keep { bytes, code, reason } => {
+                if self.shared.sessions.seen_before(&bytes) {
+                    let source = match &self.user {
+                        Some(user) => format!("socket of {user}"),
+                        None => "socket".to_owned(),
+                    };
+                    self.shared.writer.send(Request::Keep { bytes, source, code, reason });
+                }
+            }
+            Output::Close => {}
+        }
+        None
+    }
+
+    fn authenticate(&mut self, hello: Box<Hello>) {
+        let now = self.shared.environment.now();
+        let identity = match self.shared.config.access.identify(hello.token.as_deref(), now) {
+            Ok(identity) => identity,
+            Err(refusal) => return self.session.handle_admitted(now, Err(refusal)),
+        };
+        self.actor = hello.actor;
+        self.user = Some(identity.user.clone());
+        let nonce = Nonce(entropy(&*self.shared.environment));
+        let (user, reply) = (identity.user.clone(), self.mailbox.clone());
+        self.admitting = Some((identity, nonce));
+        if !self.shared.writer.send(Request::Bind { hello, user, nonce, reply }) {
+            let reason = "the server is ending".to_owned();
+            self.session.handle_admitted(now, Err(Refusal { code: Code::ShuttingDown, reason }));
+        }
+    }
+
+    fn bound(&mut self, bound: Result<Binding, BindError>) {
+        let Some((identity, nonce)) = self.admitting.take() else { return };
+        let Identity { user, grants, expires } = identity;
+        let answer = match bound {
+            Ok(_) => Ok(Admission { user, grants, expires, nonce }),
+            Err(error) => Err(Refusal { code: error.code(), reason: error.to_string() }),
+        };
+        if answer.is_ok() {
+            self.registration = Some(self.shared.sessions.register(self.actor, self.ended.clone()));
+        }
+        self.session.handle_admitted(self.shared.environment.now(), answer);
+    }
+
+    fn refresh(&self, token: &str) -> Result<(Grants, Option<WallMs>), Refusal> {
+        let identity = self.shared.config.access.identify(Some(token), self.shared.environment.now())?;
+        if self.user.as_ref() != Some(&identity.user) {
+            let reason = "the token is of another user".to_owned();
+            return Err(Refusal { code: Code::UserChanged, reason });
+        }
+        Ok((identity.grants, identity.expires))
+    }
+
+    /// Reads from the feed at once if the position is there; else the store must be read.
+    fn read(&mut self, read: Read) -> Option<StoreRead> {
+        let feed = self.follows.get(&read.log).cloned()?;
+        let now = self.shared.environment.now();
+        let Read { request, log, name, actor, held, from } = read;
+        let position = match from {
+            ReadFrom::Cursor(from) => Some(Position { number: log, from, actor, held }),
+            ReadFrom::Snapshot => None,
+        };
+        if let Some(frame) = position.and_then(|position| feed.frame(now, position)) {
+            self.session.handle_entries(request, EntriesRead::Frame(frame));
+            return None;
+        }
+        Some(StoreRead { request, name, feed, now, position })
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        for (number, feed) in std::mem::take(&mut self.follows) {
+            self.shared.feeds.leave(feed, &self.waker, number);
+        }
+    }
+}

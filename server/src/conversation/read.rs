@@ -1,0 +1,61 @@
+//! A read of the store for one session, to be run where blocking is allowed.
+
+use std::sync::Arc;
+
+use driftlog_core::id::LogName;
+use driftlog_core::limits::{FRAME_BYTES_TARGET, FRAME_ENTRIES_MAX};
+use driftlog_core::session::server::{EntriesRead, RequestId, SnapshotRead};
+use driftlog_core::time::WallMs;
+
+use crate::fanout::{Feed, Position};
+use crate::store::{Reads, StoreError};
+
+/// What must be read.
+pub(crate) struct StoreRead {
+    pub(super) request: RequestId,
+    pub(super) name: LogName,
+    pub(super) feed: Arc<Feed>,
+    pub(super) now: WallMs,
+    /// Where entries are wanted from; none: the snapshot is wanted.
+    pub(super) position: Option<Position>,
+}
+
+/// What a read brings.
+pub(crate) enum Found {
+    Entries(EntriesRead),
+    Snapshot(Option<SnapshotRead>),
+}
+
+impl StoreRead {
+    /// Names the read in its answer.
+    pub(crate) fn request(&self) -> RequestId {
+        self.request
+    }
+
+    /// Reads.
+    pub(crate) fn run(&self, reads: Reads<'_>) -> Result<Found, StoreError> {
+        match self.position {
+            Some(position) => self.entries(reads, position).map(Found::Entries),
+            None => self.snapshot(reads).map(Found::Snapshot),
+        }
+    }
+
+    fn entries(&self, reads: Reads<'_>, at: Position) -> Result<EntriesRead, StoreError> {
+        let Some(log) = reads.log(&self.name)? else {
+            return Err(StoreError::corrupt("logs", "an open log is gone"));
+        };
+        let placed = reads.entries(log.key, at.from.next, FRAME_ENTRIES_MAX, FRAME_BYTES_TARGET)?;
+        let (end, _) = reads.end(&log)?;
+        let entries = placed.iter().map(|(logged, cursor)| (logged, *cursor));
+        Ok(match self.feed.encode(self.now, at, end.next, entries) {
+            Some(frame) => EntriesRead::Frame(frame),
+            None => EntriesRead::End(end.next),
+        })
+    }
+
+    fn snapshot(&self, reads: Reads<'_>) -> Result<Option<SnapshotRead>, StoreError> {
+        let Some(log) = reads.log(&self.name)? else { return Ok(None) };
+        let stored = reads.snapshot(log.key)?;
+        Ok(stored.map(|stored| SnapshotRead { cursor: stored.cursor, bytes: stored.bytes.into() }))
+    }
+}
