@@ -22,6 +22,7 @@ mod snapshot;
 mod static_files;
 pub mod stepped;
 mod store;
+mod verify;
 mod writer;
 
 use std::future::Future;
@@ -34,6 +35,7 @@ pub use auth::{Claims, LogClaim, Right, Secret, SecretError, token};
 pub use config::{Access, Config};
 pub use rules::{Rules, RulesError};
 pub use store::StoreError;
+pub use verify::{Finding, Report, verify};
 
 use conversation::Sessions;
 use environment::{Environment, System};

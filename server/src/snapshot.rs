@@ -23,27 +23,33 @@ pub(crate) struct Folded {
     pub(crate) snapshot_end: Offset,
     pub(crate) snapshot_bytes: u64,
     pub(crate) tail_bytes: u64,
+    /// The stored snapshot did not read, and is to be made again.
+    pub(crate) snapshot_damaged: bool,
 }
 
 /// Folds a log up to its end.
 pub(crate) fn fold(reads: Reads<'_>, log: &LogRow) -> Result<Folded, StoreError> {
     let state = State::new(log.log_id);
-    let mut folded = Folded { state, snapshot_end: Offset(0), snapshot_bytes: 0, tail_bytes: 0 };
-    if let Some(StoredSnapshot { cursor, bytes }) = reads.snapshot(log.key)? {
-        match decode(&bytes) {
-            Ok(state) => {
-                (folded.state, folded.snapshot_end) = (state, cursor.next);
-                folded.snapshot_bytes = bytes.len() as u64;
-            }
-            // Derived bytes may always be made again from the entries.
-            Err(error) => tracing::warn!(log = %log.name, %error, "a snapshot is left out"),
+    let mut folded =
+        Folded { state, snapshot_end: Offset(0), snapshot_bytes: 0, tail_bytes: 0, snapshot_damaged: false };
+    match stored(reads, log) {
+        Ok(Some((state, bytes))) => {
+            (folded.snapshot_end, folded.snapshot_bytes) = (state.cursor().next, bytes);
+            folded.state = state;
         }
+        Ok(None) => {}
+        // Derived bytes may always be made again from the entries.
+        Err(error) if error.is_corruption() => {
+            tracing::error!(log = %log.name, %error, "a damaged snapshot is left out, and made again");
+            folded.snapshot_damaged = true;
+        }
+        Err(error) => return Err(error),
     }
-    folded.state.set_epochs(reads.epochs(log.key)?);
+    folded.state.set_epochs(reads.epochs(log)?);
     let (end, _) = reads.end(log)?;
     while folded.state.cursor().next < end.next {
         let next = folded.state.cursor().next;
-        let placed = reads.entries(log.key, next, FOLD_ENTRIES, FOLD_BYTES)?;
+        let placed = reads.entries(log, next, FOLD_ENTRIES, FOLD_BYTES)?;
         if placed.is_empty() {
             return Err(StoreError::corrupt("entries", format!("no entry at offset {next}")));
         }
@@ -56,6 +62,16 @@ pub(crate) fn fold(reads: Reads<'_>, log: &LogRow) -> Result<Folded, StoreError>
         }
     }
     Ok(folded)
+}
+
+/// The state of a log's snapshot, if there is one, and how many bytes it takes.
+fn stored(reads: Reads<'_>, log: &LogRow) -> Result<Option<(State, u64)>, StoreError> {
+    let Some(StoredSnapshot { cursor, bytes }) = reads.snapshot(log.key)? else { return Ok(None) };
+    let state = decode(&bytes).map_err(|error| StoreError::corrupt("snapshots", error))?;
+    if state.cursor() != cursor || state.log() != log.log_id {
+        return Err(StoreError::corrupt("snapshots", "it is of another place"));
+    }
+    Ok(Some((state, bytes.len() as u64)))
 }
 
 /// Ask for a snapshot of this log.

@@ -239,7 +239,7 @@ impl Server {
     pub fn log(&self, name: &LogName) -> Result<Option<LogIdentity>, StoreError> {
         self.shared.pool.read(|reads| {
             let Some(log) = reads.log(name)? else { return Ok(None) };
-            Ok(Some(LogIdentity { log_id: log.log_id, epochs: reads.epochs(log.key)? }))
+            Ok(Some(LogIdentity { log_id: log.log_id, epochs: reads.epochs(&log)? }))
         })
     }
 
@@ -250,7 +250,7 @@ impl Server {
     pub fn entries(&self, name: &LogName, from: Offset) -> Result<Vec<(Logged, Cursor)>, StoreError> {
         self.shared.pool.read(|reads| {
             let Some(log) = reads.log(name)? else { return Ok(Vec::new()) };
-            reads.entries(log.key, from, usize::MAX >> 1, READ_BYTES)
+            reads.entries(&log, from, usize::MAX >> 1, READ_BYTES)
         })
     }
 }

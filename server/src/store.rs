@@ -44,7 +44,10 @@ pub(crate) struct StoredSnapshot {
 pub enum StoreError {
     /// The database failed: disk full, I/O error, or a lock held by another process.
     #[error("the database failed: {0}")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(rusqlite::Error),
+    /// The database finds its own file damaged, or something else in a column than belongs there.
+    #[error("the database file is damaged: {0}")]
+    CorruptFile(rusqlite::Error),
     /// The data directory cannot be made or opened.
     #[error("the data directory {path}: {error}")]
     Directory {
@@ -67,6 +70,9 @@ pub enum StoreError {
         /// Known.
         max: i64,
     },
+    /// Damage was found when a decision was made already: the server ends, and what it decided was told to nobody.
+    #[error("while a decision was written: {0}")]
+    Midway(Box<StoreError>),
     /// A stored entry does not read.
     #[error("the entry at offset {offset} does not read: {error}")]
     CorruptEntry {
@@ -88,10 +94,33 @@ pub enum StoreError {
 impl StoreError {
     /// Whether stored bytes are at fault, and not the disk or the database: then only their log has to stop.
     pub(crate) fn is_corruption(&self) -> bool {
-        matches!(self, Self::CorruptEntry { .. } | Self::CorruptRow { .. })
+        matches!(self, Self::CorruptEntry { .. } | Self::CorruptRow { .. } | Self::CorruptFile(_))
+    }
+
+    /// Damage that stops more than its log.
+    pub(crate) fn midway(self) -> Self {
+        if self.is_corruption() { Self::Midway(Box::new(self)) } else { self }
     }
 
     pub(crate) fn corrupt(table: &'static str, reason: impl std::fmt::Display) -> Self {
         Self::CorruptRow { table, reason: reason.to_string() }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match error.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => Self::CorruptFile(error),
+            None if matches!(
+                error,
+                FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..)
+            ) =>
+            {
+                Self::CorruptFile(error)
+            }
+            _ => Self::Sqlite(error),
+        }
     }
 }

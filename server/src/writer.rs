@@ -13,19 +13,20 @@ use std::sync::mpsc;
 
 use driftlog_core::chain::Cursor;
 use driftlog_core::entry::Logged;
-use driftlog_core::id::{ActorId, LogId, LogName, Offset, Seq};
+use driftlog_core::id::{ActorId, LogId, LogName, Offset, Seq, UserId};
 use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::{Hello, Nonce};
 use driftlog_core::random::Random;
-use driftlog_core::sequencer::{Author, AuthorRow, BindError, Binding, PushError, Sequencer};
+use driftlog_core::sequencer::{Author, AuthorRow, BindError, Binding, Decided, PushError, Sequencer};
 use driftlog_core::session::server::{Append, LogFacts, Open, PushOutcome, Refusal, RequestId};
+use driftlog_core::time::WallMs;
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 
 use crate::config::Config;
 use crate::environment::{Environment, entropy};
 use crate::fanout::Feeds;
 use crate::snapshot::{self, SnapshotJobs};
-use crate::store::{LogKey, LogRow, StoreError, StoredSnapshot, Writer, Writes};
+use crate::store::{AuthorKey, LogKey, LogRow, StoreError, StoredSnapshot, Writer, Writes};
 
 use hot::HotLogs;
 
@@ -49,7 +50,7 @@ pub(crate) enum Answer {
 pub(crate) enum Request {
     Bind {
         hello: Box<Hello>,
-        user: driftlog_core::id::UserId,
+        user: UserId,
         nonce: Nonce,
         reply: Mailbox,
     },
@@ -182,11 +183,7 @@ impl LogWriter {
         Ok(match request {
             Request::Stop => None,
             Request::Bind { hello, user, nonce, reply } => {
-                let stored = writes.reads().binding(hello.actor)?.map(|(_, binding)| binding);
-                let bound = Binding::hello(stored.as_ref(), &hello, &user, nonce);
-                if let Ok(binding) = &bound {
-                    writes.put_binding(hello.actor, binding)?;
-                }
+                let bound = bind(writes, &hello, &user, nonce)?;
                 Some(Box::new(move |_| drop(reply.send(Answer::Bound(bound)))))
             }
             Request::Open { open, reply } => {
@@ -207,7 +204,10 @@ impl LogWriter {
                 }
             }
             Request::Settle { name, actor, through } => {
-                settle(writes, &name, actor, through)?;
+                if let Err(error) = settle(writes, &name, actor, through) {
+                    // What is not let go is kept: nothing is lost.
+                    damage(&name, error)?;
+                }
                 None
             }
             Request::Keep { bytes, source, code, reason } => {
@@ -238,7 +238,7 @@ impl LogWriter {
         let from = Seq(open.held.0.max(1)).max(Seq(row.seq.0.saturating_sub(REPEATED_SEQS_MAX)));
         let verdicts = match &binding {
             Some((author, _)) if from <= row.seq => {
-                let places = reads.places(log.key, *author, from, row.seq)?;
+                let places = reads.places(log.key, *author, &row, (from, row.seq))?;
                 let places = places.into_iter().map(|(seq, place)| (seq, place.offset, place.accepted));
                 Some(row.verdicts(from, row.seq, places))
             }
@@ -250,7 +250,7 @@ impl LogWriter {
         };
         Ok(LogFacts {
             log_id: log.log_id,
-            epochs: reads.epochs(log.key)?,
+            epochs: reads.epochs(&log)?,
             end: end.next,
             accepted,
             first_retained: Offset(0),
@@ -268,13 +268,11 @@ impl LogWriter {
         if !self.hot.needs_epoch(log.key) {
             return Ok(());
         }
-        let number = writes.reads().epochs(log.key)?.len();
         let epoch = driftlog_core::id::EpochId(entropy(&*self.environment));
-        let first = match self.hot.loaded(log.key) {
-            Some(sequencer) => sequencer.begin_epoch(epoch).1,
-            None => writes.reads().end(log)?.0.next,
-        };
-        writes.add_epoch(log.key, number, epoch, first)?;
+        writes.add_epoch(log, epoch)?;
+        if let Some(sequencer) = self.hot.loaded(log.key) {
+            sequencer.begin_epoch(epoch);
+        }
         self.hot.epoch_begun(log.key);
         Ok(())
     }
@@ -288,7 +286,7 @@ impl LogWriter {
         self.begin_epoch(writes, &log)?;
         let stored = reads.author_row(log.key, author)?;
         let mut row = stored.unwrap_or_else(|| AuthorRow::new(actor, &name));
-        let known = reads.known(log.key, author, &Sequencer::wanted(&row, &push))?;
+        let known = reads.known(log.key, author, &row, &Sequencer::wanted(&row, &push))?;
         let now = self.environment.now();
         let hot = self.hot.load(reads, &log)?;
         let by = Author { actor, user: &binding.user };
@@ -296,19 +294,11 @@ impl LogWriter {
             Ok(decided) => decided,
             Err(error) => return Ok(Box::new(move |_| drop(reply.send(Answer::Committed(request, Err(error)))))),
         };
-        let mut appended: Vec<(Logged, Cursor, usize)> = Vec::with_capacity(decided.appended.len());
-        for placed in decided.appended {
-            let author = if placed.0.actor == ActorId::LOG { writes.log_author()? } else { author };
-            let bytes = writes.append(log.key, author, &placed)?;
-            hot.grew(bytes as u64);
-            appended.push((placed.0, placed.1, bytes));
-        }
-        for refused in &decided.refused {
-            writes.keep_refused(now, log.key, author, refused)?;
-        }
-        if decided.advanced {
-            writes.put_author_row(log.key, author, &row)?;
-        }
+        // From here on the log in memory is ahead of the disk, so no failure is of this log alone.
+        let sizes = write_decided(writes, &log, author, now, &decided, &row).map_err(StoreError::midway)?;
+        sizes.iter().for_each(|bytes| hot.grew(*bytes as u64));
+        let appended = decided.appended.into_iter().zip(sizes).map(|((logged, cursor), bytes)| (logged, cursor, bytes));
+        let appended: Vec<(Logged, Cursor, usize)> = appended.collect();
         if hot.wants_snapshot(&self.config) {
             hot.snapshot_requested = self.jobs.request(snapshot::Job { log: log.clone() });
         }
@@ -320,6 +310,32 @@ impl LogWriter {
     }
 }
 
+/// Writes a decision; returns the bytes that each of its entries takes.
+fn write_decided(
+    writes: Writes<'_>,
+    log: &LogRow,
+    author: AuthorKey,
+    now: WallMs,
+    decided: &Decided,
+    row: &AuthorRow,
+) -> Result<Vec<usize>, StoreError> {
+    let mut sizes = Vec::with_capacity(decided.appended.len());
+    for placed in &decided.appended {
+        let author = if placed.0.actor == ActorId::LOG { writes.log_author()? } else { author };
+        sizes.push(writes.append(log.key, author, placed)?);
+    }
+    if let Some((logged, cursor)) = decided.appended.last() {
+        writes.set_end(log, *cursor, logged.accepted)?;
+    }
+    for refused in &decided.refused {
+        writes.keep_refused(now, log.key, author, refused)?;
+    }
+    if decided.advanced {
+        writes.put_author_row(log.key, author, row)?;
+    }
+    Ok(sizes)
+}
+
 /// What stops one log only: stored bytes that do not read, found before anything was decided.
 fn damage(log: &LogName, error: StoreError) -> Result<String, StoreError> {
     if !error.is_corruption() {
@@ -327,6 +343,28 @@ fn damage(log: &LogName, error: StoreError) -> Result<String, StoreError> {
     }
     tracing::error!(%log, %error, "a log is damaged; others go on");
     Ok(error.to_string())
+}
+
+/// Binds an actor. A damaged binding keeps its actor out, and nobody else.
+fn bind(
+    writes: Writes<'_>,
+    hello: &Hello,
+    user: &UserId,
+    nonce: Nonce,
+) -> Result<Result<Binding, BindError>, StoreError> {
+    let stored = match writes.reads().binding(hello.actor) {
+        Ok(stored) => stored.map(|(_, binding)| binding),
+        Err(error) if error.is_corruption() => {
+            tracing::error!(actor = %hello.actor, %error, "an actor's binding is damaged; others go on");
+            return Ok(Err(BindError::Damaged));
+        }
+        Err(error) => return Err(error),
+    };
+    let bound = Binding::hello(stored.as_ref(), hello, user, nonce);
+    if let Ok(binding) = &bound {
+        writes.put_binding(hello.actor, binding)?;
+    }
+    Ok(bound)
 }
 
 fn settle(writes: Writes<'_>, name: &LogName, actor: ActorId, through: Seq) -> Result<(), StoreError> {
@@ -414,7 +452,7 @@ mod tests {
         let log: i64 =
             breaker.query_row("SELECT log FROM logs WHERE name = 'bad'", [], |row| row.get(0)).expect("there");
         let author: i64 = breaker.query_row("SELECT author FROM bindings", [], |row| row.get(0)).expect("there");
-        breaker.execute("INSERT INTO actors VALUES (?1, ?2, x'c1')", [log, author]).expect("breaks");
+        breaker.execute("INSERT INTO actors VALUES (?1, ?2, x'c1', 0)", [log, author]).expect("breaks");
         writer.send(Request::Open { open: open("bad"), reply: mailbox.clone() });
         assert!(matches!(
             answers.recv().await,

@@ -149,6 +149,19 @@ impl AuthorRow {
         self.marked(seq).is_some_and(|status| !status.is_accepted())
     }
 
+    /// The stretches of seqs that have a verdict and are not in the log, ascending: first and last of each.
+    pub fn absent(&self) -> impl Iterator<Item = (Seq, Seq)> {
+        self.stretches().filter(|(_, _, status)| !status.is_accepted()).map(|(from, through, _)| (from, through))
+    }
+
+    /// How many of the seqs `from ..= through` have a verdict and are in the log.
+    pub fn accepted_between(&self, from: Seq, through: Seq) -> u64 {
+        let length = |from: u64, through: u64| (through + 1).saturating_sub(from);
+        let through = through.min(self.seq);
+        let absent: u64 = self.absent().map(|(first, last)| length(first.0.max(from.0), last.0.min(through.0))).sum();
+        length(from.0, through.0) - absent
+    }
+
     /// Marks of the seqs `from ..= through`, one for each seq.
     pub fn marks_between(&self, from: Seq, through: Seq) -> Vec<Marked> {
         let mut marked = Vec::new();
@@ -237,6 +250,10 @@ mod tests {
         assert_eq!(row.marked(Seq(4)), Some(MarkedStatus::Refused));
         assert_eq!(row.marked(Seq(9)), Some(MarkedStatus::Void));
         assert_eq!(row.marked(Seq(11)), None);
+        assert_eq!(row.absent().map(|(from, through)| (from.0, through.0)).collect::<Vec<_>>(), [(3, 4), (8, 10)]);
+        assert_eq!(row.accepted_between(Seq(1), Seq(20)), 12 - 5);
+        assert_eq!(row.accepted_between(Seq(4), Seq(9)), 3);
+        assert_eq!(row.accepted_between(Seq(13), Seq(20)), 0);
         let marks = row.marks_between(Seq(4), Seq(9));
         assert_eq!(
             marks.iter().map(|mark| (mark.seq.0, mark.code)).collect::<Vec<_>>(),

@@ -41,6 +41,9 @@ pub enum BindError {
     /// The client keeps its pending entries as dead letters and takes a fresh actor.
     #[error("this server has never met the actor, but the actor was registered")]
     ActorForgotten,
+    /// An operator must mend the server's store; the client tries again later.
+    #[error("the actor's binding is damaged at the server")]
+    Damaged,
 }
 
 impl BindError {
@@ -51,6 +54,7 @@ impl BindError {
             Self::ActorTaken => Code::ActorTaken,
             Self::ActorForked => Code::ActorForked,
             Self::ActorForgotten => Code::ActorForgotten,
+            Self::Damaged => Code::StorageFailed,
         }
     }
 }

@@ -44,7 +44,7 @@ impl StoreRead {
         let Some(log) = reads.log(&self.name)? else {
             return Err(StoreError::corrupt("logs", "an open log is gone"));
         };
-        let placed = reads.entries(log.key, at.from.next, FRAME_ENTRIES_MAX, FRAME_BYTES_TARGET)?;
+        let placed = reads.entries(&log, at.from.next, FRAME_ENTRIES_MAX, FRAME_BYTES_TARGET)?;
         let (end, _) = reads.end(&log)?;
         let entries = placed.iter().map(|(logged, cursor)| (logged, *cursor));
         Ok(match self.feed.encode(self.now, at, end.next, entries) {
@@ -55,7 +55,14 @@ impl StoreRead {
 
     fn snapshot(&self, reads: Reads<'_>) -> Result<Option<SnapshotRead>, StoreError> {
         let Some(log) = reads.log(&self.name)? else { return Ok(None) };
-        let stored = reads.snapshot(log.key)?;
+        let stored = match reads.snapshot(log.key) {
+            // The reader gets the entries instead.
+            Err(error) if error.is_corruption() => {
+                tracing::error!(log = %log.name, %error, "a damaged snapshot is not sent");
+                None
+            }
+            stored => stored?,
+        };
         Ok(stored.map(|stored| SnapshotRead { cursor: stored.cursor, bytes: stored.bytes.into() }))
     }
 }

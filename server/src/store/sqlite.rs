@@ -3,7 +3,9 @@
 //! WAL with `synchronous=FULL`: a commit returns after the log file is flushed. Checkpoints are large, so that the
 //! main file is written rarely; readers never wait for the writer.
 
+mod audit;
 pub(super) mod read;
+mod sum;
 mod write;
 
 use std::fs::{File, TryLockError};
@@ -20,6 +22,8 @@ pub(crate) use write::{Writer, Writes};
 const FORMAT: i64 = 1;
 /// Statements kept prepared per connection: all that there are.
 const STATEMENTS: usize = 64;
+/// Tables in which a row that is not found is made.
+const FOUND_BY_NAME: [&str; 4] = ["logs", "epochs", "bindings", "replacements"];
 /// Read connections kept open between uses.
 const READERS_KEPT: usize = 8;
 
@@ -34,11 +38,17 @@ pub(crate) struct Store {
 impl Store {
     /// Opens or creates the store in a directory: of the system, or of a VFS.
     pub(crate) fn open(directory: &Path, vfs: Option<&str>) -> Result<Self, StoreError> {
+        let store = Self::existing(directory, vfs);
         if vfs.is_none() {
             std::fs::create_dir_all(directory)
                 .map_err(|error| StoreError::Directory { path: directory.to_owned(), error })?;
         }
-        Ok(Self { path: directory.join("driftlog.sqlite"), vfs: vfs.map(str::to_owned) })
+        Ok(store)
+    }
+
+    /// The store that should be in a directory.
+    pub(crate) fn existing(directory: &Path, vfs: Option<&str>) -> Self {
+        Self { path: directory.join("driftlog.sqlite"), vfs: vfs.map(str::to_owned) }
     }
 
     /// The one connection that writes, in this and every other process; brings the tables up to this server's format.
@@ -65,6 +75,7 @@ impl Store {
             FORMAT => {}
             got => return Err(StoreError::Format { got, max: FORMAT }),
         }
+        mend_indexes(&connection)?;
         Ok(Writer::new(connection, lock))
     }
 
@@ -99,6 +110,25 @@ impl Store {
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         Ok(Reader(connection))
     }
+}
+
+/// Sees to it that what is found by name is found: a row that a damaged index does not lead to would be made anew. The
+/// indexes are derived, so they are made again; the tables are small beside the entries.
+fn mend_indexes(connection: &Connection) -> Result<(), StoreError> {
+    for table in FOUND_BY_NAME {
+        let sound = |connection: &Connection| -> rusqlite::Result<Option<String>> {
+            let sql = format!("PRAGMA integrity_check({table})");
+            let complaint: String = connection.query_row(&sql, [], |row| row.get(0))?;
+            Ok((complaint != "ok").then_some(complaint))
+        };
+        let Some(complaint) = sound(connection)? else { continue };
+        tracing::error!(table, complaint, "the database is damaged; its indexes are made again");
+        connection.execute_batch(&format!("REINDEX {table}"))?;
+        if let Some(complaint) = sound(connection)? {
+            return Err(StoreError::corrupt(table, complaint));
+        }
+    }
+    Ok(())
 }
 
 /// A connection that only reads.

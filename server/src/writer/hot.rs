@@ -30,6 +30,7 @@ pub(super) struct HotLog {
     snapshot_end: Offset,
     snapshot_bytes: u64,
     pub(super) snapshot_requested: bool,
+    snapshot_damaged: bool,
 }
 
 impl HotLogs {
@@ -70,6 +71,7 @@ impl HotLogs {
             hot.bytes = hot.bytes.saturating_mul(next.0 - end.0).checked_div(hot.entries).unwrap_or(0);
             hot.entries = next.0 - end.0;
             (hot.snapshot_end, hot.snapshot_bytes, hot.snapshot_requested) = (end, bytes, false);
+            hot.snapshot_damaged = false;
         }
     }
 
@@ -87,7 +89,7 @@ impl HotLog {
     fn load(reads: Reads<'_>, log: &LogRow, policy: Arc<dyn Policy>) -> Result<Self, StoreError> {
         let folded = snapshot::fold(reads, log)?;
         let cursor = folded.state.cursor();
-        let epochs = reads.epochs(log.key)?;
+        let epochs = reads.epochs(log)?;
         Ok(Self {
             sequencer: Sequencer::resume(folded.state, epochs).governed_by(log.name.clone(), policy),
             used: 0,
@@ -96,6 +98,7 @@ impl HotLog {
             snapshot_end: folded.snapshot_end,
             snapshot_bytes: folded.snapshot_bytes,
             snapshot_requested: false,
+            snapshot_damaged: folded.snapshot_damaged,
         })
     }
 
@@ -105,11 +108,11 @@ impl HotLog {
         self.bytes += bytes;
     }
 
-    /// Whether a snapshot is due and was not asked for yet. The tail must also have grown to a part of the last
+    /// Whether a snapshot is due and was not asked for yet: the old one is damaged, or the tail is long. The tail must also have grown to a part of the last
     /// snapshot's size, so that all snapshots of a log together cost a constant factor of its entries.
     pub(super) fn wants_snapshot(&self, config: &Config) -> bool {
         let due = self.entries >= config.snapshot_entries || self.bytes >= config.snapshot_bytes;
         let worth = self.bytes >= self.snapshot_bytes / 4;
-        due && worth && !self.snapshot_requested
+        ((due && worth) || self.snapshot_damaged) && !self.snapshot_requested
     }
 }

@@ -1,185 +1,311 @@
 //! Reads, for readers and inside the writer's transaction alike.
+//!
+//! **Invariant:** what is read is what was written, or an error. Each row is checked against its sum, each entry
+//! against its digest, and a row that should be there and is not is an error too: the end of a log and the number of
+//! its epochs stand in `logs`, and an actor without a row has no entries.
+
+use std::collections::BTreeMap;
 
 use driftlog_core::chain::{Chain, Cursor};
 use driftlog_core::codec;
-use driftlog_core::entry::{Digest, Entry, Logged};
+use driftlog_core::entry::{Digest, Entry, Logged, Replaced};
 use driftlog_core::id::{ActorId, EpochId, LogId, LogName, Offset, Seq, UserId};
 use driftlog_core::sequencer::{AuthorRow, Binding, Known, Place, Wanted};
+use driftlog_core::snapshot;
 use driftlog_core::time::Time;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
+use super::sum;
 use crate::store::{AuthorKey, LogKey, LogRow, Placed, StoreError, StoredSnapshot};
 
 /// Reads over one connection.
 #[derive(Clone, Copy)]
 pub(crate) struct Reads<'c>(pub(crate) &'c Connection);
 
+/// What stands in a log's row and changes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogEnd {
+    pub(super) epochs: u64,
+    pub(super) end: Cursor,
+    pub(super) accepted: Time,
+}
+
+/// Everything of an entry but its bytes.
+struct EntryRow {
+    offset: Offset,
+    author: AuthorKey,
+    seq: Seq,
+    accepted: Time,
+    base: Offset,
+    digest: Digest,
+    chain: Chain,
+}
+
+/// The columns of an [`EntryRow`], their sum last.
+const ENTRY_COLUMNS: &str = "log, offset, author, seq, accepted, base, digest, chain, sum";
+const LOG_COLUMNS: &str = "log, name, log_id, epochs, next, chain, accepted, sum";
+/// The columns of a dead letter but its bytes, their sum last.
+pub(super) const LETTER_COLUMNS: &str =
+    "letter, log, author, seq, digest, source, code, reason, attempts, first_ms, last_ms, sum";
+/// How many of them the sum covers.
+pub(super) const LETTER_SUMMED: usize = 11;
+const BINDING_COLUMNS: &str = "author, actor, user, binding, sum";
+
 impl Reads<'_> {
     /// A log by its name.
     pub(crate) fn log(self, name: &LogName) -> Result<Option<LogRow>, StoreError> {
-        let mut statement = self.0.prepare_cached("SELECT log, log_id FROM logs WHERE name = ?1")?;
-        let row = statement.query_row([name.as_str()], |row| Ok((row.get(0)?, blob(row, 1)?))).optional()?;
-        Ok(row.map(|(key, log_id)| LogRow { key: LogKey(key), name: name.clone(), log_id: LogId(log_id) }))
+        let sql = format!("SELECT {LOG_COLUMNS} FROM logs WHERE name = ?1");
+        let mut statement = self.0.prepare_cached(&sql)?;
+        let mut rows = statement.query([name.as_str()])?;
+        rows.next()?.map(|row| log_row(row).map(|(log, _)| log)).transpose()
     }
 
     /// The end of a log and its last accepted time.
     pub(crate) fn end(self, log: &LogRow) -> Result<(Cursor, Time), StoreError> {
-        let mut statement = self.0.prepare_cached(
-            "SELECT offset, chain, accepted FROM entries WHERE log = ?1 ORDER BY offset DESC LIMIT 1",
-        )?;
-        let last = statement
-            .query_row([log.key.0], |row| {
-                let next = Offset(unsigned(row, 0)? + 1);
-                Ok((Cursor { next, chain: Chain(Digest(blob(row, 1)?)) }, Time(unsigned(row, 2)?)))
-            })
-            .optional()?;
-        Ok(last.unwrap_or((Cursor::start(log.log_id), Time::MIN)))
+        self.log_end(log).map(|found| (found.end, found.accepted))
+    }
+
+    /// A log's row as it stands.
+    pub(super) fn log_end(self, log: &LogRow) -> Result<LogEnd, StoreError> {
+        let mut statement = self.0.prepare_cached(&format!("SELECT {LOG_COLUMNS} FROM logs WHERE log = ?1"))?;
+        let mut rows = statement.query([log.key.0])?;
+        let Some(row) = rows.next()? else { return Err(StoreError::corrupt("logs", "an open log is gone")) };
+        Ok(log_row(row)?.1)
     }
 
     /// The log chain before an offset; none when the log does not reach there.
     pub(crate) fn chain_at(self, log: &LogRow, next: Offset) -> Result<Option<Chain>, StoreError> {
         let Some(last) = next.0.checked_sub(1) else { return Ok(Some(Chain::log_start(log.log_id))) };
-        let mut statement = self.0.prepare_cached("SELECT chain FROM entries WHERE log = ?1 AND offset = ?2")?;
-        let Ok(last) = i64::try_from(last) else { return Ok(None) };
-        let chain = statement.query_row(params![log.key.0, last], |row| blob(row, 0)).optional()?;
-        Ok(chain.map(|chain| Chain(Digest(chain))))
+        let end = self.log_end(log)?.end;
+        if next >= end.next {
+            return Ok((next == end.next).then_some(end.chain));
+        }
+        let sql = format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE log = ?1 AND offset = ?2");
+        let mut statement = self.0.prepare_cached(&sql)?;
+        let mut rows = statement.query(params![log.key.0, signed(last)])?;
+        let Some(row) = rows.next()? else { return Err(missing(Offset(last))) };
+        Ok(Some(entry_row(row)?.chain))
     }
 
     /// Every epoch of a log in the order they began.
-    pub(crate) fn epochs(self, log: LogKey) -> Result<Vec<(EpochId, Offset)>, StoreError> {
-        let mut statement = self.0.prepare_cached("SELECT epoch, first FROM epochs WHERE log = ?1 ORDER BY number")?;
-        let rows = statement.query_map([log.0], |row| Ok((EpochId(blob(row, 0)?), Offset(unsigned(row, 1)?))))?;
-        Ok(rows.collect::<Result<_, _>>()?)
+    pub(crate) fn epochs(self, log: &LogRow) -> Result<Vec<(EpochId, Offset)>, StoreError> {
+        let mut statement = self
+            .0
+            .prepare_cached("SELECT log, number, epoch, first, sum FROM epochs WHERE log = ?1 ORDER BY number")?;
+        let (mut rows, mut epochs) = (statement.query([log.key.0])?, Vec::new());
+        while let Some(row) = rows.next()? {
+            sum::check("epochs", row, 4)?;
+            epochs.push((EpochId(blob(row, 2)?), Offset(unsigned(row, 3)?)));
+        }
+        let expected = self.log_end(log)?.epochs;
+        if epochs.len() as u64 == expected {
+            return Ok(epochs);
+        }
+        Err(StoreError::corrupt("epochs", format!("{} of {expected} epochs of a log are there", epochs.len())))
     }
 
     /// An actor's number and binding.
     pub(crate) fn binding(self, actor: ActorId) -> Result<Option<(AuthorKey, Binding)>, StoreError> {
-        let mut statement = self.0.prepare_cached("SELECT author, binding FROM bindings WHERE actor = ?1")?;
-        let row = statement
-            .query_row([&actor.0[..]], |row| Ok((AuthorKey(row.get(0)?), row.get::<_, Vec<u8>>(1)?)))
-            .optional()?;
-        row.map(|(key, bytes)| {
-            let binding = codec::from_bytes(&bytes).map_err(|error| StoreError::corrupt("bindings", error))?;
-            Ok((key, binding))
-        })
-        .transpose()
+        let sql = format!("SELECT {BINDING_COLUMNS} FROM bindings WHERE actor = ?1");
+        let mut statement = self.0.prepare_cached(&sql)?;
+        let mut rows = statement.query([&actor.0[..]])?;
+        let found = rows.next()?.map(binding_row).transpose()?;
+        Ok(found.map(|(author, _, binding)| (author, binding)))
+    }
+
+    /// Who an author is.
+    pub(crate) fn author(self, author: AuthorKey) -> Result<(ActorId, UserId), StoreError> {
+        let sql = format!("SELECT {BINDING_COLUMNS} FROM bindings WHERE author = ?1");
+        let mut statement = self.0.prepare_cached(&sql)?;
+        let mut rows = statement.query([author.0])?;
+        let Some(row) = rows.next()? else {
+            return Err(StoreError::corrupt("bindings", format!("author {} of an entry is missing", author.0)));
+        };
+        let (_, actor, binding) = binding_row(row)?;
+        Ok((actor, binding.user))
     }
 
     /// An actor's row in a log.
     pub(crate) fn author_row(self, log: LogKey, author: AuthorKey) -> Result<Option<AuthorRow>, StoreError> {
-        let mut statement = self.0.prepare_cached("SELECT row FROM actors WHERE log = ?1 AND author = ?2")?;
-        let bytes: Option<Vec<u8>> = statement.query_row([log.0, author.0], |row| row.get(0)).optional()?;
-        bytes.map(|bytes| codec::from_bytes(&bytes).map_err(|error| StoreError::corrupt("actors", error))).transpose()
+        let mut statement =
+            self.0.prepare_cached("SELECT log, author, row, sum FROM actors WHERE log = ?1 AND author = ?2")?;
+        let mut rows = statement.query([log.0, author.0])?;
+        if let Some(row) = rows.next()? {
+            sum::check("actors", row, 3)?;
+            let bytes = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
+            return codec::from_bytes(bytes).map(Some).map_err(|error| StoreError::corrupt("actors", error));
+        }
+        let mut statement = self.0.prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM entries WHERE log = ?1 AND author = ?2)
+                 OR EXISTS (SELECT 1 FROM dead_letters WHERE log = ?1 AND author = ?2)",
+        )?;
+        match statement.query_row([log.0, author.0], |row| row.get(0))? {
+            true => Err(StoreError::corrupt("actors", format!("author {} has entries and no row", author.0))),
+            false => Ok(None),
+        }
     }
 
-    /// Places of an author's accepted seqs within a stretch, ascending.
+    /// Places of an author's accepted seqs within a stretch, ascending; each that `row` has as accepted is there.
     pub(crate) fn places(
         self,
         log: LogKey,
         author: AuthorKey,
-        from: Seq,
-        through: Seq,
+        row: &AuthorRow,
+        (from, through): (Seq, Seq),
     ) -> Result<Vec<(Seq, Place)>, StoreError> {
-        let mut statement = self.0.prepare_cached(
-            "SELECT seq, offset, accepted, digest FROM entries
-             WHERE log = ?1 AND author = ?2 AND seq BETWEEN ?3 AND ?4 ORDER BY seq",
-        )?;
-        let rows = statement.query_map(params![log.0, author.0, signed(from.0), signed(through.0)], |row| {
-            let place = Place {
-                offset: Offset(unsigned(row, 1)?),
-                accepted: Time(unsigned(row, 2)?),
-                digest: Digest(blob(row, 3)?),
-            };
-            Ok((Seq(unsigned(row, 0)?), place))
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let mut statement = self.0.prepare_cached(&format!(
+            "SELECT {ENTRY_COLUMNS} FROM entries WHERE log = ?1 AND author = ?2 AND seq BETWEEN ?3 AND ?4 ORDER BY seq"
+        ))?;
+        let mut rows = statement.query(params![log.0, author.0, signed(from.0), signed(through.0)])?;
+        let mut places = Vec::new();
+        while let Some(row) = rows.next()? {
+            let EntryRow { offset, seq, accepted, digest, .. } = entry_row(row)?;
+            places.push((seq, Place { offset, accepted, digest }));
+        }
+        let expected = row.accepted_between(from, through);
+        if places.len() as u64 == expected {
+            return Ok(places);
+        }
+        let reason = format!("{} of {expected} entries of an actor from seq {from} to {through}", places.len());
+        Err(StoreError::corrupt("entries", reason))
     }
 
     /// What a decision needs to know of the past.
-    pub(crate) fn known(self, log: LogKey, author: AuthorKey, wanted: &Wanted) -> Result<Known, StoreError> {
+    pub(crate) fn known(
+        self,
+        log: LogKey,
+        author: AuthorKey,
+        row: &AuthorRow,
+        wanted: &Wanted,
+    ) -> Result<Known, StoreError> {
         let mut known = Known::default();
         if let Some((from, through)) = wanted.decided {
-            known.places = self.places(log, author, from, through)?.into_iter().collect();
-            let mut statement = self.0.prepare_cached(
-                "SELECT seq, digest FROM dead_letters WHERE log = ?1 AND author = ?2 AND seq BETWEEN ?3 AND ?4",
-            )?;
-            let rows = statement.query_map(params![log.0, author.0, signed(from.0), signed(through.0)], |row| {
-                Ok((Seq(unsigned(row, 0)?), Digest(blob(row, 1)?)))
-            })?;
-            known.refused = rows.collect::<Result<_, _>>()?;
+            known.places = self.places(log, author, row, (from, through))?.into_iter().collect();
+            known.refused = self.letters(log, author, (from, through))?;
         }
         for target in &wanted.replaces {
-            let mut statement = self.0.prepare_cached(
-                "SELECT EXISTS (SELECT 1 FROM replacements WHERE log = ?1 AND actor = ?2 AND seq = ?3 AND digest = ?4)
-                     OR EXISTS (SELECT 1 FROM entries JOIN bindings USING (author)
-                                WHERE log = ?1 AND actor = ?2 AND seq = ?3 AND digest = ?4)",
-            )?;
-            let (actor, digest) = (&target.id.actor.0[..], &target.digest.0[..]);
-            if statement.query_row(params![log.0, actor, signed(target.id.seq.0), digest], |row| row.get(0))? {
+            if self.is_replaced(log, target)? || self.is_logged(log, target)? {
                 known.replaced.insert(target.clone());
             }
         }
         Ok(known)
     }
 
+    /// Digests of an author's refused entries within a stretch, as far as they are kept.
+    pub(crate) fn letters(
+        self,
+        log: LogKey,
+        author: AuthorKey,
+        (from, through): (Seq, Seq),
+    ) -> Result<BTreeMap<Seq, Digest>, StoreError> {
+        let mut statement = self.0.prepare_cached(&format!(
+            "SELECT {LETTER_COLUMNS} FROM dead_letters WHERE log = ?1 AND author = ?2 AND seq BETWEEN ?3 AND ?4"
+        ))?;
+        let mut rows = statement.query(params![log.0, author.0, signed(from.0), signed(through.0)])?;
+        let mut letters = BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            sum::check("dead_letters", row, LETTER_SUMMED)?;
+            letters.insert(Seq(unsigned(row, 3)?), Digest(blob(row, 4)?));
+        }
+        Ok(letters)
+    }
+
+    /// Whether an entry was re-issued.
+    fn is_replaced(self, log: LogKey, target: &Replaced) -> Result<bool, StoreError> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT log, actor, seq, digest, offset, sum FROM replacements
+             WHERE log = ?1 AND actor = ?2 AND seq = ?3 AND digest = ?4",
+        )?;
+        let (actor, digest) = (&target.id.actor.0[..], &target.digest.0[..]);
+        let mut rows = statement.query(params![log.0, actor, signed(target.id.seq.0), digest])?;
+        let Some(row) = rows.next()? else { return Ok(false) };
+        sum::check("replacements", row, 5)?;
+        Ok(true)
+    }
+
+    /// Whether an entry is in the log with these bytes.
+    fn is_logged(self, log: LogKey, target: &Replaced) -> Result<bool, StoreError> {
+        let Some((author, _)) = self.binding(target.id.actor)? else { return Ok(false) };
+        let sql = format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE log = ?1 AND author = ?2 AND seq = ?3");
+        let mut statement = self.0.prepare_cached(&sql)?;
+        let mut rows = statement.query(params![log.0, author.0, signed(target.id.seq.0)])?;
+        let found = rows.next()?.map(entry_row).transpose()?;
+        Ok(found.is_some_and(|found| found.digest == target.digest))
+    }
+
     /// Entries from an offset on, until `bytes_max` of them are read; at least one if there is one.
     pub(crate) fn entries(
         self,
-        log: LogKey,
+        log: &LogRow,
         from: Offset,
         count_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Placed>, StoreError> {
-        let mut statement = self.0.prepare_cached(
-            "SELECT offset, actor, user, accepted, base, chain, bytes FROM entries JOIN bindings USING (author)
-             WHERE log = ?1 AND offset >= ?2 ORDER BY offset LIMIT ?3",
-        )?;
-        let mut rows = statement.query(params![log.0, signed(from.0), signed(count_max as u64)])?;
-        let (mut placed, mut bytes) = (Vec::new(), 0);
-        while bytes < bytes_max
-            && let Some(row) = rows.next()?
-        {
-            let (entry, size) = self.placed(row)?;
-            if entry.0.offset.0 != from.0 + placed.len() as u64 {
-                return Err(StoreError::corrupt("entries", format!("offset {} follows a hole", entry.0.offset)));
+        let end = self.log_end(log)?.end;
+        let mut statement = self.0.prepare_cached(&format!(
+            "SELECT {ENTRY_COLUMNS}, bytes FROM entries WHERE log = ?1 AND offset >= ?2 ORDER BY offset LIMIT ?3"
+        ))?;
+        let mut rows = statement.query(params![log.key.0, signed(from.0), signed(count_max as u64)])?;
+        let (mut placed, mut bytes, mut next) = (Vec::new(), 0, from);
+        let mut authors = BTreeMap::new();
+        while bytes < bytes_max && placed.len() < count_max && next < end.next {
+            let Some(row) = rows.next()? else { return Err(missing(next)) };
+            let (entry, size) = self.placed(row, &mut authors)?;
+            if entry.0.offset != next {
+                return Err(missing(next));
             }
-            bytes += size;
+            (bytes, next) = (bytes + size, next.next());
             placed.push(entry);
         }
         Ok(placed)
     }
 
-    fn placed(self, row: &Row<'_>) -> Result<(Placed, usize), StoreError> {
-        let offset = Offset(unsigned(row, 0)?);
-        let bytes = row.get_ref(6)?.as_blob().map_err(rusqlite::Error::from)?;
+    fn placed(
+        self,
+        row: &Row<'_>,
+        authors: &mut BTreeMap<AuthorKey, (ActorId, UserId)>,
+    ) -> Result<(Placed, usize), StoreError> {
+        let EntryRow { offset, author, seq, accepted, base, digest, chain } = entry_row(row)?;
+        let bytes = row.get_ref(9)?.as_blob().map_err(rusqlite::Error::from)?;
+        if Digest::of(&[bytes]) != digest {
+            return Err(StoreError::corrupt("entries", format!("the digest at offset {offset} does not match")));
+        }
         let entry = Entry::from_bytes(bytes).map_err(|error| StoreError::CorruptEntry { offset, error })?;
-        let user = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
-        let logged = Logged {
-            offset,
-            actor: ActorId(blob(row, 1)?),
-            user: UserId::new(user).map_err(|error| StoreError::corrupt("bindings", error))?,
-            accepted: Time(unsigned(row, 3)?),
-            base: Offset(unsigned(row, 4)?),
-            entry,
+        if entry.header.seq != seq {
+            return Err(StoreError::corrupt("entries", format!("offset {offset} has another seq")));
+        }
+        let (actor, user) = match authors.get(&author) {
+            Some(known) => known.clone(),
+            None => authors.entry(author).insert_entry(self.author(author)?).get().clone(),
         };
-        let cursor = Cursor { next: offset.next(), chain: Chain(Digest(blob(row, 5)?)) };
-        Ok(((logged, cursor), bytes.len()))
+        let logged = Logged { offset, actor, user, accepted, base, entry };
+        Ok(((logged, Cursor { next: offset.next(), chain }), bytes.len()))
     }
 
-    /// Where the newest snapshot of a log ends.
+    /// Where the newest snapshot of a log ends; none if its row is damaged, since it can be made again.
     pub(crate) fn snapshot_end(self, log: LogKey) -> Result<Option<Offset>, StoreError> {
-        let mut statement = self.0.prepare_cached("SELECT next FROM snapshots WHERE log = ?1")?;
-        Ok(statement.query_row([log.0], |row| unsigned(row, 0)).optional()?.map(Offset))
+        let mut statement = self.0.prepare_cached("SELECT log, next, chain, sum FROM snapshots WHERE log = ?1")?;
+        let mut rows = statement.query([log.0])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        Ok(sum::check("snapshots", row, 3).and_then(|()| Ok(Offset(unsigned(row, 1)?))).ok())
     }
 
-    /// The newest snapshot of a log.
+    /// The newest snapshot of a log, whole.
+    ///
+    /// # Errors
+    /// [`StoreError::CorruptRow`]: do without, and make it again.
     pub(crate) fn snapshot(self, log: LogKey) -> Result<Option<StoredSnapshot>, StoreError> {
-        let mut statement = self.0.prepare_cached("SELECT next, chain, bytes FROM snapshots WHERE log = ?1")?;
-        let snapshot = statement.query_row([log.0], |row| {
-            let cursor = Cursor { next: Offset(unsigned(row, 0)?), chain: Chain(Digest(blob(row, 1)?)) };
-            Ok(StoredSnapshot { cursor, bytes: row.get(2)? })
-        });
-        Ok(snapshot.optional()?)
+        let mut statement =
+            self.0.prepare_cached("SELECT log, next, chain, sum, bytes FROM snapshots WHERE log = ?1")?;
+        let mut rows = statement.query([log.0])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        sum::check("snapshots", row, 3)?;
+        let cursor = Cursor { next: Offset(unsigned(row, 1)?), chain: Chain(Digest(blob(row, 2)?)) };
+        let bytes: Vec<u8> = row.get(4)?;
+        match snapshot::is_whole(&bytes) {
+            true => Ok(Some(StoredSnapshot { cursor, bytes })),
+            false => Err(StoreError::corrupt("snapshots", "the digest does not match")),
+        }
     }
 
     /// Number of logs, entries kept aside, and age of the oldest, for `/health`.
@@ -187,6 +313,39 @@ impl Reads<'_> {
         let count = |sql: &str| self.0.query_row(sql, [], |row| unsigned(row, 0));
         Ok((count("SELECT count(*) FROM logs")?, count("SELECT count(*) FROM dead_letters")?))
     }
+}
+
+fn missing(offset: Offset) -> StoreError {
+    StoreError::corrupt("entries", format!("no entry at offset {offset}"))
+}
+
+fn log_row(row: &Row<'_>) -> Result<(LogRow, LogEnd), StoreError> {
+    sum::check("logs", row, 7)?;
+    let name = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
+    let name = LogName::new(name).map_err(|error| StoreError::corrupt("logs", error))?;
+    let end = Cursor { next: Offset(unsigned(row, 4)?), chain: Chain(Digest(blob(row, 5)?)) };
+    let end = LogEnd { epochs: unsigned(row, 3)?, end, accepted: Time(unsigned(row, 6)?) };
+    Ok((LogRow { key: LogKey(row.get(0)?), name, log_id: LogId(blob(row, 2)?) }, end))
+}
+
+fn binding_row(row: &Row<'_>) -> Result<(AuthorKey, ActorId, Binding), StoreError> {
+    sum::check("bindings", row, 4)?;
+    let bytes = row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;
+    let binding = codec::from_bytes(bytes).map_err(|error| StoreError::corrupt("bindings", error))?;
+    Ok((AuthorKey(row.get(0)?), ActorId(blob(row, 1)?), binding))
+}
+
+fn entry_row(row: &Row<'_>) -> Result<EntryRow, StoreError> {
+    sum::check("entries", row, 8)?;
+    Ok(EntryRow {
+        offset: Offset(unsigned(row, 1)?),
+        author: AuthorKey(row.get(2)?),
+        seq: Seq(unsigned(row, 3)?),
+        accepted: Time(unsigned(row, 4)?),
+        base: Offset(unsigned(row, 5)?),
+        digest: Digest(blob(row, 6)?),
+        chain: Chain(Digest(blob(row, 7)?)),
+    })
 }
 
 /// SQLite's integers are signed; what we store never reaches the sign.

@@ -1,21 +1,29 @@
--- Tables of the server's one SQLite file. docs/log-format.md, "Server tables", says what each column means.
+-- Tables of the server's one SQLite file. docs/log-format.md, "Server tables", says what each column means, and what
+-- `sum` covers.
 CREATE TABLE logs (
   log INTEGER PRIMARY KEY,
   name TEXT NOT NULL UNIQUE,
-  log_id BLOB NOT NULL
+  log_id BLOB NOT NULL,
+  epochs INTEGER NOT NULL,
+  next INTEGER NOT NULL,
+  chain BLOB NOT NULL,
+  accepted INTEGER NOT NULL,
+  sum INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE epochs (
   log INTEGER NOT NULL,
   number INTEGER NOT NULL,
   epoch BLOB NOT NULL,
   first INTEGER NOT NULL,
+  sum INTEGER NOT NULL,
   PRIMARY KEY (log, number)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE bindings (
   author INTEGER PRIMARY KEY,
   actor BLOB NOT NULL UNIQUE,
   user TEXT NOT NULL,
-  binding BLOB NOT NULL
+  binding BLOB NOT NULL,
+  sum INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE entries (
   log INTEGER NOT NULL,
@@ -26,6 +34,7 @@ CREATE TABLE entries (
   base INTEGER NOT NULL,
   digest BLOB NOT NULL,
   chain BLOB NOT NULL,
+  sum INTEGER NOT NULL,
   bytes BLOB NOT NULL,
   PRIMARY KEY (log, offset)
 ) STRICT, WITHOUT ROWID;
@@ -34,6 +43,7 @@ CREATE TABLE actors (
   log INTEGER NOT NULL,
   author INTEGER NOT NULL,
   row BLOB NOT NULL,
+  sum INTEGER NOT NULL,
   PRIMARY KEY (log, author)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE replacements (
@@ -42,12 +52,14 @@ CREATE TABLE replacements (
   seq INTEGER NOT NULL,
   digest BLOB NOT NULL,
   offset INTEGER NOT NULL,
+  sum INTEGER NOT NULL,
   PRIMARY KEY (log, actor, seq, digest)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE snapshots (
   log INTEGER PRIMARY KEY,
   next INTEGER NOT NULL,
   chain BLOB NOT NULL,
+  sum INTEGER NOT NULL,
   bytes BLOB NOT NULL
 ) STRICT;
 CREATE TABLE dead_letters (
@@ -56,13 +68,14 @@ CREATE TABLE dead_letters (
   author INTEGER,
   seq INTEGER,
   digest BLOB NOT NULL,
-  bytes BLOB NOT NULL,
   source TEXT NOT NULL,
   code INTEGER NOT NULL,
   reason TEXT NOT NULL,
   attempts INTEGER NOT NULL,
   first_ms INTEGER NOT NULL,
-  last_ms INTEGER NOT NULL
+  last_ms INTEGER NOT NULL,
+  sum INTEGER NOT NULL,
+  bytes BLOB NOT NULL
 ) STRICT;
 CREATE INDEX dead_letters_by_id ON dead_letters (log, author, seq);
 CREATE INDEX dead_letters_by_digest ON dead_letters (digest);

@@ -2,15 +2,18 @@
 
 use std::fs::File;
 
+use driftlog_core::chain::Cursor;
 use driftlog_core::codec;
 use driftlog_core::entry::Digest;
-use driftlog_core::id::{ActorId, EpochId, LogId, LogName, Offset, Seq};
+use driftlog_core::id::{ActorId, EpochId, LogId, LogName, Seq};
 use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{AuthorRow, Binding, Refused};
-use driftlog_core::time::WallMs;
+use driftlog_core::time::{Time, WallMs};
+use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params};
 
-use super::read::{Reads, signed};
+use super::read::{LETTER_COLUMNS, LETTER_SUMMED, LogEnd, Reads, signed};
+use super::sum;
 use crate::store::{AuthorKey, LogKey, LogRow, Placed, StoreError, StoredSnapshot};
 
 /// Bytes that were never an entry: newest so many are kept.
@@ -22,6 +25,8 @@ pub(crate) struct Writer {
     /// Held as long as this writes; a VFS has none.
     _lock: Option<File>,
 }
+
+const PUT_LETTER: &str = "INSERT INTO dead_letters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
 
 /// Refused entries kept of one actor in one log after it has recorded their verdicts.
 const REFUSED_KEPT: i64 = 1_000;
@@ -54,78 +59,114 @@ impl<'c> Writes<'c> {
     }
 
     pub(crate) fn create_log(self, name: &LogName, log_id: LogId) -> Result<LogRow, StoreError> {
-        self.0
-            .prepare_cached("INSERT INTO logs (name, log_id) VALUES (?1, ?2)")?
-            .execute(params![name.as_str(), &log_id.0[..]])?;
-        Ok(LogRow { key: LogKey(self.0.last_insert_rowid()), name: name.clone(), log_id })
+        let log = LogRow { key: LogKey(self.next_key("logs", "log")?), name: name.clone(), log_id };
+        let end = LogEnd { epochs: 0, end: Cursor::start(log_id), accepted: Time::MIN };
+        self.put("INSERT INTO logs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", "logs", &log_values(&log, &end))?;
+        Ok(log)
     }
 
-    pub(crate) fn add_epoch(self, log: LogKey, number: usize, epoch: EpochId, first: Offset) -> Result<(), StoreError> {
-        self.0
-            .prepare_cached("INSERT INTO epochs (log, number, epoch, first) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![log.0, signed(number as u64), &epoch.0[..], signed(first.0)])?;
-        Ok(())
+    /// Moves the end of a log, behind its new entries.
+    pub(crate) fn set_end(self, log: &LogRow, end: Cursor, accepted: Time) -> Result<(), StoreError> {
+        let LogEnd { epochs, .. } = self.reads().log_end(log)?;
+        self.put_log_end(log, LogEnd { epochs, end, accepted })
     }
 
-    pub(crate) fn put_binding(self, actor: ActorId, binding: &Binding) -> Result<(), StoreError> {
-        self.0
-            .prepare_cached(
-                "INSERT INTO bindings (actor, user, binding) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (actor) DO UPDATE SET binding = excluded.binding",
-            )?
-            .execute(params![&actor.0[..], binding.user.as_str(), codec::to_bytes(binding)])?;
-        Ok(())
+    fn put_log_end(self, log: &LogRow, end: LogEnd) -> Result<(), StoreError> {
+        let sql = "UPDATE logs SET epochs = ?4, next = ?5, chain = ?6, accepted = ?7, sum = ?8
+                   WHERE log = ?1 AND name = ?2 AND log_id = ?3";
+        match self.put(sql, "logs", &log_values(log, &end))? {
+            1 => Ok(()),
+            _ => Err(StoreError::corrupt("logs", "an open log is gone")),
+        }
+    }
+
+    /// Begins an epoch at the end of a log.
+    pub(crate) fn add_epoch(self, log: &LogRow, epoch: EpochId) -> Result<(), StoreError> {
+        let before = self.reads().log_end(log)?;
+        let (number, first) = (before.epochs, before.end.next);
+        let values = [integer(log.key.0), number_value(number), ValueRef::Blob(&epoch.0), number_value(first.0)];
+        self.put("INSERT INTO epochs VALUES (?1, ?2, ?3, ?4, ?5)", "epochs", &values)?;
+        self.put_log_end(log, LogEnd { epochs: number + 1, ..before })
+    }
+
+    pub(crate) fn put_binding(self, actor: ActorId, binding: &Binding) -> Result<AuthorKey, StoreError> {
+        let author = match self.reads().binding(actor)? {
+            Some((author, _)) => author.0,
+            None => self.next_key("bindings", "author")?,
+        };
+        let (user, bytes) = (binding.user.as_str().as_bytes(), codec::to_bytes(binding));
+        let values = [integer(author), ValueRef::Blob(&actor.0), ValueRef::Text(user), ValueRef::Blob(&bytes)];
+        self.put("INSERT OR REPLACE INTO bindings VALUES (?1, ?2, ?3, ?4, ?5)", "bindings", &values)?;
+        Ok(AuthorKey(author))
     }
 
     /// The log itself as an author, the same number in every log.
     pub(crate) fn log_author(self) -> Result<AuthorKey, StoreError> {
-        if let Some((author, _)) = self.reads().binding(ActorId::LOG)? {
-            return Ok(author);
+        match self.reads().binding(ActorId::LOG)? {
+            Some((author, _)) => Ok(author),
+            None => self.put_binding(ActorId::LOG, &Binding::of_the_log()),
         }
-        self.put_binding(ActorId::LOG, &Binding::of_the_log())?;
-        Ok(AuthorKey(self.0.last_insert_rowid()))
     }
 
     pub(crate) fn put_author_row(self, log: LogKey, author: AuthorKey, row: &AuthorRow) -> Result<(), StoreError> {
-        self.0
-            .prepare_cached("INSERT OR REPLACE INTO actors (log, author, row) VALUES (?1, ?2, ?3)")?
-            .execute(params![log.0, author.0, codec::to_bytes(row)])?;
+        let bytes = codec::to_bytes(row);
+        let values = [integer(log.0), integer(author.0), ValueRef::Blob(&bytes)];
+        self.put("INSERT OR REPLACE INTO actors VALUES (?1, ?2, ?3, ?4)", "actors", &values)?;
         Ok(())
+    }
+
+    /// Runs a statement with the values of a row and, behind them, their sum; how many rows it changed.
+    fn put(self, sql: &str, table: &str, values: &[ValueRef<'_>]) -> Result<usize, StoreError> {
+        let sum = ValueRef::Integer(sum::of(table, values));
+        let values = values.iter().chain([&sum]).map(|value| ToSqlOutput::Borrowed(*value));
+        Ok(self.0.prepare_cached(sql)?.execute(rusqlite::params_from_iter(values))?)
+    }
+
+    /// The same with bytes behind the sum: they carry a digest, which costs less to check than to check twice.
+    fn put_with_bytes(
+        self,
+        sql: &str,
+        table: &str,
+        values: &[ValueRef<'_>],
+        bytes: &[u8],
+    ) -> Result<usize, StoreError> {
+        let behind = [ValueRef::Integer(sum::of(table, values)), ValueRef::Blob(bytes)];
+        let values = values.iter().chain(&behind).map(|value| ToSqlOutput::Borrowed(*value));
+        Ok(self.0.prepare_cached(sql)?.execute(rusqlite::params_from_iter(values))?)
+    }
+
+    /// A row's number must be known before its sum is made.
+    fn next_key(self, table: &str, column: &str) -> Result<i64, StoreError> {
+        let sql = format!("SELECT coalesce(max({column}), 0) + 1 FROM {table}");
+        Ok(self.0.prepare_cached(&sql)?.query_row([], |row| row.get(0))?)
     }
 
     /// Appends an entry; returns the bytes it takes.
     pub(crate) fn append(self, log: LogKey, author: AuthorKey, placed: &Placed) -> Result<usize, StoreError> {
         let (logged, after) = placed;
-        let entry = &logged.entry;
+        let (entry, digest) = (&logged.entry, logged.entry.digest());
         let bytes = entry.to_bytes();
-        self.0
-            .prepare_cached(
-                "INSERT INTO entries (log, offset, author, seq, accepted, base, digest, chain, bytes)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            )?
-            .execute(params![
-                log.0,
-                signed(logged.offset.0),
-                author.0,
-                signed(entry.header.seq.0),
-                signed(logged.accepted.0),
-                signed(logged.base.0),
-                &entry.digest().0[..],
-                &after.chain.0.0[..],
-                bytes,
-            ])?;
+        let values = [
+            integer(log.0),
+            number_value(logged.offset.0),
+            integer(author.0),
+            number_value(entry.header.seq.0),
+            number_value(logged.accepted.0),
+            number_value(logged.base.0),
+            ValueRef::Blob(&digest.0),
+            ValueRef::Blob(&after.chain.0.0),
+        ];
+        let sql = "INSERT INTO entries VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        self.put_with_bytes(sql, "entries", &values, &bytes)?;
         if let Some(target) = &entry.header.replaces {
-            self.0
-                .prepare_cached(
-                    "INSERT OR IGNORE INTO replacements (log, actor, seq, digest, offset) VALUES (?1, ?2, ?3, ?4, ?5)",
-                )?
-                .execute(params![
-                    log.0,
-                    &target.id.actor.0[..],
-                    signed(target.id.seq.0),
-                    &target.digest.0[..],
-                    signed(logged.offset.0)
-                ])?;
+            let values = [
+                integer(log.0),
+                ValueRef::Blob(&target.id.actor.0),
+                number_value(target.id.seq.0),
+                ValueRef::Blob(&target.digest.0),
+                number_value(logged.offset.0),
+            ];
+            self.put("INSERT OR IGNORE INTO replacements VALUES (?1, ?2, ?3, ?4, ?5, ?6)", "replacements", &values)?;
         }
         Ok(bytes.len())
     }
@@ -138,23 +179,21 @@ impl<'c> Writes<'c> {
         author: AuthorKey,
         refused: &Refused,
     ) -> Result<(), StoreError> {
-        let entry = &refused.entry;
-        self.0
-            .prepare_cached(
-                "INSERT INTO dead_letters
-                   (log, author, seq, digest, bytes, source, code, reason, attempts, first_ms, last_ms)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 'push', ?6, ?7, 1, ?8, ?8)",
-            )?
-            .execute(params![
-                log.0,
-                author.0,
-                signed(entry.header.seq.0),
-                &entry.digest().0[..],
-                entry.to_bytes(),
-                refused.code.number(),
-                refused.reason,
-                signed(now),
-            ])?;
+        let (entry, now) = (&refused.entry, number_value(now));
+        let values = [
+            integer(self.next_key("dead_letters", "letter")?),
+            integer(log.0),
+            integer(author.0),
+            number_value(entry.header.seq.0),
+            ValueRef::Blob(&entry.digest().0),
+            ValueRef::Text(b"push"),
+            integer(refused.code.number().into()),
+            ValueRef::Text(refused.reason.as_bytes()),
+            integer(1),
+            now,
+            now,
+        ];
+        self.put_with_bytes(PUT_LETTER, "dead_letters", &values, &entry.to_bytes())?;
         Ok(())
     }
 
@@ -180,22 +219,25 @@ impl<'c> Writes<'c> {
         bytes: &[u8],
     ) -> Result<(), StoreError> {
         let digest = Digest::of(&[bytes]);
-        let again = self
-            .0
-            .prepare_cached(
-                "UPDATE dead_letters SET attempts = attempts + 1, last_ms = ?2 WHERE digest = ?1 AND log IS NULL",
-            )?
-            .execute(params![&digest.0[..], signed(now)])?;
-        if again > 0 {
+        if self.count_attempt(now, digest)? {
             return Ok(());
         }
-        // The first time is known only in memory: by now it is the second.
-        self.0
-            .prepare_cached(
-                "INSERT INTO dead_letters (digest, bytes, source, code, reason, attempts, first_ms, last_ms)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 2, ?6, ?6)",
-            )?
-            .execute(params![&digest.0[..], bytes, source, code.number(), reason, signed(now)])?;
+        let now = number_value(now);
+        let values = [
+            integer(self.next_key("dead_letters", "letter")?),
+            ValueRef::Null,
+            ValueRef::Null,
+            ValueRef::Null,
+            ValueRef::Blob(&digest.0),
+            ValueRef::Text(source.as_bytes()),
+            integer(code.number().into()),
+            ValueRef::Text(reason.as_bytes()),
+            // The first time is known only in memory: by now it is the second.
+            integer(2),
+            now,
+            now,
+        ];
+        self.put_with_bytes(PUT_LETTER, "dead_letters", &values, bytes)?;
         self.0
             .prepare_cached(
                 "DELETE FROM dead_letters WHERE log IS NULL AND letter <=
@@ -205,10 +247,50 @@ impl<'c> Writes<'c> {
         Ok(())
     }
 
-    pub(crate) fn put_snapshot(self, log: LogKey, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
+    /// Counts another attempt with bytes that are kept already; whether they are.
+    fn count_attempt(self, now: WallMs, digest: Digest) -> Result<bool, StoreError> {
+        let sql = format!("SELECT {LETTER_COLUMNS} FROM dead_letters WHERE digest = ?1 AND log IS NULL");
+        let mut statement = self.0.prepare_cached(&sql)?;
+        let mut rows = statement.query([&digest.0[..]])?;
+        let Some(row) = rows.next()? else { return Ok(false) };
+        if sum::check("dead_letters", row, LETTER_SUMMED).is_err() {
+            return Ok(false);
+        }
+        let attempts = integer(row.get::<_, i64>(8)? + 1);
+        let mut values = (0..LETTER_SUMMED).map(|column| row.get_ref(column)).collect::<rusqlite::Result<Vec<_>>>()?;
+        (values[8], values[10]) = (attempts, number_value(now));
+        let changed = [attempts, values[10], ValueRef::Integer(sum::of("dead_letters", &values)), values[0]];
         self.0
-            .prepare_cached("INSERT OR REPLACE INTO snapshots (log, next, chain, bytes) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![log.0, signed(snapshot.cursor.next.0), &snapshot.cursor.chain.0.0[..], snapshot.bytes])?;
+            .prepare_cached("UPDATE dead_letters SET attempts = ?1, last_ms = ?2, sum = ?3 WHERE letter = ?4")?
+            .execute(rusqlite::params_from_iter(changed.map(ToSqlOutput::Borrowed)))?;
+        Ok(true)
+    }
+
+    pub(crate) fn put_snapshot(self, log: LogKey, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
+        let StoredSnapshot { cursor, bytes } = snapshot;
+        let values = [integer(log.0), number_value(cursor.next.0), ValueRef::Blob(&cursor.chain.0.0)];
+        let sql = "INSERT OR REPLACE INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5)";
+        self.put_with_bytes(sql, "snapshots", &values, bytes)?;
         Ok(())
     }
+}
+
+fn integer(key: i64) -> ValueRef<'static> {
+    ValueRef::Integer(key)
+}
+
+fn number_value(number: u64) -> ValueRef<'static> {
+    ValueRef::Integer(signed(number))
+}
+
+fn log_values<'a>(log: &'a LogRow, end: &'a LogEnd) -> [ValueRef<'a>; 7] {
+    [
+        integer(log.key.0),
+        ValueRef::Text(log.name.as_str().as_bytes()),
+        ValueRef::Blob(&log.log_id.0),
+        number_value(end.epochs),
+        number_value(end.end.next.0),
+        ValueRef::Blob(&end.end.chain.0.0),
+        number_value(end.accepted.0),
+    ]
 }
