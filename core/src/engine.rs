@@ -12,6 +12,7 @@
 
 mod load;
 mod lookup;
+mod rights;
 mod sync;
 mod tabs;
 
@@ -182,6 +183,8 @@ struct Slot {
     opened: Option<crate::protocol::frame::Opened>,
     /// An unknown outcome is being looked up.
     appends_unknown: bool,
+    /// The token of this session gives no right to read the log.
+    unreadable: bool,
 }
 
 /// The engine of one tab.

@@ -131,12 +131,25 @@ pub enum LogStatus {
     Forbidden,
     /// Everybody's entries arrive; the server would see own ones later.
     Held,
+    /// Everything the server had is in view, but the token gives no right to append: own entries wait.
+    ReadOnly,
+    /// Own entries are sent, but the token gives no right to read: nothing comes back.
+    AppendOnly,
 }
 
 impl LogStatus {
     /// Every status.
-    pub const ALL: [Self; 7] =
-        [Self::Local, Self::Behind, Self::Synced, Self::UpdateNeeded, Self::Degraded, Self::Forbidden, Self::Held];
+    pub const ALL: [Self; 9] = [
+        Self::Local,
+        Self::Behind,
+        Self::Synced,
+        Self::UpdateNeeded,
+        Self::Degraded,
+        Self::Forbidden,
+        Self::Held,
+        Self::ReadOnly,
+        Self::AppendOnly,
+    ];
 
     /// The word used in TypeScript and documents.
     pub const fn name(self) -> &'static str {
@@ -148,11 +161,18 @@ impl LogStatus {
             Self::Degraded => "degraded",
             Self::Forbidden => "forbidden",
             Self::Held => "held",
+            Self::ReadOnly => "read-only",
+            Self::AppendOnly => "append-only",
         }
     }
 
     /// Whether the log waits for somebody to act, rather than for time.
     pub const fn is_stopped(self) -> bool {
         matches!(self, Self::UpdateNeeded | Self::Degraded | Self::Forbidden)
+    }
+
+    /// Whether another token may give more.
+    pub const fn wants_right(self) -> bool {
+        matches!(self, Self::Forbidden | Self::ReadOnly | Self::AppendOnly)
     }
 }

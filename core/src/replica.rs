@@ -61,6 +61,8 @@ pub struct Replica {
     hold: Option<Hold>,
     /// The log's end at the server, as far as it said.
     server_end: Offset,
+    /// Whether the session's token lets this client append.
+    may_append: bool,
     /// Bytes received since the last snapshot of our own.
     tail_bytes: usize,
     snapshot_bytes: usize,
@@ -83,6 +85,7 @@ impl Replica {
             reason: String::new(),
             hold: None,
             server_end: Offset(0),
+            may_append: true,
             tail_bytes: 0,
             snapshot_bytes: 0,
             notices: Vec::new(),
@@ -237,7 +240,8 @@ impl Replica {
                 let place = places
                     .iter()
                     .find(|range| decided.seq >= range.seq && decided.seq.0 < range.seq.0 + u64::from(range.count));
-                if place.is_none() && outcome.is_none() && !self.status.is_stopped() {
+                let fold_will_come = !self.status.is_stopped() && self.status != LogStatus::AppendOnly;
+                if place.is_none() && outcome.is_none() && fold_will_come {
                     self.unplaced.insert(decided.seq);
                     return Touched::new();
                 }
@@ -368,16 +372,27 @@ impl Replica {
         self.progress();
     }
 
-    /// Notes the log's end at the server.
-    pub fn set_server_end(&mut self, end: Offset) {
+    /// The log is open at the server, which has it to `end`, with these rights.
+    pub fn follow(&mut self, end: Offset, may_read: bool, may_append: bool) {
         self.server_end = self.server_end.max(end);
-        self.catch_up();
+        self.may_append = may_append;
+        if may_read {
+            self.set_status(LogStatus::Behind, "");
+            self.catch_up();
+        } else {
+            self.set_status(LogStatus::AppendOnly, "the token gives no right to read this log");
+            // No fold will come to tell it.
+            self.tell_covered(self.unplaced.last().copied().unwrap_or_default());
+        }
     }
 
     /// Whether everything the server was known to have is in view now.
     pub fn catch_up(&mut self) {
         if matches!(self.status, LogStatus::Behind) && self.state.cursor().next >= self.server_end {
-            self.set_status(LogStatus::Synced, "");
+            match self.may_append {
+                true => self.set_status(LogStatus::Synced, ""),
+                false => self.set_status(LogStatus::ReadOnly, "the token gives no right to append to this log"),
+            }
         }
     }
 

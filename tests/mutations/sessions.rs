@@ -195,7 +195,7 @@ fn client() -> ClientSession {
     let user = UserId::new("alice").unwrap();
     let welcome = Welcome { protocol: 1, user, nonce: Nonce([0x0c; 16]), now: NOW, idle_ms: 60_000, credit: 1 << 20 };
     session.handle(&Frame::Welcome(welcome).encode()).unwrap();
-    session.subscribe(&log_name(), |log| subscription(log, &log_name(), None, Seq(1)));
+    session.subscribe(&log_name(), |log| subscription(log, &log_name(), None, Seq(1), true));
     session
 }
 

@@ -9,7 +9,7 @@ use driftlog_core::rich::Splice;
 use driftlog_core::sequencer::{AllowAll, Policy};
 use driftlog_core::value::Value;
 use driftlog_core::view::{CollectionSchema, FieldSchema, Query, Schema, Strategy};
-use driftlog_server::{Access, Config, ServeError, serve};
+use driftlog_server::{Access, Claims, Config, LogClaim, Right, Secret, ServeError, serve, token};
 use serde_json::Value as Json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -93,27 +93,37 @@ pub(crate) struct Server {
     address: String,
     directory: TempDir,
     policy: Arc<dyn Policy>,
+    access: fn() -> Access,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), ServeError>>,
 }
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        Self::start_with(AllowAll).await
+        Self::start_with(|| Access::Development, AllowAll).await
     }
 
-    pub(crate) async fn start_with(policy: impl Policy + 'static) -> Self {
+    pub(crate) async fn start_with_policy(policy: impl Policy + 'static) -> Self {
+        Self::start_with(|| Access::Development, policy).await
+    }
+
+    /// A server that wants the tokens of [`token_for`].
+    pub(crate) async fn start_with_tokens() -> Self {
+        Self::start_with(|| Access::Tokens(secret()), AllowAll).await
+    }
+
+    async fn start_with(access: fn() -> Access, policy: impl Policy + 'static) -> Self {
         let directory = TempDir::new().unwrap();
         let policy: Arc<dyn Policy> = Arc::new(policy);
-        let (address, stop, task) = begin(&directory, Arc::clone(&policy)).await;
-        Self { address, directory, policy, stop: Some(stop), task }
+        let (address, stop, task) = begin(&directory, access(), Arc::clone(&policy)).await;
+        Self { address, directory, policy, access, stop: Some(stop), task }
     }
 
     /// Stops in good order and serves the same data again, on another port.
     pub(crate) async fn restart(&mut self) {
         drop(self.stop.take());
         (&mut self.task).await.unwrap().unwrap();
-        let (address, stop, task) = begin(&self.directory, Arc::clone(&self.policy)).await;
+        let (address, stop, task) = begin(&self.directory, (self.access)(), Arc::clone(&self.policy)).await;
         (self.address, self.stop, self.task) = (address, Some(stop), task);
     }
 
@@ -149,13 +159,23 @@ impl Server {
     }
 }
 
+fn secret() -> Secret {
+    Secret::new([42; 32]).unwrap()
+}
+
+/// A token of alice with these rights to every log.
+pub(crate) fn token_for(rights: &[Right]) -> String {
+    let logs = vec![LogClaim { pattern: "*".to_owned(), rights: rights.to_vec() }];
+    token(&secret(), &Claims { sub: "alice".to_owned(), logs, exp: 4_000_000_000 })
+}
+
 type Begun = (String, oneshot::Sender<()>, JoinHandle<Result<(), ServeError>>);
 
-async fn begin(directory: &TempDir, policy: Arc<dyn Policy>) -> Begun {
+async fn begin(directory: &TempDir, access: Access, policy: Arc<dyn Policy>) -> Begun {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (stop, stopped) = oneshot::channel::<()>();
-    let mut config = Config::new(directory.path(), Access::Development);
+    let mut config = Config::new(directory.path(), access);
     config.policy = policy;
     let task = tokio::spawn(serve(listener, config, async {
         let _ = stopped.await;

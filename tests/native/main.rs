@@ -3,6 +3,7 @@
 
 mod board;
 mod policy;
+mod rights;
 
 use board::{Server, add, log, schema, splice, tag, titles, vote};
 use driftlog_core::engine::{Input, OnlineWish};

@@ -35,7 +35,7 @@ async fn refusal(client: &mut NativeClient, of: WriteId) -> Refused {
 async fn a_quota_refuses_and_once_it_is_raised_new_work_passes() {
     let quota = Arc::new(AtomicUsize::new(2));
     let allowed = Arc::clone(&quota);
-    let server = Server::start_with(move |case: &Case<'_>| {
+    let server = Server::start_with_policy(move |case: &Case<'_>| {
         let adds = case.ops().iter().any(|op| matches!(op, Op::Insert(_)));
         let there = case.before.collection(&todos()).map_or(0, |records| records.len());
         match adds && there >= allowed.load(Ordering::Relaxed) {
@@ -70,7 +70,7 @@ async fn a_quota_refuses_and_once_it_is_raised_new_work_passes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_policy_adds_reaches_everybody_and_goes_on_after_a_restart() {
     // The server numbers every todo in its title.
-    let mut server = Server::start_with(|case: &Case<'_>| {
+    let mut server = Server::start_with_policy(|case: &Case<'_>| {
         let Some(Op::Insert(insert)) = case.ops().first() else { return Ruling::Allow };
         let number = case.before.collection(&todos()).map_or(0, |records| records.len()) + 1;
         let op = FieldOp::Set(Value::text(format!("{number}: {}", insert.record)));
@@ -110,7 +110,7 @@ async fn retry_later_holds_one_author_in_one_log_and_nobody_else() {
     let open = Arc::new(AtomicBool::new(false));
     let door = Arc::clone(&open);
     let held = |op: &Op| op.target().is_some_and(|(_, record)| record.as_str() == "later");
-    let server = Server::start_with(move |case: &Case<'_>| {
+    let server = Server::start_with_policy(move |case: &Case<'_>| {
         let wait = case.ops().iter().any(held) && !door.load(Ordering::Relaxed);
         let delay = Duration::from_millis(20);
         match wait {

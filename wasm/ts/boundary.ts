@@ -110,7 +110,16 @@ export interface WireConnection {
 /** The state of one log. */
 export interface WireLogState {
   /** `behind` until everything the server had at subscribe is folded. */
-  status: 'local' | 'behind' | 'synced' | 'held' | 'update-needed' | 'degraded' | 'forbidden';
+  status:
+    | 'local'
+    | 'behind'
+    | 'synced'
+    | 'held'
+    | 'update-needed'
+    | 'degraded'
+    | 'forbidden'
+    | 'read-only'
+    | 'append-only';
   reason?: string | null;
   /** For `held`: when own entries are pushed again. */
   retryAt?: number | null;

@@ -31,9 +31,12 @@ import { OpenWrite, type Write, type WriteId } from './write.js';
 export interface LogStatus {
   /**
    * `local`: no answer of the server in this session yet; `behind`: catching up; `synced`: everything that the server
-   * had is in the views; `held`: the server asked to push own entries later, for `reason`; `forbidden`: no right to read it;
+   * had is in the views; `held`: the server asked to push own entries later, for `reason`; `read-only`: as `synced`, but
+   * the token gives no right to append, so own actions wait in the outbox; `append-only`: own actions are sent, but the
+   * token gives no right to read, so nothing comes back; `forbidden`: the token gives no right at all;
    * `update-needed`: an entry needs a newer version of this package; `degraded`: an entry could not be applied.
-   * Local work goes on in all of them.
+   * Local work goes on in all of them, nothing is refused for a missing right, and the next token with that right
+   * resumes by itself.
    */
   readonly state: WireLogState['status'];
   /** Why, for people; `undefined` if there is nothing to say. */

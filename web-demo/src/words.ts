@@ -16,6 +16,10 @@ export function connectionWords(
       if (log.state === 'forbidden') return 'Connected, but the token gives no right to this board.';
       if (log.state === 'update-needed' || log.state === 'degraded')
         return `This board cannot be kept up to date: ${log.reason ?? log.state}.`;
+      if (log.state === 'read-only')
+        return `Connected, but the token gives no right to change this board.${queue || ' You see what others do.'}`;
+      if (log.state === 'append-only' && waiting === 0)
+        return 'Connected, but the token gives no right to read this board. What you did is in the log.';
       if (waiting > 0) return `Connected. Sending ${actions(waiting)}.`;
       return log.state === 'behind' ? 'Connected. Catching up.' : 'Connected. Everything is in the log.';
     case 'connecting':

@@ -31,6 +31,7 @@ impl Engine {
             rows_left: false,
             opened: None,
             appends_unknown: false,
+            unreadable: false,
         };
         self.slots.insert(name.clone(), slot);
         if self.identity.is_some() {

@@ -67,6 +67,7 @@ impl Engine {
         };
         if let Some(session) = &mut self.session {
             session.token(token.clone());
+            self.ask_for_rights();
         }
         self.token = Some(token);
         if std::mem::take(&mut self.token_awaited) {
@@ -155,6 +156,7 @@ impl Engine {
         let names: Vec<_> = self.slots.keys().cloned().collect();
         for name in &names {
             if let Some(slot) = self.slots.get_mut(name) {
+                slot.unreadable = false;
                 slot.replica.try_again();
             }
             self.subscribe(name);
@@ -177,7 +179,8 @@ impl Engine {
             (state.log(), replica.arrivals().next(state.cursor()), epoch)
         });
         let held = replica.held_from();
-        session.subscribe(name, |number| subscription(number, name, position, held));
+        let read = !slot.unreadable;
+        session.subscribe(name, |number| subscription(number, name, position, held, read));
     }
 
     fn log_opened(&mut self, name: &LogName, opened: frame::Opened) {
@@ -205,8 +208,7 @@ impl Engine {
             replica.stop(LogStatus::Degraded, &reason);
             return self.give_up(name);
         }
-        replica.set_status(LogStatus::Behind, "");
-        replica.set_server_end(opened.end);
+        replica.follow(opened.end, !slot.unreadable, opened.append);
         if opened.append
             && let Some(session) = &mut self.session
         {
@@ -267,7 +269,7 @@ impl Engine {
         let Some(slot) = self.slots.get_mut(name) else { return };
         let reason = format!("{}: {}", error.code, error.reason);
         match error.code {
-            Code::Forbidden => slot.replica.stop(LogStatus::Forbidden, &reason),
+            Code::Forbidden => return self.log_forbidden(name, &reason),
             // Pushed behind a held entry; it is pushed again after that one.
             Code::ExpectedSeq if slot.replica.hold().is_some() => return,
             Code::ExpectedSeq => {
@@ -315,7 +317,7 @@ impl Engine {
         }
     }
 
-    fn give_up(&mut self, name: &LogName) {
+    pub(super) fn give_up(&mut self, name: &LogName) {
         if let Some(session) = &mut self.session {
             session.unsubscribe(name);
         }
@@ -349,6 +351,7 @@ impl Engine {
 
     pub(super) fn received(&mut self, name: &LogName) {
         let Some(slot) = self.slots.get_mut(name) else { return };
+        let status_before = slot.replica.status();
         let Some(batch) = slot.replica.arrivals_mut().stored() else { return };
         slot.replica.count_tail(batch.tail);
         slot.replica.apply(batch.items);
@@ -362,8 +365,12 @@ impl Engine {
             }
         }
         slot.replica.catch_up();
+        let status_changed = slot.replica.status() != status_before;
         if let Some(session) = &mut self.session {
             session.worked_off(batch.cost);
+        }
+        if status_changed {
+            self.tell_status(name);
         }
         self.hint(&Hint::Grew(name.clone()));
         self.make_snapshot(name);

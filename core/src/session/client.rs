@@ -304,6 +304,7 @@ pub fn subscription(
     name: &LogName,
     position: Option<(crate::id::LogId, Cursor, (crate::id::EpochId, Offset))>,
     held: Seq,
+    read: bool,
 ) -> Subscribe {
     Subscribe {
         log,
@@ -311,7 +312,7 @@ pub fn subscription(
         log_id: position.map(|(log_id, _, _)| log_id),
         cursor: position.map(|(_, cursor, _)| cursor),
         epoch: position.map(|(_, _, epoch)| epoch),
-        read: true,
+        read,
         held,
         priority: 128,
     }
