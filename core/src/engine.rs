@@ -31,7 +31,7 @@ use crate::storage::{self, KeyRange, Row};
 use crate::time::{Clock, WallMs};
 use crate::view::{Schema, View};
 
-pub use lookup::{OwnEntry, OwnStatus};
+pub use lookup::{Own, OwnEntry, OwnStatus};
 pub use tabs::Hint;
 
 /// Names one request to the store.
@@ -132,7 +132,7 @@ pub enum Output {
     Notice(Notice),
     /// A log that the app opened is ready, or cannot be opened for this reason.
     Opened(LogName, Result<(), String>),
-    /// The answer to [`Engine::own_entries`].
+    /// The answer to [`Engine::own_entries`] or [`Engine::own_entry`].
     OwnEntries(RequestId, Vec<OwnEntry>),
     /// The engine cannot go on: the store is unusable.
     Broken(String),
@@ -155,6 +155,8 @@ enum Request {
     Refresh(LogName),
     Scan,
     OwnEntries(LogName),
+    OwnRun(LogName, WriteId),
+    OwnGroup(LogName, WriteId),
     Discard(LogName, EntryId),
 }
 
@@ -436,10 +438,14 @@ impl Engine {
             (Request::AppendOutcome(name), Ok(rows)) => self.unknown_resolved(&name, rows),
             (Request::Scan, Ok(rows)) => self.scanned(rows),
             (Request::OwnEntries(name), Ok(rows)) => self.own_entries_read(id, &name, rows),
+            (Request::OwnRun(name, write), Ok(rows)) => self.own_run_read(id, name, write, &rows),
+            (Request::OwnGroup(name, write), Ok(rows)) => self.own_group_read(id, &name, write, rows),
             (Request::LoadSnapshot(name) | Request::LoadTail(name), Err(reason)) => self.load_failed(&name, reason),
             (Request::Refresh(name), Err(_)) => self.refresh_failed(&name),
             (Request::AppendOutcome(name), Err(_)) => self.look_for_append(&name),
-            (Request::OwnEntries(_), Err(_)) => self.outputs.push_back(Output::OwnEntries(id, Vec::new())),
+            (Request::OwnEntries(_) | Request::OwnRun(..) | Request::OwnGroup(..), Err(_)) => {
+                self.outputs.push_back(Output::OwnEntries(id, Vec::new()));
+            }
             _ => {}
         }
     }

@@ -11,6 +11,7 @@
 
 mod act;
 mod arrivals;
+mod places;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +29,7 @@ use crate::view::View;
 
 pub use act::ActError;
 pub use arrivals::{ArrivalError, Arrivals, resolve};
+use places::Places;
 
 /// The server would see own entries later.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +56,7 @@ pub struct Replica {
     outbox: Outbox,
     arrivals: Arrivals,
     dead_letters: BTreeMap<EntryId, DeadLetter>,
+    places: Places,
     /// Own entries known to be accepted, but not yet where: another tab took the verdict. The fold tells it.
     unplaced: BTreeSet<Seq>,
     status: LogStatus,
@@ -80,6 +83,7 @@ impl Replica {
             view: None,
             arrivals: Arrivals::default(),
             dead_letters: BTreeMap::new(),
+            places: Places::default(),
             unplaced: BTreeSet::new(),
             status: LogStatus::Local,
             reason: String::new(),
@@ -181,6 +185,9 @@ impl Replica {
     fn accepted_by_fold(&mut self, logged: &crate::entry::Logged, outcome: &crate::state::Outcome) {
         let seq = logged.entry.header.seq;
         let ours = logged.actor == self.actor;
+        if ours {
+            self.places.note_one(seq, logged.offset, logged.accepted);
+        }
         if !ours || (seq <= self.outbox.verdicts().through && !self.unplaced.remove(&seq)) {
             return;
         }
@@ -204,6 +211,7 @@ impl Replica {
         for (seq, letter) in letters {
             self.dead_letters.insert(EntryId { actor: self.actor, seq }, letter);
         }
+        places.iter().for_each(|range| self.places.note(range));
         let mut touched = Touched::new();
         for decided in self.outbox.decide(verdicts) {
             touched.extend(self.decided(decided, folded, places));
@@ -266,6 +274,7 @@ impl Replica {
         self.met = true;
         self.snapshot_bytes = snapshot_bytes;
         self.tail_bytes = 0;
+        self.places.forget_before(self.state.cursor().next);
         let folded = self.state.folded(self.actor);
         self.tell_covered(folded);
         self.overlay.reset(&self.state);
@@ -411,6 +420,7 @@ impl Replica {
     pub fn snapshot_made(&mut self, bytes: usize) {
         self.tail_bytes = 0;
         self.snapshot_bytes = bytes;
+        self.places.forget_before(self.state.cursor().next);
     }
 
     /// A dead letter was discarded.
@@ -581,6 +591,21 @@ impl Replica {
     /// Dead letters, ascending by seq.
     pub fn dead_letters(&self) -> impl Iterator<Item = (&EntryId, &DeadLetter)> {
         self.dead_letters.iter()
+    }
+
+    /// One dead letter.
+    pub fn dead_letter(&self, id: EntryId) -> Option<&DeadLetter> {
+        self.dead_letters.get(&id)
+    }
+
+    /// Where an own accepted entry stands and since when, as far as it was told since the last snapshot.
+    pub fn place(&self, seq: Seq) -> Option<(Offset, WallMs)> {
+        self.places.of(seq)
+    }
+
+    /// The start of this tab.
+    pub fn run(&self) -> RunId {
+        self.run
     }
 
     /// How it stands with the server.

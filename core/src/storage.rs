@@ -9,7 +9,7 @@
 pub mod commit;
 pub mod row;
 
-use crate::id::{ActorId, LogName, Offset, Seq};
+use crate::id::{ActorId, LogName, Offset, RunId, Seq};
 
 /// A key; keys are ordered by their bytes.
 pub type Key = Vec<u8>;
@@ -108,6 +108,7 @@ mod table {
     pub(super) const VERDICTS: u8 = 0x13;
     pub(super) const SNAPSHOT: u8 = 0x14;
     pub(super) const DEAD_LETTER: u8 = 0x15;
+    pub(super) const RUN: u8 = 0x16;
 }
 
 /// Key of the identity row.
@@ -162,6 +163,19 @@ pub fn own_prefix(log: &LogName, actor: ActorId) -> Key {
     let mut key = log_key(table::OWN, log);
     key.extend_from_slice(&actor.0);
     key
+}
+
+/// Key of the row that says in which group a run's entries from number `n` on are.
+pub fn run_key(log: &LogName, run: RunId, n: u64) -> Key {
+    let mut key = log_key(table::RUN, log);
+    key.extend_from_slice(&run.0);
+    key.extend_from_slice(&n.to_be_bytes());
+    key
+}
+
+/// The last run row before number `n`.
+pub fn run_before(log: &LogName, run: RunId, n: u64) -> KeyRange {
+    KeyRange::last_before(run_key(log, run, 0), run_key(log, run, n))
 }
 
 /// Key of received entries that begin at this offset.

@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use driftlog_core::draft::{Draft, DraftFieldOp, DraftOp};
-use driftlog_core::engine::{Config, Engine, Input, Output};
+use driftlog_core::engine::{CallError, Config, Engine, Input, Output, Own, OwnEntry, RequestId};
 use driftlog_core::id::{ActorId, ClientId, LogName, Name, RecordId, RunId, WriteId};
 use driftlog_core::notice::{LogState, Notice, WriteStatus};
 use driftlog_core::protocol::Frame;
+use driftlog_core::session::link::LinkState;
 use driftlog_core::value::Value;
 use driftlog_core::view::{CollectionSchema, FieldSchema, Query, Schema, Strategy};
 use driftlog_tests::database::Database;
+
+use crate::server::{Server, Session};
 
 pub(crate) struct Tab {
     engine: Engine,
@@ -20,11 +23,17 @@ pub(crate) struct Tab {
     opened: BTreeSet<LogName>,
     /// Frames sent since the last look.
     sent: Vec<Frame>,
+    found: BTreeMap<RequestId, Vec<OwnEntry>>,
+    socket: Option<Session>,
     timeout: Option<u64>,
 }
 
 pub(crate) struct Device {
     pub(crate) database: Database,
+    /// The server that leaders connect to; none: tests speak its frames themselves.
+    server: Option<Server>,
+    /// Rows that reads brought.
+    pub(crate) rows_read: usize,
     tabs: BTreeMap<usize, Tab>,
     id: u8,
     made: u64,
@@ -47,7 +56,7 @@ pub(crate) fn schema() -> Schema {
 
 impl Device {
     pub(crate) fn new(id: u8) -> Self {
-        Self { database: Database::default(), tabs: BTreeMap::new(), id, made: 0, now: 1_700_000_000_000 }
+        Self { database: Database::default(), server: None, rows_read: 0, tabs: BTreeMap::new(), id, made: 0, now: 1_700_000_000_000 }
     }
 
     pub(crate) fn tab(&mut self) -> usize {
@@ -71,6 +80,8 @@ impl Device {
             records: BTreeMap::new(),
             opened: BTreeSet::new(),
             sent: Vec::new(),
+            found: BTreeMap::new(),
+            socket: None,
             timeout: None,
         };
         let at = self.made as usize;
@@ -89,6 +100,42 @@ impl Device {
         self.tabs.get_mut(&tab).unwrap().engine.open(&log(), schema(), now);
         self.run();
         assert!(self.tabs[&tab].opened.contains(&log()));
+    }
+
+    /// Makes a tab the leader, which connects to a server that decides by itself.
+    pub(crate) fn lead(&mut self, tab: usize) {
+        self.server.get_or_insert_with(Server::new);
+        self.elect(tab);
+    }
+
+    /// Lets time pass until a tab's timer is due.
+    pub(crate) fn wait(&mut self, tab: usize) {
+        let due = self.tabs[&tab].timeout.expect("it waits for something");
+        self.now = self.now.max(due);
+        self.tabs.get_mut(&tab).unwrap().inbox.push_back(Input::Timeout);
+        self.run();
+    }
+
+    pub(crate) fn link(&self, tab: usize) -> LinkState {
+        self.tabs[&tab].engine.connection().state
+    }
+
+    pub(crate) fn entry(&mut self, tab: usize, write: WriteId) -> Option<OwnEntry> {
+        self.look_up(tab, |engine| engine.own_entry(&log(), write)).pop()
+    }
+
+    pub(crate) fn entries(&mut self, tab: usize, which: Own) -> Vec<OwnEntry> {
+        self.look_up(tab, |engine| engine.own_entries(&log(), which))
+    }
+
+    fn look_up(
+        &mut self,
+        tab: usize,
+        ask: impl FnOnce(&mut Engine) -> Result<RequestId, CallError>,
+    ) -> Vec<OwnEntry> {
+        let request = ask(&mut self.tabs.get_mut(&tab).unwrap().engine).unwrap();
+        self.run();
+        self.tabs.get_mut(&tab).unwrap().found.remove(&request).expect("an answer")
     }
 
     pub(crate) fn freeze(&mut self, tab: usize) {
@@ -213,7 +260,8 @@ impl Device {
                         tab.inbox.push_back(Input::Committed(id, result));
                     }
                     Output::Read(id, ranges) => {
-                        let rows = ranges.iter().map(|range| self.database.read(range)).collect();
+                        let rows: Vec<_> = ranges.iter().map(|range| self.database.read(range)).collect();
+                        self.rows_read += rows.iter().map(Vec::len).sum::<usize>();
                         tab.inbox.push_back(Input::Rows(id, Ok(rows)));
                     }
                     Output::Hint(bytes) => hints.push((*at, bytes)),
@@ -221,14 +269,28 @@ impl Device {
                     Output::Notice(Notice::Write(_, write, status)) => {
                         tab.writes.entry(write).or_default().push(status);
                     }
-                    Output::SocketOpen => tab.inbox.push_back(Input::SocketOpened),
-                    Output::SocketSend(bytes) => tab.sent.push(Frame::decode(&bytes).unwrap()),
+                    Output::OwnEntries(id, entries) => drop(tab.found.insert(id, entries)),
+                    Output::SocketOpen => {
+                        tab.socket = self.server.is_some().then(Session::new);
+                        tab.inbox.push_back(Input::SocketOpened);
+                    }
+                    Output::SocketSend(bytes) => match (&mut self.server, &mut tab.socket) {
+                        (Some(server), Some(session)) => {
+                            tab.inbox.extend(server.take(session, &bytes).into_iter().map(Input::SocketFrame));
+                        }
+                        _ => tab.sent.push(Frame::decode(&bytes).unwrap()),
+                    },
+                    Output::SocketClose => tab.socket = None,
                     Output::SocketWatch => tab.inbox.push_back(Input::SocketBuffered(0)),
                     Output::Timeout(due) => tab.timeout = Some(due),
                     Output::Broken(reason) => panic!("{reason}"),
                     _ => {}
                 }
             }
+        }
+        for tab in self.tabs.values_mut() {
+            let grown = tab.socket.as_mut().and_then(|session| self.server.as_ref()?.grown(session));
+            tab.inbox.extend(grown.map(Input::SocketFrame));
         }
         for (from, bytes) in hints {
             for (at, tab) in &mut self.tabs {

@@ -3,6 +3,8 @@
 
 mod device;
 mod held;
+mod lookup;
+mod server;
 
 use device::Device;
 use driftlog_tests::database::Database;

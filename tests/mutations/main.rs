@@ -13,7 +13,7 @@ use std::path::Path;
 
 use driftlog_core::codec::unseal;
 use driftlog_core::entry::Entry;
-use driftlog_core::id::{ActorId, Seq};
+use driftlog_core::id::{ActorId, EntryId, Seq};
 use driftlog_core::packed::{Item, Packed, Pushed};
 use driftlog_core::protocol::Frame;
 use driftlog_core::snapshot;
@@ -143,6 +143,7 @@ fn damaged_rows_decode_to_themselves_or_not_at_all() {
             "identity" => same_row::<Identity>(&bytes, &case),
             "next" => same_row::<Seq>(&bytes, &case),
             "leader" => same_row::<u64>(&bytes, &case),
+            "run" => same_row::<EntryId>(&bytes, &case),
             "verdicts" => same_row::<Verdicts>(&bytes, &case),
             "received" => same_row::<Received>(&bytes, &case),
             "dead letter" => same_row::<DeadLetter>(&bytes, &case),

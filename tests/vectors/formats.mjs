@@ -148,7 +148,6 @@ const integer = of('integer', (value) => typeof value === 'bigint' || Number.isI
 const natural = of('natural number', (value) => (typeof value === 'bigint' || Number.isInteger(value)) && value >= 0);
 const text = of('text', (value) => typeof value === 'string');
 const flag = of('flag', (value) => typeof value === 'boolean');
-const nil = of('nil', (value) => value === null);
 const bytes = of('bytes', (value) => value instanceof Uint8Array);
 const random = (length) => of(`${length} bytes`, (value) => value instanceof Uint8Array && value.length === length);
 const format = of('format 1', (value) => value === 1);
@@ -183,8 +182,8 @@ const timeStep = tuple(integer, natural);
 const epoch = tuple(random(8), natural);
 
 const change = struct({ root: natural, incarnation: natural, bytes });
-const edit = tagged({ 0: text, 1: change }, nil);
-const fieldOp = tagged({ 0: any, 1: integer, 2: list(any), 3: list(any), 4: edit }, nil);
+const edit = tagged({ 0: text, 1: change }, any);
+const fieldOp = tagged({ 0: any, 1: integer, 2: list(any), 3: list(any), 4: edit }, any);
 const ops = (name) =>
   list(
     tagged(
@@ -193,7 +192,7 @@ const ops = (name) =>
         1: struct({ collection: name, record: text, field: name, op: fieldOp }),
         2: struct({ collection: name, record: text, policy: natural }),
       },
-      nil,
+      any,
     ),
   );
 const body = (name) => struct({ format, name, args: any, ops: ops(name), lifetime_ms: optional(natural), salt: random(8) });
@@ -358,6 +357,7 @@ export const rows = {
   identity: sealed(identity),
   next: sealed(natural),
   leader: sealed(natural),
+  run: sealed(entryId),
   verdicts: sealed(verdicts),
   received: sealed(received),
   'dead letter': sealed(deadLetter),
@@ -373,6 +373,10 @@ function readKey(key) {
   const log = Buffer.from(key.subarray(3, nameEnd)).toString();
   let rest = key.subarray(nameEnd);
   const read = { table, log };
+  if (table === 0x16) {
+    read.run = any(rest.subarray(0, 8));
+    rest = rest.subarray(8);
+  }
   if (table === 0x11 || table === 0x15) {
     read.actor = any(rest.subarray(0, 16));
     rest = rest.subarray(16);

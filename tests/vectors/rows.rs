@@ -3,7 +3,7 @@
 use driftlog_core::chain::Cursor;
 use driftlog_core::codec::{DecodeError, seal, unseal};
 use driftlog_core::entry::Digest;
-use driftlog_core::id::{EpochId, Offset, Seq};
+use driftlog_core::id::{EntryId, EpochId, Offset, Seq};
 use driftlog_core::op::{Delete, DeletePolicy, FieldOp, Insert, Op};
 use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::{MarkedStatus, Nonce};
@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::Vector;
 use crate::described::json;
-use crate::entries::{EPOCH, NOW, acting, described, insert, name, record, update};
+use crate::entries::{EPOCH, NOW, RUN, acting, described, insert, name, record, update};
 use crate::frames::{ACTOR, CLIENT, LOG, OTHER, chain, log_name, logged, received, user};
 
 fn vector<T>(name: &str, note: &'static str, row: &'static str, object: T) -> Vector
@@ -94,6 +94,7 @@ fn rows() -> Vec<Vector> {
         vector("identity", "greeted", "identity", identity),
         vector("next seq", "", "next", Seq(9)),
         vector("leader", "the epoch that fences commits", "leader", 3u64),
+        vector("run", "the first entry of the group that holds a write", "run", EntryId { actor: ACTOR, seq: Seq(7) }),
         vector("verdicts", "", "verdicts", verdicts),
         vector("received", "as an entries frame brought them", "received", received),
         vector("dead letter", "", "dead letter", letter),
@@ -110,6 +111,7 @@ fn keys() -> Vec<Vector> {
         Vector::decodes(name, note, bytes.clone(), bytes, is.to_owned(), decode).with("row", json("key"))
     };
     let log_text = "\"log\": \"board/42\"";
+    let run = format!("\"run\": {{\"$bytes\": \"{}\"}}", crate::hex(&RUN.0));
     let actor = format!("\"actor\": {{\"$bytes\": \"{}\"}}", crate::hex(&ACTOR.0));
     vec![
         key("key of the identity", "", storage::identity_key(), "{\"table\": 1}"),
@@ -135,6 +137,12 @@ fn keys() -> Vec<Vector> {
             "",
             storage::dead_letter_key(&log, ACTOR, Seq(5)),
             &format!("{{\"table\": 21, {log_text}, {actor}, \"number\": 5}}"),
+        ),
+        key(
+            "key of a run",
+            "leads from a write to its group",
+            storage::run_key(&log, RUN, 7),
+            &format!("{{\"table\": 22, {log_text}, {run}, \"number\": 7}}"),
         ),
     ]
 }

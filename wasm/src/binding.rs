@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use driftlog_core::engine::{CallError, Input, OnlineWish};
+use driftlog_core::engine::{CallError, Engine, Input, OnlineWish, RequestId};
 use driftlog_core::id::{LogName, Name, RecordId, WriteId};
 use driftlog_core::replica::{ActError, Replica};
 use driftlog_core::view::Query;
@@ -120,15 +120,15 @@ impl Binding {
     /// WireEntry, if this client authored it.
     pub async fn entry(&self, handle: u32, write: String) -> Result<Option<Vec<u8>>, JsValue> {
         let Some(write) = WriteId::parse(&write) else { return Ok(None) };
-        let text = write.to_string();
-        let entry = self.own_entries(handle).await?.into_iter().find(|entry| entry.write_id == text);
-        Ok(entry.map(|entry| boundary::encode(&entry)))
+        let found = self.look_up(handle, |engine, name| engine.own_entry(name, write)).await?;
+        Ok(found.first().map(boundary::encode))
     }
 
     /// WireEntryFilter → WireEntry[], oldest first.
     pub async fn entries(&self, handle: u32, filter: Vec<u8>) -> Result<Vec<u8>, JsValue> {
         let filter: EntryFilter = boundary::decode(&filter)?;
-        let mut entries = self.own_entries(handle).await?;
+        let which = filter.which();
+        let mut entries = self.look_up(handle, |engine, name| engine.own_entries(name, which)).await?;
         entries.retain(|entry| filter.admits(entry));
         Ok(boundary::encode(&entries))
     }
@@ -168,10 +168,14 @@ impl Binding {
         Ok(found.map_err(ClientError::from)?)
     }
 
-    async fn own_entries(&self, handle: u32) -> Result<Vec<Entry>, JsValue> {
+    async fn look_up(
+        &self,
+        handle: u32,
+        ask: impl FnOnce(&mut Engine, &LogName) -> Result<RequestId, CallError>,
+    ) -> Result<Vec<Entry>, JsValue> {
         let client = Rc::clone(&self.client);
         let name: LogName = client.log(handle)?;
-        let entries = client.own_entries(&name).await?;
+        let entries = client.look_up(|engine| ask(engine, &name)).await?;
         let user = client.call(|engine| engine.identity().and_then(|identity| identity.user.clone()))?;
         let user = user.map(|user| user.to_string());
         Ok(entries.into_iter().map(|entry| Entry::new(entry, user.clone())).collect())

@@ -236,16 +236,19 @@ impl Client {
         self.notices.take()
     }
 
-    /// All own entries of a log that this device holds.
+    /// Own entries that the engine is asked for.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub(crate) async fn own_entries(self: &Rc<Self>, name: &LogName) -> Result<Vec<OwnEntry>, ClientError> {
+    pub(crate) async fn look_up(
+        self: &Rc<Self>,
+        ask: impl FnOnce(&mut Engine) -> Result<RequestId, CallError>,
+    ) -> Result<Vec<OwnEntry>, ClientError> {
         let request = {
             if self.closed.get() {
                 return Err(ClientError::Closed);
             }
-            self.engine.borrow_mut().own_entries(name)?
+            ask(&mut self.engine.borrow_mut())?
         };
         let (found, wait) = oneshot::channel();
         self.lookups.borrow_mut().insert(request, found);

@@ -1,17 +1,21 @@
 //! Looking up own entries after any number of reloads.
+//!
+//! What is undecided, not folded yet or refused is held in memory and answered from there. One other entry costs two
+//! reads of one row: the run row says in which group its write is, and the group has it. Only a list that includes
+//! accepted entries reads the rows of all groups, since it shall hold them all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::entry::Entry;
-use crate::id::{ActorId, EntryId, LogName, Offset, Seq, WriteId};
-use crate::packed::Item;
+use crate::id::{EntryId, LogName, Offset, Seq, WriteId};
 use crate::protocol::frame::MarkedStatus;
-use crate::storage::row::{self, Received};
+use crate::storage::commit::Prepared;
+use crate::storage::row;
 use crate::storage::{self, KeyRange, Row};
 use crate::time::WallMs;
 use crate::value::Value;
 
-use super::{CallError, Engine, Output, Request, RequestId};
+use super::{CallError, Engine, Output, Request, RequestId, Slot};
 
 /// An own entry and how far it came.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,77 +49,146 @@ pub enum OwnStatus {
     Refused(MarkedStatus, Option<u16>, String),
 }
 
+/// Which own entries a list shall hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Own {
+    /// All that this device still keeps: reads the rows of all groups.
+    All,
+    /// Those that are not accepted: undecided ones and dead letters, from memory.
+    NotAccepted,
+}
+
 impl Engine {
-    /// Asks for all own entries of a log that this device still holds; [`Output::OwnEntries`] answers.
+    /// Asks for own entries of a log, oldest first; [`Output::OwnEntries`] answers.
     ///
     /// # Errors
     /// [`CallError::NotOpen`].
-    pub fn own_entries(&mut self, name: &LogName) -> Result<RequestId, CallError> {
+    pub fn own_entries(&mut self, name: &LogName, which: Own) -> Result<RequestId, CallError> {
         self.replica(name)?;
-        let prefixes = [storage::own_prefix(name, self.actor()), storage::received_prefix(name)];
-        Ok(self.read(Request::OwnEntries(name.clone()), prefixes.map(KeyRange::prefix).to_vec()))
+        if which == Own::All {
+            let prefix = KeyRange::prefix(storage::own_prefix(name, self.actor()));
+            return Ok(self.read(Request::OwnEntries(name.clone()), vec![prefix]));
+        }
+        let entries = self.slots.get(name).map(|slot| slot.not_accepted(&BTreeSet::new())).unwrap_or_default();
+        Ok(self.own_answered(entries))
+    }
+
+    /// Asks for one own entry of a log; [`Output::OwnEntries`] answers with it, or with nothing.
+    ///
+    /// # Errors
+    /// [`CallError::NotOpen`].
+    pub fn own_entry(&mut self, name: &LogName, write: WriteId) -> Result<RequestId, CallError> {
+        self.replica(name)?;
+        if let Some(entry) = self.slots.get(name).and_then(|slot| slot.in_memory(write)) {
+            return Ok(self.own_answered(vec![entry]));
+        }
+        let range = storage::run_before(name, write.run, write.n + 1);
+        Ok(self.read(Request::OwnRun(name.clone(), write), vec![range]))
+    }
+
+    fn own_answered(&mut self, entries: Vec<OwnEntry>) -> RequestId {
+        self.request_last += 1;
+        self.outputs.push_back(Output::OwnEntries(self.request_last, entries));
+        self.request_last
+    }
+
+    /// The group that may hold the write is known: read it.
+    pub(super) fn own_run_read(&mut self, id: RequestId, name: LogName, write: WriteId, rows: &[Vec<Row>]) {
+        let first = rows.first().and_then(|rows| rows.first());
+        let Some(first) = first.and_then(|(_, bytes)| row::decode::<EntryId>(bytes).ok()) else {
+            return self.outputs.push_back(Output::OwnEntries(id, Vec::new()));
+        };
+        let range = KeyRange::only(storage::own_key(&name, first.actor, first.seq));
+        self.requests.insert(id, Request::OwnGroup(name, write));
+        self.outputs.push_back(Output::Read(id, vec![range]));
+    }
+
+    pub(super) fn own_group_read(&mut self, id: RequestId, name: &LogName, write: WriteId, rows: Vec<Vec<Row>>) {
+        let slot = self.slots.get(name);
+        let found = rows.into_iter().flatten().flat_map(|(_, bytes)| row::decode_group(&bytes).unwrap_or_default());
+        let mut found = found.filter(|entry| write_of(entry) == write);
+        let entry = slot.and_then(|slot| slot.in_memory(write).or_else(|| Some(slot.stored(&found.next()?))));
+        self.outputs.push_back(Output::OwnEntries(id, entry.into_iter().collect()));
     }
 
     pub(super) fn own_entries_read(&mut self, id: RequestId, name: &LogName, rows: Vec<Vec<Row>>) {
-        let Ok([own, received]) = <[Vec<Row>; 2]>::try_from(rows) else { return };
-        let places = places(self.actor(), &received);
-        let stored = own.into_iter().flat_map(|(_, bytes)| row::decode_group(&bytes).unwrap_or_default());
-        let mut entries: Vec<_> = stored.filter_map(|entry| self.stored_entry(name, &entry, &places)).collect();
-        if let Some(slot) = self.slots.get(name) {
-            let known: std::collections::BTreeSet<_> = entries.iter().map(|entry| entry.write).collect();
-            let pending = slot.replica.outbox().pending().map(|prepared| OwnEntry {
-                write: WriteId { run: self.config.run, n: prepared.n },
-                id: None,
-                name: prepared.body.name.to_string(),
-                args: prepared.body.args.clone(),
-                time: prepared.time.ms(),
-                status: OwnStatus::Pending,
-                place: None,
-            });
-            entries.extend(pending.filter(|entry| !known.contains(&entry.write)));
-        }
+        let Some(slot) = self.slots.get(name) else { return self.outputs.push_back(Output::OwnEntries(id, Vec::new())) };
+        let stored = rows.into_iter().flatten().flat_map(|(_, bytes)| row::decode_group(&bytes).unwrap_or_default());
+        let read: Vec<_> = stored.map(|entry| slot.stored(&entry)).collect();
+        let known: BTreeSet<_> = read.iter().map(|entry| entry.write).collect();
+        let is_kept = |entry: &OwnEntry| match entry.status {
+            OwnStatus::Refused(..) => entry.id.is_some_and(|id| slot.replica.dead_letter(id).is_some()),
+            _ => true,
+        };
+        let mut entries: Vec<_> = read.into_iter().filter(is_kept).collect();
+        entries.extend(slot.not_accepted(&known));
         self.outputs.push_back(Output::OwnEntries(id, entries));
     }
+}
 
-    fn stored_entry(&self, name: &LogName, entry: &Entry, places: &Places) -> Option<OwnEntry> {
-        let replica = &self.slots.get(name)?.replica;
+impl Slot {
+    /// Everything that is held and not accepted, but for what is `known` already: by seq, then what has none.
+    fn not_accepted(&self, known: &BTreeSet<WriteId>) -> Vec<OwnEntry> {
+        let outbox = self.replica.outbox();
+        let undecided = outbox.held().map(|entry| self.stored(entry));
+        let undecided = undecided.filter(|entry| entry.status == OwnStatus::Stored);
+        let mut sequenced: BTreeMap<Seq, OwnEntry> = BTreeMap::new();
+        let letters = self.replica.dead_letters().filter_map(|(_, letter)| Entry::from_bytes(&letter.entry).ok());
+        let letters = letters.map(|entry| self.stored(&entry));
+        sequenced.extend(undecided.chain(letters).filter_map(|entry| Some((entry.id?.seq, entry))));
+        let pending = outbox.pending().map(|prepared| self.pending(prepared));
+        sequenced.into_values().chain(pending).filter(|entry| !known.contains(&entry.write)).collect()
+    }
+
+    /// One entry, if it is held.
+    fn in_memory(&self, write: WriteId) -> Option<OwnEntry> {
+        let outbox = self.replica.outbox();
+        if let Some(entry) = outbox.seq_of(write).and_then(|seq| outbox.stored(seq)) {
+            return Some(self.stored(entry));
+        }
+        let is_it = |prepared: &&Prepared| write == WriteId { run: self.replica.run(), n: prepared.n };
+        outbox.pending().find(is_it).map(|prepared| self.pending(prepared))
+    }
+
+    fn pending(&self, prepared: &Prepared) -> OwnEntry {
+        OwnEntry {
+            write: WriteId { run: self.replica.run(), n: prepared.n },
+            id: None,
+            name: prepared.body.name.to_string(),
+            args: prepared.body.args.clone(),
+            time: prepared.time.ms(),
+            status: OwnStatus::Pending,
+            place: None,
+        }
+    }
+
+    fn stored(&self, entry: &Entry) -> OwnEntry {
+        let replica = &self.replica;
         let seq = entry.header.seq;
         let id = EntryId { actor: replica.actor(), seq };
         let verdicts = replica.outbox().verdicts();
         let status = match verdicts.mark(seq) {
             Some(mark) if !mark.is_accepted() => {
-                let letter = replica.dead_letters().find(|(letter, _)| **letter == id).map(|(_, letter)| letter);
+                let letter = replica.dead_letter(id);
                 let code = letter.and_then(|letter| letter.code).map(|code| code.number());
                 OwnStatus::Refused(mark, code, letter.map(|letter| letter.reason.clone()).unwrap_or_default())
             }
             mark if seq <= verdicts.through || seq <= replica.state().folded(id.actor) => OwnStatus::Accepted(mark),
             _ => OwnStatus::Stored,
         };
-        Some(OwnEntry {
-            write: WriteId { run: entry.header.run, n: entry.header.n },
+        let place = replica.place(seq).filter(|_| matches!(status, OwnStatus::Accepted(_)));
+        OwnEntry {
+            write: write_of(entry),
             id: Some(id),
             name: entry.body.name.to_string(),
             args: entry.body.args.clone(),
             time: entry.header.time.ms(),
-            place: places.get(&seq).copied().filter(|_| matches!(status, OwnStatus::Accepted(_))),
+            place,
             status,
-        })
+        }
     }
 }
 
-/// Where own entries stand in the log, and since when.
-type Places = BTreeMap<Seq, (Offset, WallMs)>;
-
-fn places(actor: ActorId, rows: &[Row]) -> Places {
-    let received = rows.iter().filter_map(|(_, bytes)| row::decode::<Received>(bytes).ok());
-    let items = received.flat_map(|received| received.entries.unpack(received.from).unwrap_or_default());
-    items
-        .filter_map(|item| match item {
-            Item::Stub(stub) if stub.id.actor == actor => Some((stub.id.seq, (stub.offset, stub.accepted.ms()))),
-            Item::Entry(logged) if logged.actor == actor => {
-                Some((logged.entry.header.seq, (logged.offset, logged.accepted.ms())))
-            }
-            _ => None,
-        })
-        .collect()
+fn write_of(entry: &Entry) -> WriteId {
+    WriteId { run: entry.header.run, n: entry.header.n }
 }

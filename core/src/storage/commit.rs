@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::codec::DecodeError;
 use crate::entry::{Body, Entry, Header, InvalidEntry, Replaced};
-use crate::id::{ActorId, Base, LogName, Offset, RunId, Seq, UserId, WriteId};
+use crate::id::{ActorId, Base, EntryId, LogName, Offset, RunId, Seq, UserId, WriteId};
 use crate::protocol::frame::Nonce;
 use crate::storage::row::{self, DeadLetter, Identity, Received, Verdicts};
 use crate::storage::{self, Durability, Key, Write};
@@ -240,10 +240,15 @@ impl Append {
         let first: Seq = next.map_or(Ok(Seq(1)), row::decode)?;
         let entries = self.number(first)?;
         let next = Seq(first.0 + entries.len() as u64);
-        let writes = vec![
+        let mut writes = vec![
             Write::Put(storage::next_key(&self.log), row::encode(&next)),
             Write::Add(storage::own_key(&self.log, self.actor, first), row::encode_group(&entries)),
         ];
+        // By which one entry is found again without reading them all.
+        if let Some(entry) = self.entries.first() {
+            let id = EntryId { actor: self.actor, seq: first };
+            writes.push(Write::Add(storage::run_key(&self.log, self.run, entry.n), row::encode(&id)));
+        }
         Ok((writes, Committed::Appended(entries)))
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use driftlog_core::draft::{Draft, DraftFieldOp, DraftOp};
+use driftlog_core::engine::Own;
 use driftlog_core::id::{LogName, Name};
 use driftlog_core::rich::Splice;
 use driftlog_core::value::Value;
@@ -72,6 +73,14 @@ pub(crate) struct EntryFilter {
 }
 
 impl EntryFilter {
+    /// What must be looked through for it.
+    pub(crate) fn which(&self) -> Own {
+        match &self.status {
+            Some(wanted) if !wanted.iter().any(|status| status == "accepted") => Own::NotAccepted,
+            _ => Own::All,
+        }
+    }
+
     /// Whether the entry is wanted.
     pub(crate) fn admits(&self, entry: &Entry) -> bool {
         self.action.as_ref().is_none_or(|action| *action == entry.action)
@@ -238,5 +247,12 @@ mod tests {
         let filter: EntryFilter =
             decode(&rmp_serde::to_vec_named(&BTreeMap::from([("action", "a")])).unwrap()).unwrap();
         assert_eq!(filter, EntryFilter { action: Some("a".into()), status: None });
+        assert_eq!(filter.which(), Own::All);
+        let of = |status: &[&str]| EntryFilter {
+            action: None,
+            status: Some(status.iter().map(|status| (*status).to_owned()).collect()),
+        };
+        assert_eq!(of(&["refused", "stored"]).which(), Own::NotAccepted, "no rows are read for these");
+        assert_eq!(of(&["refused", "accepted"]).which(), Own::All);
     }
 }
