@@ -15,6 +15,7 @@ mod lookup;
 mod rights;
 mod sync;
 mod tabs;
+mod unstored;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -30,6 +31,7 @@ use crate::storage::row::Identity;
 use crate::storage::{self, KeyRange, Row};
 use crate::time::{Clock, WallMs};
 use crate::view::{Schema, View};
+use unstored::Unstored;
 
 pub use lookup::{Own, OwnEntry, OwnStatus};
 pub use tabs::Hint;
@@ -181,6 +183,10 @@ struct Slot {
     catching_up: bool,
     /// Rows behind the cursor do not fit; the next ones received replace them.
     rows_left: bool,
+    /// The commit under way replaces them.
+    clearing: bool,
+    /// What arrived does not fit for now.
+    unstored: Option<Unstored>,
     /// What the server said of a log with own entries that were not read here yet.
     opened: Option<crate::protocol::frame::Opened>,
     /// An unknown outcome is being looked up.
@@ -527,7 +533,7 @@ impl Engine {
         let leads = self.fence.is_some();
         let scan_at = if leads { self.scan_at } else { WallMs::MAX };
         let held_until = self.held_until().filter(|_| leads).unwrap_or(WallMs::MAX);
-        let due = self.link.deadline().unwrap_or(WallMs::MAX).min(scan_at).min(held_until);
+        let due = self.link.deadline().unwrap_or(WallMs::MAX).min(scan_at).min(held_until).min(self.unstored_due());
         if due < WallMs::MAX && self.timeout.is_none_or(|set| set > due || set <= self.now) {
             self.timeout = Some(due);
             self.outputs.push_back(Output::Timeout(due));

@@ -28,7 +28,7 @@ use crate::time::WallMs;
 use crate::view::View;
 
 pub use act::ActError;
-pub use arrivals::{ArrivalError, Arrivals, resolve};
+pub use arrivals::{ArrivalError, Arrivals, Storable, resolve};
 use places::Places;
 
 /// The server would see own entries later.
@@ -402,6 +402,13 @@ impl Replica {
                 true => self.set_status(LogStatus::Synced, ""),
                 false => self.set_status(LogStatus::ReadOnly, "the token gives no right to append to this log"),
             }
+        }
+    }
+
+    /// What arrived cannot be stored for now, and so is not in view: says why, while it is tried again.
+    pub fn wait_for_storage(&mut self, reason: &str) {
+        if self.status != LogStatus::AppendOnly {
+            self.set_status(LogStatus::Behind, &format!("what arrived cannot be stored yet: {reason}"));
         }
     }
 

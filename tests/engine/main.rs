@@ -4,6 +4,7 @@
 mod device;
 mod held;
 mod lookup;
+mod quota;
 mod server;
 
 use device::Device;

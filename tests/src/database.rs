@@ -7,12 +7,36 @@ use driftlog_core::entry::Entry;
 use driftlog_core::storage::commit::{Commit, Committed};
 use driftlog_core::storage::{Direction, KeyRange, Row, Write, row};
 
+/// What still fits into the quota.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Room {
+    /// Everything.
+    #[default]
+    Plenty,
+    /// Everything but what came from the server.
+    NoArrivals,
+    /// Everything but entries that came from the server.
+    NoReceivedEntries,
+}
+
+impl Room {
+    fn has_place_for(self, commit: &Commit) -> bool {
+        match (self, commit) {
+            (Self::NoArrivals, Commit::Receive(_)) => false,
+            (Self::NoReceivedEntries, Commit::Receive(receive)) => receive.rows.is_empty(),
+            _ => true,
+        }
+    }
+}
+
 /// All rows of one client.
 #[derive(Default)]
 pub struct Database {
     rows: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Whether the quota is used up.
     pub full: bool,
+    /// What fits while it is not.
+    pub room: Room,
     /// The next append's answer is lost; whether it was written.
     pub lose_next_answer: Option<bool>,
 }
@@ -25,7 +49,7 @@ impl Database {
     pub fn commit(&mut self, commit: &Commit) -> Result<Committed, CommitFailure> {
         let reads: Vec<_> = commit.reads().iter().map(|key| self.rows.get(key).cloned()).collect();
         let (writes, committed) = commit.decide(&reads).map_err(CommitFailure::Aborted)?;
-        if self.full {
+        if self.full || !self.room.has_place_for(commit) {
             return Err(CommitFailure::Full("quota".into()));
         }
         let lost = if matches!(commit, Commit::Append(_)) { self.lose_next_answer.take() } else { None };

@@ -15,7 +15,7 @@ use driftlog_core::packed::{Packer, Pushed};
 use driftlog_core::protocol::Frame;
 use driftlog_core::protocol::frame;
 use driftlog_core::random::Random;
-use driftlog_core::replica::Replica;
+use driftlog_core::replica::{Replica, Storable};
 use driftlog_core::rich::{Document, RichActor};
 use driftlog_core::sequencer::{Author, AuthorRow, Known, PushItems, Sequencer};
 use driftlog_core::state::{FieldKey, RecordKey, State};
@@ -171,7 +171,7 @@ impl Typist {
 
     /// Stores and applies what arrived, as a leading tab does.
     fn work_off(&mut self) {
-        if self.replica.arrivals_mut().next_batch().is_none() {
+        if self.replica.arrivals_mut().next_batch(Storable::Everything).is_none() {
             return;
         }
         let batch = self.replica.arrivals_mut().stored().expect("a batch is being stored");

@@ -29,6 +29,8 @@ impl Engine {
             snapshotting: false,
             catching_up: false,
             rows_left: false,
+            clearing: false,
+            unstored: None,
             opened: None,
             appends_unknown: false,
             unreadable: false,

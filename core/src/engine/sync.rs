@@ -11,7 +11,8 @@ use crate::snapshot;
 use crate::storage::commit::{Commit, Receive};
 use crate::time::WallMs;
 
-use super::{CommitFailure, Engine, Hint, OnlineWish, Output, Phase, Request};
+use super::unstored::Unstored;
+use super::{Engine, Hint, OnlineWish, Output, Phase, Request};
 
 impl Engine {
     pub(super) fn link_act(&mut self, act: Option<LinkAct>) {
@@ -48,6 +49,7 @@ impl Engine {
             slot.replica.arrivals_mut().reset();
             // The next session pushes everything that is undecided, at once.
             slot.replica.set_hold(None);
+            slot.unstored = None;
         }
         if self.fence.is_some() {
             self.set_status_all(LogStatus::Local);
@@ -97,6 +99,7 @@ impl Engine {
     pub(super) fn woken(&mut self) {
         let act = self.link.wake(self.now);
         self.link_act(act);
+        self.retry_unstored();
         let names: Vec<_> = self.slots.keys().cloned().collect();
         names.iter().for_each(|name| self.refresh(name));
     }
@@ -330,9 +333,10 @@ impl Engine {
         let mut commits = Vec::new();
         for (name, slot) in &mut self.slots {
             let left = slot.rows_left;
-            if let Some(batch) = slot.replica.arrivals_mut().next_batch() {
+            let Some(storable) = Unstored::storable(slot.unstored.as_ref(), self.now) else { continue };
+            if let Some(batch) = slot.replica.arrivals_mut().next_batch(storable) {
                 let clear = left && !batch.rows.is_empty();
-                slot.rows_left = left && !clear;
+                (slot.rows_left, slot.clearing) = (left && !clear, clear);
                 let receive = Receive {
                     fence,
                     log: name.clone(),
@@ -353,6 +357,10 @@ impl Engine {
         let Some(slot) = self.slots.get_mut(name) else { return };
         let status_before = slot.replica.status();
         let Some(batch) = slot.replica.arrivals_mut().stored() else { return };
+        slot.clearing = false;
+        if !batch.rows.is_empty() || slot.replica.arrivals().is_idle() {
+            slot.unstored = None;
+        }
         slot.replica.count_tail(batch.tail);
         slot.replica.apply(batch.items);
         if let Some(verdicts) = batch.verdicts {
@@ -364,7 +372,9 @@ impl Engine {
                 session.settled(name, through);
             }
         }
-        slot.replica.catch_up();
+        if slot.unstored.is_none() {
+            slot.replica.catch_up();
+        }
         let status_changed = slot.replica.status() != status_before;
         if let Some(session) = &mut self.session {
             session.worked_off(batch.cost);
@@ -374,22 +384,6 @@ impl Engine {
         }
         self.hint(&Hint::Grew(name.clone()));
         self.make_snapshot(name);
-    }
-
-    pub(super) fn receive_failed(&mut self, name: &LogName, failure: CommitFailure) {
-        match failure {
-            CommitFailure::Aborted(_) => self.unseated(),
-            // The server has all of it: begin the session again from what is stored. The wait grows by itself.
-            CommitFailure::Full(reason) | CommitFailure::Failed(reason) | CommitFailure::Unknown(reason) => {
-                if let Some(slot) = self.slots.get_mut(name) {
-                    let _ = slot.replica.arrivals_mut().stored();
-                    slot.replica.arrivals_mut().reset();
-                }
-                let act =
-                    self.link.lost(&format!("what arrived cannot be stored: {reason}"), self.now, &mut self.random);
-                self.link_act(act);
-            }
-        }
     }
 
     fn make_snapshot(&mut self, name: &LogName) {

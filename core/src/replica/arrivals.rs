@@ -45,6 +45,36 @@ impl Batch {
     fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.verdicts.is_none() && self.cost == 0
     }
+
+    /// Takes its verdicts out, with what belongs to them.
+    fn take_verdicts(&mut self) -> Self {
+        Self {
+            verdicts: self.verdicts.take(),
+            places: std::mem::take(&mut self.places),
+            letters: std::mem::take(&mut self.letters),
+            ..Self::default()
+        }
+    }
+
+    /// Adds what came later.
+    fn append(&mut self, later: Self) {
+        self.rows.extend(later.rows);
+        self.items.extend(later.items);
+        self.verdicts = later.verdicts.or(self.verdicts.take());
+        self.places.extend(later.places);
+        self.letters.extend(later.letters);
+        self.cost += later.cost;
+        self.tail += later.tail;
+    }
+}
+
+/// What the next commit may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storable {
+    /// Everything that waits.
+    Everything,
+    /// Verdicts alone: received entries did not fit, and verdicts must not wait for their space.
+    Verdicts,
 }
 
 /// What arrived cannot be used; fetch it again.
@@ -116,12 +146,25 @@ impl Arrivals {
     }
 
     /// The next batch to store, if none is being stored.
-    pub fn next_batch(&mut self) -> Option<&Batch> {
+    pub fn next_batch(&mut self, storable: Storable) -> Option<&Batch> {
         if self.storing.is_some() || self.waiting.is_empty() {
             return None;
         }
-        self.storing = Some(std::mem::take(&mut self.waiting));
+        self.storing = match storable {
+            Storable::Everything => Some(std::mem::take(&mut self.waiting)),
+            Storable::Verdicts if self.waiting.verdicts.is_none() => None,
+            Storable::Verdicts => Some(self.waiting.take_verdicts()),
+        };
         self.storing.as_ref()
+    }
+
+    /// The batch was not stored: it waits again, before what came since. Tells whether it had entries, and verdicts.
+    pub fn not_stored(&mut self) -> (bool, bool) {
+        let Some(mut batch) = self.storing.take() else { return (false, false) };
+        let had = (!batch.rows.is_empty(), batch.verdicts.is_some());
+        batch.append(std::mem::take(&mut self.waiting));
+        self.waiting = batch;
+        had
     }
 
     /// The batch is stored: apply it now.
