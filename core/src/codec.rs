@@ -4,8 +4,12 @@
 //! Stored and hashed bytes go through [`from_canonical`]: whatever does not re-encode to itself is refused, so one
 //! content has one digest.
 
+mod opaque;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+pub use opaque::Opaque;
 
 use crate::limits;
 
@@ -111,14 +115,15 @@ pub fn unseal<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], DecodeError> {
     Ok(payload)
 }
 
-/// An enum on the wire: `[tag, content]`. The tag numbers are part of the format and never reused.
+/// An enum on the wire: `[tag, content]`. The tag numbers are part of the format and never reused. With `unknown`, a tag
+/// of a newer version is kept together with its content.
 macro_rules! tagged {
     ($name:ident $(<$generic:ident>)? { $($variant:ident($content:ty) = $tag:literal),+ $(,)? } $(unknown $unknown:ident)?) => {
         impl$(<$generic: serde::Serialize>)? serde::Serialize for $name$(<$generic>)? {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 match self {
                     $(Self::$variant(content) => ($tag as u8, content).serialize(serializer),)+
-                    $(Self::$unknown(tag) => (*tag, ()).serialize(serializer),)?
+                    $(Self::$unknown(tag, content) => (*tag, content).serialize(serializer),)?
                 }
             }
         }
@@ -151,8 +156,8 @@ macro_rules! tagged {
         }
     };
     (@unknown $tag:ident, $seq:ident, $access:ident, $name:ident, $unknown:ident) => {{
-        $seq.next_element::<serde::de::IgnoredAny>()?;
-        $name::$unknown($tag)
+        let content = $seq.next_element::<$crate::codec::Opaque>()?;
+        $name::$unknown($tag, content.ok_or_else(|| $access::Error::custom("a tag without its content"))?)
     }};
     (@unknown $tag:ident, $seq:ident, $access:ident, $name:ident) => {
         return Err($access::Error::custom(format!("unknown tag {} of {}", $tag, stringify!($name))))

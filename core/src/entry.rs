@@ -368,11 +368,17 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_op_kind_is_kept_as_its_number() {
-        let bytes = codec::to_bytes(&(77u8, vec![1u8, 2]));
-        let op: Op = codec::from_bytes(&bytes).expect("decodes");
-        assert_eq!(op, Op::Unknown(77));
-        assert_eq!(op.unknown_kind(), Some(77));
+    fn an_op_of_an_unknown_kind_keeps_its_content_and_the_entry_its_digest() {
+        let kinds = [(77u8, ("todos", "x", [1, 2])), (200, ("head", "", [3, 4]))];
+        let (header, mut body) = (entry(vec![]).expect("valid").header, codec::to_bytes(&*entry(vec![]).expect("valid").body));
+        // The empty array of ops, in front of the lifetime and the salt.
+        let ops = body.len() - 1 - codec::to_bytes(&Salt([9; 8])).len() - 1;
+        body.splice(ops..=ops, codec::to_bytes(&kinds));
+        let bytes = [codec::to_bytes(&header), body].concat();
+        let read = Entry::from_bytes(&bytes).expect("canonical, though nobody here knows what it does");
+        assert_eq!(read.body.ops.iter().filter_map(Op::unknown_kind).collect::<Vec<_>>(), [77, 200]);
+        assert_eq!(read.to_bytes(), bytes);
+        assert_eq!(read.digest(), Digest::of(&[&bytes]));
     }
 
     #[test]

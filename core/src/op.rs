@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::tagged;
+use crate::codec::{Opaque, tagged};
 use crate::id::{Name, RecordId};
 use crate::value::Value;
 
@@ -19,8 +19,9 @@ pub enum Op<N = Name> {
     Update(Update<N>),
     /// Removes a record.
     Delete(Delete<N>),
-    /// A kind from a newer version, by its number. A reader stops its log here (`update-needed`); servers refuse it.
-    Unknown(u8),
+    /// A kind from a newer version, by its number, with its content as it came. A reader stops its log here
+    /// (`update-needed`); servers refuse it.
+    Unknown(u8, Opaque),
 }
 
 tagged!(Op<N> { Insert(Insert<N>) = 0, Update(Update<N>) = 1, Delete(Delete<N>) = 2 } unknown Unknown);
@@ -100,8 +101,8 @@ pub enum FieldOp {
     Remove(Vec<Value>),
     /// Rich field: first content or a change.
     Edit(Edit),
-    /// A kind from a newer version, by its number.
-    Unknown(u8),
+    /// A kind from a newer version, by its number, with its content as it came.
+    Unknown(u8, Opaque),
 }
 
 tagged!(FieldOp {
@@ -116,8 +117,8 @@ pub enum Edit {
     InitialText(String),
     /// One change, as the merge kernel encodes it.
     Change(RichChange),
-    /// A kind from a newer version, by its number.
-    Unknown(u8),
+    /// A kind from a newer version, by its number, with its content as it came.
+    Unknown(u8, Opaque),
 }
 
 tagged!(Edit { InitialText(String) = 0, Change(RichChange) = 1 } unknown Unknown);
@@ -159,7 +160,8 @@ impl<N> Op<N> {
             Self::Delete(op) => {
                 Op::Delete(Delete { collection: rename(&op.collection)?, record: op.record.clone(), policy: op.policy })
             }
-            Self::Unknown(kind) => Op::Unknown(*kind),
+            // Its names, if it has any, stand in it as text: only who knows a kind can write them once.
+            Self::Unknown(kind, content) => Op::Unknown(*kind, content.clone()),
         })
     }
 }
@@ -171,7 +173,7 @@ impl Op {
             Self::Insert(op) => Some((&op.collection, &op.record)),
             Self::Update(op) => Some((&op.collection, &op.record)),
             Self::Delete(op) => Some((&op.collection, &op.record)),
-            Self::Unknown(_) => None,
+            Self::Unknown(..) => None,
         }
     }
 
@@ -180,7 +182,7 @@ impl Op {
         let (inserted, updated) = match self {
             Self::Insert(op) => (op.fields.as_slice(), None),
             Self::Update(op) => (&[][..], Some((&op.field, &op.op))),
-            Self::Delete(_) | Self::Unknown(_) => (&[][..], None),
+            Self::Delete(_) | Self::Unknown(..) => (&[][..], None),
         };
         inserted.iter().map(|(field, op)| (field, op)).chain(updated)
     }
@@ -188,10 +190,10 @@ impl Op {
     /// The number of a kind that this build does not know, wherever it stands in the op.
     pub fn unknown_kind(&self) -> Option<u8> {
         match self {
-            Self::Unknown(kind) => Some(*kind),
+            Self::Unknown(kind, _) => Some(*kind),
             Self::Delete(Delete { policy: DeletePolicy::Unknown(policy), .. }) => Some(*policy),
             _ => self.field_ops().find_map(|(_, op)| match op {
-                FieldOp::Unknown(kind) | FieldOp::Edit(Edit::Unknown(kind)) => Some(*kind),
+                FieldOp::Unknown(kind, _) | FieldOp::Edit(Edit::Unknown(kind, _)) => Some(*kind),
                 _ => None,
             }),
         }

@@ -97,7 +97,7 @@ impl Server {
         let ack = Ack {
             log: subscribe.log,
             through: seq,
-            accepted: author.places.iter().filter(|range| since(range.seq)).cloned().collect(),
+            accepted: author.places.iter().filter(|range| since(range.seq)).copied().collect(),
             marked: author.marks.iter().filter(|mark| since(mark.seq)).cloned().collect(),
         };
         let opened = Opened {
@@ -133,7 +133,7 @@ impl Server {
                 None => {
                     let offset = Offset(self.entries.len() as u64);
                     let place = AckRange { seq, offset, count: 1, accepted: self.append(actor, entry) };
-                    accepted.push(place.clone());
+                    accepted.push(place);
                     self.author(actor).places.push(place);
                 }
             }

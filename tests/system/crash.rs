@@ -1,7 +1,6 @@
 //! kill -9 right after an ack: what was acknowledged is there.
 
 use driftlog_core::id::Offset;
-use driftlog_core::op::Op;
 use tempfile::TempDir;
 
 use crate::peer::{Peer, accepted, marks};
@@ -17,7 +16,7 @@ async fn nothing_acknowledged_is_missing_after_twenty_kills() {
         let (mut socket, opened) = alice.open(&process.url).await;
         assert_eq!((opened.seq, opened.chain), (alice.seq, alice.chain), "round {round}: every verdict is there");
         assert_eq!(opened.end, Offset(2 * round), "round {round}: every entry is there");
-        let entries = [alice.act(Peer::insert("a")), alice.act(vec![Op::Unknown(99)]), alice.act(Peer::insert("b"))];
+        let entries = [alice.act(Peer::insert("a")), alice.act(Peer::unknown()), alice.act(Peer::insert("b"))];
         socket.send(&alice.push(&entries)).await;
         let ack = socket.ack().await;
         assert_eq!((accepted(&ack).len(), marks(&ack).len()), (2, 1));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use driftlog_core::chain::{Chain, Cursor};
+use driftlog_core::codec;
 use driftlog_core::entry::{Body, Entry, Header, Salt};
 use driftlog_core::id::{ActorId, Base, ClientId, EpochId, LogName, Name, Offset, RecordId, RunId, Seq};
 use driftlog_core::op::{FieldOp, Insert, Op, Update};
@@ -214,6 +215,12 @@ impl Peer {
     pub(crate) fn set(record: &str, value: &str) -> Vec<Op> {
         let op = FieldOp::Set(Value::from(value));
         vec![Op::Update(Update { collection: name("todos"), record: id(record), field: name("title"), op })]
+    }
+
+    /// A body of a newer version, with content that no build of today reads.
+    pub(crate) fn unknown() -> Vec<Op> {
+        let content = codec::to_bytes(&("todos", "x", [1, 2], ("later", -7)));
+        vec![Op::Unknown(99, codec::from_canonical(&content).expect("content"))]
     }
 
     /// The next entry, with these ops.

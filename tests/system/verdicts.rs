@@ -1,7 +1,6 @@
 //! Verdicts: durable, the same for ever, and told again to whoever did not hear them.
 
 use driftlog_core::id::{ActorId, EntryId, Offset, Seq};
-use driftlog_core::op::Op;
 use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::{Frame, MarkedStatus, Settled};
 
@@ -29,7 +28,7 @@ async fn a_lost_ack_is_told_when_the_log_is_opened_again() {
     let server = Server::start().await;
     let mut alice = Peer::new("alice");
     let (mut socket, _) = alice.open(&server.url).await;
-    let entries = [alice.act(Peer::insert("a")), alice.act(vec![Op::Unknown(99)]), alice.act(Peer::insert("b"))];
+    let entries = [alice.act(Peer::insert("a")), alice.act(Peer::unknown()), alice.act(Peer::insert("b"))];
     socket.send(&alice.push(&entries)).await;
     let told = socket.ack().await;
     drop(socket);
@@ -50,7 +49,7 @@ async fn a_refusal_consumes_its_seq_stays_and_takes_its_dependents_along() {
     let server = Server::start().await;
     let mut alice = Peer::new("alice");
     let (mut socket, _) = alice.open(&server.url).await;
-    let refused = alice.act(vec![Op::Unknown(99)]);
+    let refused = alice.act(Peer::unknown());
     let dependent = alice.act_with(Peer::insert("a"), |header| header.needs = vec![Seq(1)]);
     let free = alice.act(Peer::insert("b"));
     let push = alice.push(&[refused, dependent, free]);

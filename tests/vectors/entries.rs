@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use driftlog_core::codec::to_bytes;
+use driftlog_core::codec::{self, Opaque, to_bytes};
 use driftlog_core::entry::{Body, Digest, Entry, Header, Replaced, Salt};
 use driftlog_core::id::{ActorId, Base, EntryId, EpochId, Name, Offset, RecordId, RunId, Seq};
 use driftlog_core::op::{Delete, DeletePolicy, Edit, FieldOp, Insert, Op, RichChange, Update};
 use driftlog_core::time::Time;
 use driftlog_core::value::{INT_MAX, Value};
+use serde::Serialize;
 
 use crate::described::json;
 use crate::{Vector, hex, quoted, values};
@@ -148,17 +149,26 @@ fn headers() -> Vec<Vector> {
     ]
 }
 
+fn opaque(content: &impl Serialize) -> Opaque {
+    codec::from_canonical(&to_bytes(content)).unwrap()
+}
+
 fn unknown() -> Vec<Vector> {
     let policy = DeletePolicy::Unknown(1);
     let delete = Op::Delete(Delete { collection: name("todos"), record: record("t1"), policy });
     vec![
         vector(
             "unknown op",
-            "a kind of a newer version; its content is nil or it is not canonical here",
-            acting(30, vec![Op::Unknown(77)]),
+            "a kind of a newer version, which a decoder keeps with its content",
+            acting(30, vec![Op::Unknown(77, Opaque::NIL)]),
         ),
-        vector("unknown field op", "", acting(31, vec![update("title", FieldOp::Unknown(9))])),
-        vector("unknown edit", "", acting(32, vec![update("note", FieldOp::Edit(Edit::Unknown(200)))])),
+        vector("unknown field op", "", acting(31, vec![update("title", FieldOp::Unknown(9, opaque(&"Milk")))])),
+        vector("unknown edit", "", acting(32, vec![update("note", FieldOp::Edit(Edit::Unknown(200, opaque(&7))))])),
+        vector(
+            "unknown op with content",
+            "names stand in it as text, packed too",
+            acting(34, vec![Op::Unknown(78, opaque(&("todos", "t1", [0.5, -1.5], Some(("a", true)), ())))]),
+        ),
         vector("unknown policy of a delete", "", acting(33, vec![delete])),
     ]
 }

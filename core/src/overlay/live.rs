@@ -246,7 +246,7 @@ impl Overlay {
             }
             (Effect::Applied, op) => edits_of(op, &field.field).for_each(|edit| match edit {
                 Edit::InitialText(_) => edits.push(edit.clone()),
-                Edit::Change(_) | Edit::Unknown(_) => changed = true,
+                Edit::Change(_) | Edit::Unknown(..) => changed = true,
             }),
             (Effect::Gone, _) => {}
         });

@@ -208,24 +208,26 @@ pub fn resolve(
     (actor, user, outbox): (ActorId, Option<&UserId>, &Outbox),
 ) -> Result<Vec<Item>, ArrivalError> {
     let mut cursor = at;
+    let mut unknown = None;
     let mut items = packed.unpack(at.next)?;
     for item in &mut items {
         if let Item::Stub(stub) = item {
             *item = Item::Entry(full(stub, actor, user, outbox)?);
         }
-        if let Item::Entry(logged) = item
-            && let Some(kind) = logged.entry.body.ops.iter().find_map(Op::unknown_kind)
-        {
-            // Before the chain: the digest of what this build cannot read is not to be had.
-            return Err(ArrivalError::UnknownKind(kind));
-        }
         match item {
-            Item::Entry(logged) => cursor = cursor.after(logged),
+            Item::Entry(logged) => {
+                cursor = cursor.after(logged);
+                unknown = unknown.or(logged.entry.body.ops.iter().find_map(Op::unknown_kind));
+            }
             Item::Gap(gap) => cursor = Cursor { next: gap.end, chain: gap.chain },
             Item::Stub(_) => {}
         }
     }
-    if cursor == after { Ok(items) } else { Err(ArrivalError::Chain(after.next)) }
+    match unknown {
+        _ if cursor != after => Err(ArrivalError::Chain(after.next)),
+        Some(kind) => Err(ArrivalError::UnknownKind(kind)),
+        None => Ok(items),
+    }
 }
 
 fn full(stub: &Stub, actor: ActorId, user: Option<&UserId>, outbox: &Outbox) -> Result<Logged, ArrivalError> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::codec::Opaque;
 use crate::entry::{Body, Header, Salt};
 use crate::id::{EntryId, LogId, LogName, Name, RecordId, RunId};
 use crate::op::{Delete, DeletePolicy, Edit, FieldOp, Insert, Op, RichChange, Update};
@@ -143,7 +144,7 @@ fn a_push_is_decided_once_and_its_repetition_gets_the_same_verdicts() {
     let mut scene = Scene::new();
     let items = vec![
         scene.entry(vec![insert("a")], |_| {}),
-        scene.entry(vec![Op::Unknown(9)], |_| {}),
+        scene.entry(vec![Op::Unknown(9, Opaque::NIL)], |_| {}),
         scene.entry(vec![insert("b")], |_| {}),
     ];
     let first = scene.push(items.clone()).expect("decided");
@@ -195,7 +196,7 @@ fn gaps_forks_and_forgeries_change_nothing() {
 #[test]
 fn what_builds_on_a_refused_or_void_seq_is_refused_even_after_it_was_settled() {
     let mut scene = Scene::new();
-    let refused = scene.entry(vec![Op::Unknown(9)], |_| {});
+    let refused = scene.entry(vec![Op::Unknown(9, Opaque::NIL)], |_| {});
     let void = scene.void(3);
     scene.push(vec![refused, void]).expect("decided");
     scene.row.settle(Seq(4));

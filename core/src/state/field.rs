@@ -108,7 +108,7 @@ impl Field {
                     text.take(edit);
                 }
             }
-            FieldOp::Unknown(_) => {}
+            FieldOp::Unknown(..) => {}
         }
     }
 

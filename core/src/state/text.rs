@@ -119,7 +119,7 @@ pub(crate) fn change_of(edit: &Edit) -> Result<Option<Cow<'_, [u8]>>, TextError>
     Ok(match edit {
         Edit::InitialText(content) => rich::initial(content)?.map(Cow::Owned),
         Edit::Change(change) => Some(Cow::Borrowed(&change.bytes)),
-        Edit::Unknown(_) => None,
+        Edit::Unknown(..) => None,
     })
 }
 
