@@ -370,7 +370,8 @@ mod tests {
     #[test]
     fn an_op_of_an_unknown_kind_keeps_its_content_and_the_entry_its_digest() {
         let kinds = [(77u8, ("todos", "x", [1, 2])), (200, ("head", "", [3, 4]))];
-        let (header, mut body) = (entry(vec![]).expect("valid").header, codec::to_bytes(&*entry(vec![]).expect("valid").body));
+        let (header, mut body) =
+            (entry(vec![]).expect("valid").header, codec::to_bytes(&*entry(vec![]).expect("valid").body));
         // The empty array of ops, in front of the lifetime and the salt.
         let ops = body.len() - 1 - codec::to_bytes(&Salt([9; 8])).len() - 1;
         body.splice(ops..=ops, codec::to_bytes(&kinds));

@@ -397,7 +397,8 @@ mod tests {
         let entry = alice.act(1, 5, vec![delete("x")]);
         let wrong = FoldError::Seq { folded: Seq(1), got: Seq(1) };
         assert_eq!(log.push(&alice, entry), Err(wrong));
-        let entry = alice.act(1, 5, vec![delete("x"), update("x", "title", FieldOp::Unknown(99, crate::codec::Opaque::NIL))]);
+        let entry =
+            alice.act(1, 5, vec![delete("x"), update("x", "title", FieldOp::Unknown(99, crate::codec::Opaque::NIL))]);
         assert_eq!(log.push(&alice, entry), Err(FoldError::UnknownKind(99)));
         assert_eq!(log.state.digest(), before);
     }

@@ -56,7 +56,15 @@ pub(crate) fn schema() -> Schema {
 
 impl Device {
     pub(crate) fn new(id: u8) -> Self {
-        Self { database: Database::default(), server: None, rows_read: 0, tabs: BTreeMap::new(), id, made: 0, now: 1_700_000_000_000 }
+        Self {
+            database: Database::default(),
+            server: None,
+            rows_read: 0,
+            tabs: BTreeMap::new(),
+            id,
+            made: 0,
+            now: 1_700_000_000_000,
+        }
     }
 
     pub(crate) fn tab(&mut self) -> usize {
@@ -128,11 +136,7 @@ impl Device {
         self.look_up(tab, |engine| engine.own_entries(&log(), which))
     }
 
-    fn look_up(
-        &mut self,
-        tab: usize,
-        ask: impl FnOnce(&mut Engine) -> Result<RequestId, CallError>,
-    ) -> Vec<OwnEntry> {
+    fn look_up(&mut self, tab: usize, ask: impl FnOnce(&mut Engine) -> Result<RequestId, CallError>) -> Vec<OwnEntry> {
         let request = ask(&mut self.tabs.get_mut(&tab).unwrap().engine).unwrap();
         self.run();
         self.tabs.get_mut(&tab).unwrap().found.remove(&request).expect("an answer")

@@ -144,9 +144,30 @@ mod tests {
     fn every_kind_of_content_comes_out_as_it_went_in() {
         // nil, bools, integers of every length, floats with a NaN, texts, bytes, nested arrays and maps with odd keys.
         for hex in [
-            "c0", "c2", "c3", "00", "7f", "cc80", "cd0100", "ce00010000", "cf0000000100000000", "ff", "e0", "d0df",
-            "d1ff00", "d2ffff0000", "d3ffffffff00000000", "ca7fc00001", "cb7ff8000000000001", "cb8000000000000000",
-            "a3616263", "c403010203", "9301a16192c0c3", "8201a1619102c0", "80", "90",
+            "c0",
+            "c2",
+            "c3",
+            "00",
+            "7f",
+            "cc80",
+            "cd0100",
+            "ce00010000",
+            "cf0000000100000000",
+            "ff",
+            "e0",
+            "d0df",
+            "d1ff00",
+            "d2ffff0000",
+            "d3ffffffff00000000",
+            "ca7fc00001",
+            "cb7ff8000000000001",
+            "cb8000000000000000",
+            "a3616263",
+            "c403010203",
+            "9301a16192c0c3",
+            "8201a1619102c0",
+            "80",
+            "90",
         ] {
             let bytes: Vec<u8> =
                 (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).expect("hex")).collect();

@@ -112,7 +112,9 @@ impl Engine {
     }
 
     pub(super) fn own_entries_read(&mut self, id: RequestId, name: &LogName, rows: Vec<Vec<Row>>) {
-        let Some(slot) = self.slots.get(name) else { return self.outputs.push_back(Output::OwnEntries(id, Vec::new())) };
+        let Some(slot) = self.slots.get(name) else {
+            return self.outputs.push_back(Output::OwnEntries(id, Vec::new()));
+        };
         let stored = rows.into_iter().flatten().flat_map(|(_, bytes)| row::decode_group(&bytes).unwrap_or_default());
         let read: Vec<_> = stored.map(|entry| slot.stored(&entry)).collect();
         let known: BTreeSet<_> = read.iter().map(|entry| entry.write).collect();

@@ -1,0 +1,118 @@
+//! What the app is told of own entries: accepted by the fold or by a verdict, refused by a verdict, each once.
+
+use crate::entry::Logged;
+use crate::id::{EntryId, Offset, Seq, WriteId};
+use crate::notice::{Accepted, LogStatus, Notice, Refused, WriteStatus};
+use crate::outbox::Decided;
+use crate::overlay::Touched;
+use crate::protocol::frame::{AckRange, MarkedStatus};
+use crate::state::Outcome;
+use crate::storage::row::{DeadLetter, Verdicts};
+
+use super::Replica;
+
+impl Replica {
+    /// Takes verdicts that are stored, with what is known of the places of accepted entries.
+    pub fn decide(&mut self, verdicts: Verdicts, places: &[AckRange], letters: Vec<(Seq, DeadLetter)>) {
+        let folded = self.state.folded(self.actor);
+        let had = self.dead_letters.len();
+        for (seq, letter) in letters {
+            self.dead_letters.insert(EntryId { actor: self.actor, seq }, letter);
+        }
+        places.iter().for_each(|range| self.places.note(range));
+        let mut touched = Touched::new();
+        for decided in self.outbox.decide(verdicts) {
+            touched.extend(self.decided(decided, folded, places));
+        }
+        self.outbox.release(folded);
+        if self.hold.as_ref().is_some_and(|hold| hold.seq <= self.outbox.verdicts().through) {
+            self.hold = None;
+        }
+        self.refresh(&touched);
+        if self.dead_letters.len() != had {
+            self.notices.push(Notice::DeadLetters(self.name.clone()));
+        }
+        self.progress();
+    }
+
+    fn decided(&mut self, decided: Decided, folded: Seq, places: &[AckRange]) -> Touched {
+        let Some(entry) = self.outbox.stored(decided.seq) else { return Touched::new() };
+        let write = WriteId { run: entry.header.run, n: entry.header.n };
+        let id = EntryId { actor: self.actor, seq: decided.seq };
+        let (status, touched) = match decided.mark {
+            Some(mark) if !mark.is_accepted() => {
+                let letter = self.dead_letters.get(&id);
+                let refused = Refused {
+                    id,
+                    status: mark,
+                    code: letter.and_then(|letter| letter.code),
+                    reason: letter.map(|letter| letter.reason.clone()).unwrap_or_default(),
+                };
+                (WriteStatus::Refused(refused), self.overlay.drop(&self.state, write))
+            }
+            // The fold told it already, with its place.
+            _ if decided.seq <= folded => return Touched::new(),
+            outcome => {
+                let place = places
+                    .iter()
+                    .find(|range| decided.seq >= range.seq && decided.seq.0 < range.seq.0 + u64::from(range.count));
+                let fold_will_come = !self.status.is_stopped() && self.status != LogStatus::AppendOnly;
+                if place.is_none() && outcome.is_none() && fold_will_come {
+                    self.unplaced.insert(decided.seq);
+                    return Touched::new();
+                }
+                let accepted = Accepted {
+                    id,
+                    offset: place.map(|range| Offset(range.offset.0 + decided.seq.0 - range.seq.0)),
+                    accepted: place.map(|range| range.accepted.ms()),
+                    author: self.state.user(self.actor).cloned(),
+                    outcome,
+                };
+                (WriteStatus::Accepted(accepted), Touched::new())
+            }
+        };
+        self.notices.push(Notice::Write(self.name.clone(), write, status));
+        touched
+    }
+
+    pub(super) fn accepted_by_fold(&mut self, logged: &Logged, outcome: &Outcome) {
+        let seq = logged.entry.header.seq;
+        let ours = logged.actor == self.actor;
+        if ours {
+            self.places.note_one(seq, logged.offset, logged.accepted);
+        }
+        if !ours || (seq <= self.outbox.verdicts().through && !self.unplaced.remove(&seq)) {
+            return;
+        }
+        let header = &logged.entry.header;
+        let write = WriteId { run: header.run, n: header.n };
+        let gone = matches!(outcome, Outcome::RecordGone(_));
+        let accepted = Accepted {
+            id: logged.id(),
+            offset: Some(logged.offset),
+            accepted: Some(logged.accepted.ms()),
+            author: Some(logged.user.clone()),
+            outcome: gone.then_some(MarkedStatus::RecordGone),
+        };
+        self.notices.push(Notice::Write(self.name.clone(), write, WriteStatus::Accepted(accepted)));
+    }
+
+    /// Untold entries that a snapshot covers are accepted, at a place nobody tells.
+    pub(super) fn tell_covered(&mut self, folded: Seq) {
+        let through = self.outbox.verdicts().through;
+        let untold = |seq: Seq| seq > through || self.unplaced.contains(&seq);
+        let covered: Vec<_> = self
+            .outbox
+            .held()
+            .filter(|entry| entry.header.seq <= folded && untold(entry.header.seq))
+            .map(|entry| (entry.header.seq, WriteId { run: entry.header.run, n: entry.header.n }))
+            .collect();
+        for (seq, write) in covered {
+            self.unplaced.remove(&seq);
+            let id = EntryId { actor: self.actor, seq };
+            let author = self.state.user(self.actor).cloned();
+            let accepted = Accepted { id, offset: None, accepted: None, author, outcome: None };
+            self.notices.push(Notice::Write(self.name.clone(), write, WriteStatus::Accepted(accepted)));
+        }
+    }
+}
