@@ -25,6 +25,12 @@ pub const RICH_CHANGE_BYTES_MAX: usize = 128 * 1024;
 /// Characters that one rich change may insert or delete: the whole text of the largest entry, and a bound on what a
 /// few bytes can claim, since runs of ops are stored by their length.
 pub const RICH_CHANGE_OPS_MAX: usize = ENTRY_BYTES_MAX;
+/// Characters that all rich changes of one entry may insert or delete together. A deletion takes next to no bytes, so
+/// their size alone bounds nothing; an action that clears several long texts at once stays far below.
+pub const RICH_ENTRY_OPS_MAX: usize = 4 * RICH_CHANGE_OPS_MAX;
+/// Characters that the rich changes of one push may insert or delete before the rest of it is held for a moment, so
+/// that a few bytes cannot keep the log writer from everybody else.
+pub const RICH_PUSH_OPS_MAX: usize = 2 * RICH_CHANGE_OPS_MAX;
 /// Changes that one rich change may depend on; a text with more heads is edited on its latest ones.
 pub const RICH_CHANGE_DEPENDENCIES_MAX: usize = 256;
 /// Other authors whose characters one rich change may refer to.

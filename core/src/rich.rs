@@ -46,6 +46,7 @@ mod document;
 #[cfg(test)]
 #[cfg(feature = "rich")]
 mod hostile;
+mod inspect;
 #[cfg(feature = "rich")]
 mod kernel;
 #[cfg(not(feature = "rich"))]
@@ -56,6 +57,7 @@ mod tree;
 
 pub use change::{ChangeHash, ChangeRefusal};
 pub use document::{Admitted, Applied, ApplyError, Candidate, Document, EditError, Splice, initial};
+pub use inspect::inspect;
 pub use kernel::KernelError;
 
 use change::ElementId;

@@ -28,7 +28,11 @@ use crate::time::{self, Time, WallMs};
 
 pub use author::{AuthorRow, Verdicts};
 pub use binding::{BindError, Binding};
+pub use gate::rich_changes;
 pub use policy::{AllowAll, Case, Policy, Ruling};
+
+/// How long the rest of a push waits whose rich changes have many ops. The ops before it take the writer less.
+const RICH_PAUSE: Duration = Duration::from_millis(500);
 
 /// One log's authority.
 pub struct Sequencer {
@@ -74,6 +78,9 @@ pub struct Known {
     pub refused: BTreeMap<Seq, Digest>,
     /// Of the wanted replacements, those whose target is in the log with that digest, or was replaced before.
     pub replaced: BTreeSet<Replaced>,
+    /// Entries of the push whose rich changes were read before the push came here: the number of their ops, or why
+    /// the entry is refused. Empty where nothing reads them before.
+    pub read: BTreeMap<Seq, Result<usize, String>>,
 }
 
 /// Where an entry stands in the log.
@@ -196,6 +203,24 @@ impl PushItems {
     }
 }
 
+impl Known {
+    /// What was found in an entry's rich changes. `ops` counts those of the push: much at once would keep everybody
+    /// else waiting, so the rest is held for a moment.
+    fn read(&self, seq: Seq, ops: &mut usize) -> Result<(), Declined> {
+        match self.read.get(&seq) {
+            Some(Err(reason)) => Err(Declined::Refused(Code::RichChange, reason.clone())),
+            Some(Ok(more)) if *ops > 0 && *ops + more > limits::RICH_PUSH_OPS_MAX => {
+                Err(Declined::Held("a large change of a text goes in parts".to_owned(), RICH_PAUSE))
+            }
+            Some(Ok(more)) => {
+                *ops += more;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 impl Sequencer {
     /// Resumes a log from the fold of everything it holds, with every epoch of its history.
     pub fn resume(mut state: State, epochs: Vec<(EpochId, Offset)>) -> Self {
@@ -250,7 +275,7 @@ impl Sequencer {
         let accepted = time::accepted(now, self.state.accepted_last());
         let mut places = BTreeMap::new();
         let mut replaced = known.replaced.clone();
-        let mut reached = None;
+        let (mut reached, mut rich_ops) = (None, 0);
         for (item, chain) in fresh {
             let last = span(&item).1;
             match item {
@@ -259,7 +284,8 @@ impl Sequencer {
                 }
                 Pushed::Entry(entry) => {
                     let seq = entry.header.seq;
-                    match self.take(author, row, &entry, &replaced, accepted, random) {
+                    let read = known.read(seq, &mut rich_ops);
+                    match read.and_then(|()| self.take(author, row, &entry, &replaced, accepted, random)) {
                         Ok(taken) => {
                             places.insert(seq, (taken.entry.0.offset, accepted));
                             replaced.extend(entry.header.replaces);

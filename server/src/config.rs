@@ -7,6 +7,7 @@ use std::time::Duration;
 use driftlog_core::sequencer::{AllowAll, Policy};
 
 use crate::auth::Secret;
+use crate::gate::Gate;
 
 /// The configuration of one server. Every part has a default but who may come in.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct Config {
     pub policy: Arc<dyn Policy>,
     /// A directory of static files to serve beside the protocol, for local hosting.
     pub static_files: Option<PathBuf>,
+    /// Where rich changes are checked before they reach the log.
+    pub gate: Gate,
     /// Silence after which a session is given up.
     pub idle: Duration,
     /// Spread of the retry time in a go-away, so that not everybody comes back at once.
@@ -54,6 +57,7 @@ impl Config {
             access,
             policy: Arc::new(AllowAll),
             static_files: None,
+            gate: Gate::default(),
             idle: Duration::from_secs(60),
             retry_spread: Duration::from_secs(5),
             snapshot_entries: 2_000,

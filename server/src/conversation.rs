@@ -174,7 +174,10 @@ impl Conversation {
                 self.shared.writer.send(Request::Open { open, reply: self.mailbox.clone() });
             }
             Output::Append(append) => {
-                self.shared.writer.send(Request::Append { append, reply: self.mailbox.clone() });
+                // Only who was admitted pushes, and who was admitted has a user.
+                if let Some(user) = self.user.clone() {
+                    self.shared.gate.append(append, user, self.mailbox.clone());
+                }
             }
             Output::Settle { name, through } => {
                 self.shared.writer.send(Request::Settle { name, actor: self.actor, through });

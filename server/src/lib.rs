@@ -1,9 +1,10 @@
 //! The Driftlog sync server: a durable log behind WebSocket, in one process with one SQLite file.
 //!
 //! ```text
-//!  socket ⇄ conversation (ServerSession of core) ─► writer thread ──► SQLite (one commit, one flush, many pushes)
-//!                 ▲                                      │ after the commit: verdicts
-//!                 └── feeds: newest entries, wake-ups ◄──┘
+//!  socket ⇄ conversation (ServerSession of core) ─► gate ─► writer thread ──► SQLite (one flush, many pushes)
+//!                 ▲                                  ⇅             │ after the commit: verdicts
+//!                 │                          worker processes      │
+//!                 └── feeds: newest entries, wake-ups ◄────────────┘
 //! ```
 //!
 //! What is decided is decided in `driftlog-core`; this crate moves bytes, commits and wakes. [`serve`] runs a server on
@@ -15,6 +16,7 @@ mod connection;
 mod conversation;
 mod environment;
 mod fanout;
+mod gate;
 mod materialize;
 mod router;
 mod rules;
@@ -33,6 +35,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use auth::{Claims, LogClaim, Right, Secret, SecretError, token};
 pub use config::{Access, Config};
+pub use gate::{Gate, GateWorkers, Inspect, gate_worker};
 pub use rules::{Rules, RulesError};
 pub use store::StoreError;
 pub use verify::{Finding, Report, verify};
@@ -66,6 +69,7 @@ pub(crate) struct Shared {
     config: Config,
     environment: Arc<dyn Environment>,
     writer: WriterHandle,
+    gate: gate::Stage,
     feeds: Arc<Feeds>,
     pool: Arc<ReadPool>,
     sessions: Sessions,
@@ -123,7 +127,8 @@ pub async fn serve_all(
     let (end, ending) = watch::channel(false);
     let (alive, mut all_gone) = mpsc::channel(1);
     let sessions = Sessions::default();
-    let shared = Arc::new(Shared { config, environment, writer: writer.clone(), feeds, pool, sessions });
+    let gate = gate::Stage::new(&config.gate, writer.clone());
+    let shared = Arc::new(Shared { config, environment, writer: writer.clone(), gate, feeds, pool, sessions });
     let reads = Arc::new(Semaphore::new(READS_MAX));
     let router = router::router(Arc::new(Shell { shared, reads, ending: ending.clone(), alive }));
     let servers: Vec<_> = listeners

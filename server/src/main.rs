@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
-use driftlog_server::{Access, Claims, Config, LogClaim, Right, Rules, Secret, serve_all, token};
+use driftlog_core::rich::inspect;
+use driftlog_server::{
+    Access, Claims, Config, Gate, GateWorkers, LogClaim, Right, Rules, Secret, gate_worker, serve_all, token,
+};
 use tokio::net::TcpListener;
 
 #[derive(Parser)]
@@ -23,6 +26,13 @@ enum Command {
     Serve(Serve),
     /// Print a token for a user.
     Token(Token),
+    /// Read rich changes for a server that runs this program again; not for people.
+    #[command(hide = true)]
+    GateWorker {
+        /// Bytes of memory that it may take.
+        #[arg(long)]
+        memory_bytes: u64,
+    },
 }
 
 #[derive(Args)]
@@ -45,7 +55,14 @@ struct Serve {
     /// Directory of static files to serve as well.
     #[arg(long = "static")]
     static_files: Option<PathBuf>,
+    /// Processes that read rich changes (texts edited together) before they reach the log, besides one for authors
+    /// who brought one down. 0 reads them in this process, where nothing bounds the time and memory they may take.
+    #[arg(long, default_value_t = 2)]
+    gate_workers: usize,
 }
+
+/// Memory of one gate worker. The largest push takes a few dozen megabytes; the program itself counts as well.
+const GATE_MEMORY_BYTES: u64 = 1024 * 1024 * 1024;
 
 #[derive(Args)]
 struct Token {
@@ -76,6 +93,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(options) => run(options),
         Command::Token(options) => print_token(&options),
+        Command::GateWorker { memory_bytes } => gate_worker(memory_bytes, inspect).map_err(Into::into),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -106,6 +124,7 @@ fn run(options: Serve) -> Outcome {
     if let Some(path) = &options.rules {
         config.policy = Arc::new(Rules::read(path)?);
     }
+    config.gate = gate(options.gate_workers)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let mut listeners = Vec::new();
         for address in options.listen {
@@ -118,6 +137,15 @@ fn run(options: Serve) -> Outcome {
         }
         Ok(serve_all(listeners, config, stopped()).await?)
     })
+}
+
+/// The gate runs this program again.
+fn gate(workers: usize) -> Result<Gate, std::io::Error> {
+    if workers == 0 {
+        return Ok(Gate::InProcess);
+    }
+    let arguments = ["gate-worker".into(), "--memory-bytes".into(), GATE_MEMORY_BYTES.to_string().into()];
+    Ok(Gate::Workers(GateWorkers { count: workers, ..GateWorkers::new(std::env::current_exe()?, arguments) }))
 }
 
 /// Completes at the first signal to end.

@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::conversation::{Conversation, Inbox, Sessions, StoreRead};
 use crate::environment::Environment;
 use crate::fanout::Feeds;
+use crate::gate::{Gate, Stage};
 use crate::snapshot::{self, Job};
 use crate::store::{LogKey, ReadPool, Store, StoreError, StoredSnapshot, Writer};
 use crate::writer::{Committed, LogWriter, Request, WriterHandle};
@@ -98,6 +99,8 @@ impl Server {
         let writer = LogWriter::new(&config, Arc::clone(&environment) as Arc<dyn Environment>, jobs);
         let shared = Arc::new(Shared {
             environment: Arc::clone(&environment) as Arc<dyn Environment>,
+            // Nothing runs by itself here, so no other process can be waited for either.
+            gate: Stage::new(&Gate::InProcess, handle.clone()),
             writer: handle,
             feeds: Arc::new(Feeds::new(config.tail_bytes)),
             pool: Arc::new(ReadPool::new(store)),

@@ -8,6 +8,7 @@
 
 mod hot;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc;
 
@@ -60,6 +61,8 @@ pub(crate) enum Request {
     },
     Append {
         append: Append,
+        /// What the gate found in the entries with rich changes.
+        read: BTreeMap<Seq, Result<usize, String>>,
         reply: Mailbox,
     },
     Settle {
@@ -193,9 +196,9 @@ impl LogWriter {
                 };
                 Some(Box::new(move |_| drop(reply.send(Answer::Opened(open.request, facts)))))
             }
-            Request::Append { append, reply } => {
+            Request::Append { append, read, reply } => {
                 let (request, name) = (append.request, append.name.clone());
-                match self.append(writes, append, reply.clone()) {
+                match self.append(writes, append, read, reply.clone()) {
                     Ok(effect) => Some(effect),
                     Err(error) => {
                         let error = PushError::LogDamaged { reason: damage(&name, error)? };
@@ -277,7 +280,13 @@ impl LogWriter {
         Ok(())
     }
 
-    fn append(&mut self, writes: Writes<'_>, append: Append, reply: Mailbox) -> Result<Effect, StoreError> {
+    fn append(
+        &mut self,
+        writes: Writes<'_>,
+        append: Append,
+        read: BTreeMap<Seq, Result<usize, String>>,
+        reply: Mailbox,
+    ) -> Result<Effect, StoreError> {
         let Append { request, name, actor, push } = append;
         let reads = writes.reads();
         let (Some(log), Some((author, binding))) = (reads.log(&name)?, reads.binding(actor)?) else {
@@ -286,7 +295,8 @@ impl LogWriter {
         self.begin_epoch(writes, &log)?;
         let stored = reads.author_row(log.key, author)?;
         let mut row = stored.unwrap_or_else(|| AuthorRow::new(actor, &name));
-        let known = reads.known(log.key, author, &row, &Sequencer::wanted(&row, &push))?;
+        let mut known = reads.known(log.key, author, &row, &Sequencer::wanted(&row, &push))?;
+        known.read = read;
         let now = self.environment.now();
         let hot = self.hot.load(reads, &log)?;
         let by = Author { actor, user: &binding.user };

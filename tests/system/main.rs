@@ -4,6 +4,7 @@ mod bad_input;
 mod crash;
 mod fan_out;
 mod files;
+mod gate;
 mod peer;
 mod rich;
 mod rules;

@@ -13,22 +13,22 @@ fn record() -> RecordId {
 }
 
 /// The record with its first content.
-fn insert() -> Vec<Op> {
+pub(crate) fn insert() -> Vec<Op> {
     let content = FieldOp::Edit(Edit::InitialText("milk".to_owned()));
     vec![Op::Insert(Insert { collection: name("todos"), record: record(), fields: vec![(name("note"), content)] })]
 }
 
-fn change(bytes: Vec<u8>) -> Vec<Op> {
+pub(crate) fn change(bytes: Vec<u8>) -> Vec<Op> {
     let op = FieldOp::Edit(Edit::Change(RichChange { root: 0, incarnation: 0, bytes }));
     vec![Op::Update(Update { collection: name("todos"), record: record(), field: name("note"), op })]
 }
 
 /// The author of a peer's changes, as the gate derives it from the entry.
-fn writer(peer: &Peer) -> RichActor {
+pub(crate) fn writer(peer: &Peer) -> RichActor {
     RichActor::derive(&peer.actor.0, &[peer.actor.0[0]; 8], "todos", "a", "note", 0)
 }
 
-fn typed(document: &mut Document, author: RichActor, text: &str) -> Vec<u8> {
+pub(crate) fn typed(document: &mut Document, author: RichActor, text: &str) -> Vec<u8> {
     let splice = Splice { at: document.len_utf16(), delete: 0, insert: text.to_owned() };
     document.edit(author, &[splice]).expect("edits")
 }

@@ -201,6 +201,18 @@ pub enum ChangeRefusal {
         /// Author of the element.
         actor: RichActor,
     },
+    /// A character deleted twice, which nobody who types does: a few bytes can claim it a hundred thousand times.
+    #[error("op {place} deletes what an op before it has deleted")]
+    DeletedTwice {
+        /// The op's place in the change.
+        place: usize,
+    },
+    /// Fine by every rule of this crate, but automerge does not read it, or reads something else.
+    #[error("automerge reads it otherwise: {reason}")]
+    Kernel {
+        /// What it says.
+        reason: String,
+    },
 }
 
 /// Takes the bytes of a change from a log or a client apart.
@@ -213,7 +225,22 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(TextChange, ChangeHash), ChangeRef
     if canonical != bytes {
         return Err(ChangeRefusal::NotCanonical { bytes: bytes.len() });
     }
+    check_deletions(&change.ops)?;
     Ok((change, hash))
+}
+
+/// Whether every character is deleted at most once.
+fn check_deletions(ops: &[TextOp]) -> Result<(), ChangeRefusal> {
+    let deletions = ops.iter().enumerate().filter_map(|(place, op)| match op {
+        TextOp::Delete { element } => Some((*element, place)),
+        TextOp::Insert { .. } => None,
+    });
+    let mut deletions: Vec<(ElementId, usize)> = deletions.collect();
+    deletions.sort_unstable();
+    match deletions.windows(2).find(|two| two[0].0 == two[1].0) {
+        Some(two) => Err(ChangeRefusal::DeletedTwice { place: two[1].1 }),
+        None => Ok(()),
+    }
 }
 
 /// Takes the bytes of a change apart that automerge has written itself, canonically therefore.

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::change::{self, ElementId, TextChange, TextOp};
 use super::document::GENESIS;
-use super::{Candidate, ChangeHash, ChangeRefusal, Document, RichActor, Splice};
+use super::{Candidate, ChangeHash, ChangeRefusal, Document, RichActor, Splice, inspect};
 use crate::limits;
 
 const MALLORY: RichActor = RichActor([0x66; 16]);
@@ -184,6 +184,41 @@ fn a_refused_change_takes_what_builds_on_it_along_and_nothing_else() {
     assert!(matches!(verdicts[1], Err(ChangeRefusal::Seq { expected: 2, got: 3, .. })));
     assert!(verdicts[2..].iter().all(Result::is_ok));
     check_whole(&document, "batch");
+}
+
+/// A deletion repeated takes no bytes; so a change deletes nothing twice.
+#[test]
+fn a_change_that_deletes_a_character_twice_is_refused() {
+    let (document, _) = scene();
+    let element = ElementId { counter: 3, actor: RichActor([1; 16]) };
+    let dependencies = document.heads();
+    let start_op = document.next_op_on(&dependencies);
+    let check = |ops: Vec<TextOp>| {
+        let lie = TextChange { actor: MALLORY, seq: 2, start_op, dependencies: dependencies.clone(), ops };
+        let bytes = change::encode(&lie).0;
+        let inspected = inspect(&Candidate { bytes: &bytes, actor: MALLORY });
+        assert_eq!(gate(&mut document.clone(), &bytes).err(), inspected.clone().err());
+        (bytes.len(), inspected)
+    };
+    let (bytes, inspected) = check(vec![TextOp::Delete { element }; 100_000]);
+    assert!(bytes < 200, "{bytes} bytes claim 100,000 ops");
+    assert!(matches!(inspected, Err(ChangeRefusal::DeletedTwice { .. })));
+    assert_eq!(check(vec![TextOp::Delete { element }]).1, Ok(1));
+}
+
+/// What a worker finds without the document is what the gate would say; automerge alone agrees on what is good.
+#[test]
+fn what_is_found_without_the_document_is_what_the_gate_says() {
+    let (document, change) = scene();
+    let candidate = Candidate { bytes: &change, actor: MALLORY };
+    assert_eq!(inspect(&candidate), Ok(8));
+    assert!(matches!(inspect(&Candidate { actor: RichActor([1; 16]), ..candidate }), Err(ChangeRefusal::Actor { .. })));
+    for at in 0..change.len() {
+        let mut bytes = change.clone();
+        bytes[at] ^= 1;
+        let refusal = inspect(&Candidate { bytes: &bytes, actor: MALLORY }).expect_err("damaged");
+        assert_eq!(gate(&mut document.clone(), &bytes), Err(refusal));
+    }
 }
 
 /// Mutations of bytes, checksum made right again: nothing panics, and whatever is taken leaves the document whole.

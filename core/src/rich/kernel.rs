@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use automerge::{Automerge, Change, LoadOptions, ObjType, ROOT, ReadDoc, TextEncoding};
 use thiserror::Error;
 
-use super::change::ChangeHash;
+use super::change::{ChangeHash, TextChange};
 
 /// Why a rich document cannot be saved or opened.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -83,6 +83,21 @@ impl Kernel {
         self.0 = Some(next);
         Ok(())
     }
+}
+
+/// Whether automerge, given nothing but the bytes of a change, finds in them what this crate found. The document is
+/// not asked: what automerge makes of a change in its place shows when the document is saved.
+pub(super) fn reads(bytes: &[u8], change: &TextChange, hash: &ChangeHash) -> Result<(), String> {
+    let read = Change::try_from(bytes).map_err(|error| error.to_string())?;
+    let mut dependencies: Vec<ChangeHash> = read.deps().iter().map(|hash| ChangeHash(hash.0)).collect();
+    dependencies.sort_unstable();
+    let same = read.hash().0 == hash.0
+        && read.raw_bytes() == bytes
+        && read.actor_id().to_bytes() == change.actor.0
+        && (read.seq(), read.start_op().get()) == (change.seq, u64::from(change.start_op))
+        && (read.len(), read.max_op()) == (change.ops.len(), u64::from(change.max_op()))
+        && dependencies == change.dependencies;
+    if same { Ok(()) } else { Err("another change".to_owned()) }
 }
 
 fn new() -> Automerge {

@@ -3,11 +3,17 @@
 //! Changes go into the open document of confirmed state before their entry is folded; folding then finds them there.
 //! An entry is let through whole or not at all: after a refusal the documents it touched are opened anew when they are
 //! needed next. An edit of a record that is gone is void and never reaches a document.
+//!
+//! The gate has two parts. What reads foreign bytes needs no state ([`rich_changes`] gives them, with the author that
+//! each must have, to [`rich::inspect`](crate::rich::inspect)): a server does it in a process that it can kill, and
+//! entries that did not survive it come here as refused. The rest, in `admit`, takes steps that the sizes bound.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::entry::Logged;
+use crate::entry::{Entry, Header, Logged};
+use crate::id::ActorId;
+use crate::limits;
 use crate::op::{Edit, FieldOp, Op, RichChange};
 use crate::protocol::Code;
 use crate::rich::{Candidate, ChangeRefusal, RichActor};
@@ -19,15 +25,38 @@ const GENESIS_ROOT: u64 = 0;
 /// Why an entry is refused.
 pub(super) type Refusal = (Code, String);
 
+/// The rich changes of an entry, each with the author that it must have been made by.
+pub fn rich_changes(actor: ActorId, entry: &Entry) -> impl Iterator<Item = Candidate<'_>> {
+    let edits = entry.body.ops.iter().filter_map(|op| Some((RecordKey::of(op)?, op)));
+    edits.flat_map(move |(key, op)| {
+        op.field_ops().filter_map(move |(field, op)| {
+            let FieldOp::Edit(Edit::Change(change)) = op else { return None };
+            let at = FieldKey { key: key.clone(), field: field.clone() };
+            Some(candidate(actor, &entry.header, &at, change))
+        })
+    })
+}
+
+fn candidate<'a>(actor: ActorId, header: &Header, at: &FieldKey, change: &'a RichChange) -> Candidate<'a> {
+    let FieldKey { key: RecordKey { collection, record }, field } = at;
+    let (collection, record, field) = (collection.as_str(), record.as_str(), field.as_str());
+    let actor = RichActor::derive(&actor.0, &header.run.0, collection, record, field, change.incarnation);
+    Candidate { bytes: &change.bytes, actor }
+}
+
 /// Lets the entry's rich changes into their documents, or none of them.
 pub(super) fn admit(state: &mut State, logged: &Logged) -> Result<(), Refusal> {
     let edits = edits(state, logged);
     if edits.is_empty() {
         return Ok(());
     }
-    let mut admitted = 0;
+    let (mut admitted, mut ops) = (0, 0);
     let all = AssertUnwindSafe(|| {
-        edits.iter().try_for_each(|(at, edit)| lay(state, logged, at, edit).inspect(|()| admitted += 1))
+        edits.iter().try_for_each(|(at, edit)| {
+            ops += lay(state, logged, at, edit)?;
+            admitted += 1;
+            within_bounds(ops)
+        })
     });
     // The bytes come from anybody: a panic in the kernel is one entry's trouble, not the server's.
     let (outcome, touched) = match catch_unwind(all) {
@@ -72,18 +101,16 @@ fn edits<'a>(state: &State, logged: &'a Logged) -> Vec<(FieldKey, &'a Edit)> {
     edits
 }
 
-fn lay(state: &mut State, logged: &Logged, at: &FieldKey, edit: &Edit) -> Result<(), Refusal> {
+/// Lays one edit; gives the number of its ops.
+fn lay(state: &mut State, logged: &Logged, at: &FieldKey, edit: &Edit) -> Result<usize, Refusal> {
     let damaged = |error: TextError| (Code::RichChange, error.to_string());
     let document = state.document_mut(at).map_err(damaged)?;
-    let Edit::Change(RichChange { root, incarnation, bytes }) = edit else {
-        return text::apply(document, [edit].into_iter()).map(drop).map_err(damaged);
+    let Edit::Change(change) = edit else {
+        return text::apply(document, [edit].into_iter()).map(|_| 0).map_err(damaged);
     };
-    if *root != GENESIS_ROOT {
-        return Err((Code::RichChange, format!("there is no root {root}")));
+    if change.root != GENESIS_ROOT {
+        return Err((Code::RichChange, format!("there is no root {}", change.root)));
     }
-    let FieldKey { key: RecordKey { collection, record }, field } = at;
-    let (actor, run) = (&logged.actor.0, &logged.entry.header.run.0);
-    let actor = RichActor::derive(actor, run, collection.as_str(), record.as_str(), field.as_str(), *incarnation);
     let refused = |refusal: ChangeRefusal| {
         let code = match refusal {
             ChangeRefusal::UnknownDependency { .. } => Code::RichDependency,
@@ -91,6 +118,14 @@ fn lay(state: &mut State, logged: &Logged, at: &FieldKey, edit: &Edit) -> Result
         };
         (code, refusal.to_string())
     };
-    let verdicts = document.gate(&[Candidate { bytes, actor }]);
-    verdicts.into_iter().try_for_each(|verdict| verdict.map(drop).map_err(refused))
+    let verdicts = document.gate(&[candidate(logged.actor, &logged.entry.header, at, change)]);
+    verdicts.into_iter().map(|verdict| verdict.map(|admitted| admitted.ops).map_err(refused)).sum()
+}
+
+fn within_bounds(ops: usize) -> Result<(), Refusal> {
+    const MAX: usize = limits::RICH_ENTRY_OPS_MAX;
+    if ops <= MAX {
+        return Ok(());
+    }
+    Err((Code::RichChange, format!("the changes of one entry have more than {MAX} ops")))
 }

@@ -22,6 +22,8 @@ struct Scene {
     refused: BTreeMap<Seq, Digest>,
     log: Vec<Logged>,
     held: Option<Held>,
+    /// What was found in entries before they are pushed.
+    read: BTreeMap<Seq, Result<usize, String>>,
 }
 
 const ACTOR: ActorId = ActorId([1; 16]);
@@ -63,6 +65,7 @@ impl Scene {
             refused: BTreeMap::new(),
             log: Vec::new(),
             held: None,
+            read: BTreeMap::new(),
         }
     }
 
@@ -95,7 +98,7 @@ impl Scene {
 
     fn decide(&mut self, push: PushItems) -> Result<Verdicts, PushError> {
         let wanted = Sequencer::wanted(&self.row, &push);
-        let mut known = Known::default();
+        let mut known = Known { read: self.read.clone(), ..Known::default() };
         if let Some((from, through)) = wanted.decided {
             known.places = self.places.range(from..=through).map(|(seq, place)| (*seq, *place)).collect();
             known.refused = self.refused.range(from..=through).map(|(seq, digest)| (*seq, *digest)).collect();
@@ -451,4 +454,28 @@ fn a_policy_that_fails_holds_and_never_refuses() {
         assert_eq!((marked(&verdicts), verdicts.through, scene.log.len()), (vec![], Seq(0), 0));
         assert_eq!(scene.held.as_ref().map(|held| held.seq), Some(Seq(1)));
     }
+}
+
+#[test]
+fn what_was_found_unfit_before_is_refused_and_the_rest_goes_on() {
+    let mut scene = Scene::new();
+    scene.read = BTreeMap::from([(Seq(1), Ok(5)), (Seq(2), Err("it brought the check down".into()))]);
+    let items = (1..4).map(|at| scene.entry(vec![insert(&at.to_string())], |_| {})).collect();
+    let verdicts = scene.push(items).expect("decided");
+    assert_eq!(marked(&verdicts), [(2, MarkedStatus::Refused, Some(Code::RichChange))]);
+    assert_eq!((accepted(&verdicts).len(), verdicts.through), (2, Seq(3)));
+}
+
+#[test]
+fn many_rich_ops_are_decided_in_parts_and_each_part_takes_one_entry_at_least() {
+    let mut scene = Scene::new();
+    let most = limits::RICH_PUSH_OPS_MAX;
+    scene.read = (1..4).zip([most - 1, 2, 2 * most]).map(|(seq, ops)| (Seq(seq), Ok(ops))).collect();
+    let items: Vec<Pushed> = (1..4).map(|at| scene.entry(vec![insert(&at.to_string())], |_| {})).collect();
+    for decided in 1..4 {
+        let verdicts = scene.push(items[decided - 1..].to_vec()).expect("decided");
+        assert_eq!((verdicts.through, verdicts.marked.len()), (Seq(decided as u64), 0));
+        assert_eq!(scene.held.as_ref().map(|held| held.seq.0), (decided < 3).then_some(decided as u64 + 1));
+    }
+    assert_eq!(scene.log.len(), 3);
 }
