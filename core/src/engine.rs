@@ -23,7 +23,7 @@ use crate::draft::Draft;
 use crate::id::{ActorId, ClientId, EntryId, LogName, RunId, WriteId};
 use crate::notice::{AppendFailure, Connection, LogStatus, Notice};
 use crate::random::Random;
-use crate::replica::{ActError, Replica};
+use crate::replica::{ActError, RedriveError, Replica};
 use crate::session::client::ClientSession;
 use crate::session::link::Link;
 use crate::storage::commit::{Commit, CommitAbort, Committed};
@@ -241,6 +241,9 @@ pub enum CallError {
     /// The action cannot be taken.
     #[error(transparent)]
     Act(#[from] ActError),
+    /// The dead letter cannot be redriven.
+    #[error(transparent)]
+    Redrive(#[from] RedriveError),
 }
 
 impl Engine {
@@ -316,6 +319,28 @@ impl Engine {
         Ok(write)
     }
 
+    /// Issues a dead letter again, with a new draft or as it was: it is in the view when this returns.
+    ///
+    /// # Errors
+    /// [`CallError`]; nothing was recorded.
+    pub fn redrive(
+        &mut self,
+        name: &LogName,
+        id: EntryId,
+        draft: Option<Draft>,
+        now: WallMs,
+    ) -> Result<WriteId, CallError> {
+        self.now = now;
+        let clock_now = self.server_now();
+        let slot = self.slots.get_mut(name).filter(|slot| slot.phase == Phase::Ready);
+        let Some(slot) = slot else { return Err(CallError::NotOpen(name.clone())) };
+        let (n, draft) = (self.acts + 1, draft.map(Draft::merged));
+        let write = slot.replica.redrive(id, draft, n, clock_now, &mut self.clock, &mut self.random)?;
+        self.acts = n;
+        self.settle();
+        Ok(write)
+    }
+
     /// The replica of an open log, for reading and queries.
     ///
     /// # Errors
@@ -327,7 +352,7 @@ impl Engine {
         }
     }
 
-    /// Discards a dead letter for good.
+    /// Discards a dead letter for good; [`Notice::DeadLetters`] tells when it is gone. What already re-issues it goes on.
     ///
     /// # Errors
     /// [`CallError::NotOpen`].
@@ -426,8 +451,9 @@ impl Engine {
             (Request::Snapshot(name), result) => self.snapshot_stored(&name, result.is_ok()),
             (Request::Discard(name, id), Ok(_)) => {
                 if let Some(slot) = self.slots.get_mut(&name) {
-                    slot.replica.discard(id);
+                    slot.replica.forget_letters(&[id.seq]);
                 }
+                self.hint(&Hint::Grew(name));
             }
             (_, Err(CommitFailure::Aborted(CommitAbort::Deposed { .. }))) => self.unseated(),
             _ => {}

@@ -137,6 +137,14 @@ pub struct EntryId {
     pub seq: Seq,
 }
 
+impl EntryId {
+    /// Reads the form that `Display` writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (actor, seq) = text.split_once('-')?;
+        Some(Self { actor: ActorId::from_hex(actor)?, seq: Seq(seq.parse().ok()?) })
+    }
+}
+
 impl fmt::Display for EntryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.actor, self.seq)

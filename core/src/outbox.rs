@@ -344,7 +344,7 @@ mod tests {
     fn prepared(n: u64, needs: Vec<Need>) -> Prepared {
         let body = Body::new(Name::new("act").expect("name"), None, vec![], None, Salt([n as u8; 8]));
         let (base, time) = (Base::default(), Time::from_ms(n));
-        Prepared { n, base, own: Seq(0), time, needs, replaces: None, body: Arc::new(body) }
+        Prepared { n, base, own: Seq(0), time, needs, replaces: None, letter: None, body: Arc::new(body) }
     }
 
     fn run(append: Append, next: u64) -> Vec<Entry> {

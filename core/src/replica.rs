@@ -11,6 +11,7 @@
 
 mod act;
 mod arrivals;
+mod dead_letters;
 mod places;
 mod verdicts;
 
@@ -30,6 +31,7 @@ use crate::view::View;
 
 pub use act::ActError;
 pub use arrivals::{ArrivalError, Arrivals, Storable, resolve};
+pub use dead_letters::RedriveError;
 use places::Places;
 
 /// The server would see own entries later.
@@ -57,6 +59,8 @@ pub struct Replica {
     outbox: Outbox,
     arrivals: Arrivals,
     dead_letters: BTreeMap<EntryId, DeadLetter>,
+    /// Dead letters whose replacement is not durable yet.
+    redriving: BTreeMap<EntryId, WriteId>,
     places: Places,
     /// Own entries known to be accepted, but not yet where: another tab took the verdict. The fold tells it.
     unplaced: BTreeSet<Seq>,
@@ -84,6 +88,7 @@ impl Replica {
             view: None,
             arrivals: Arrivals::default(),
             dead_letters: BTreeMap::new(),
+            redriving: BTreeMap::new(),
             places: Places::default(),
             unplaced: BTreeSet::new(),
             status: LogStatus::Local,
@@ -107,6 +112,7 @@ impl Replica {
         for entry in entries {
             let write = WriteId { run: entry.header.run, n: entry.header.n };
             touched.extend(self.overlay.assign(&self.state, write, entry.header.seq));
+            self.marked_redriven(entry);
             let id = EntryId { actor: self.actor, seq: entry.header.seq };
             self.notices.push(Notice::Write(self.name.clone(), write, WriteStatus::Stored(id)));
         }
@@ -120,6 +126,7 @@ impl Replica {
         let mut touched = Touched::new();
         for write in self.outbox.append_failed() {
             touched.extend(self.overlay.drop(&self.state, write));
+            self.not_redriven(write);
             let status = WriteStatus::Failed(failure, reason.to_owned());
             self.notices.push(Notice::Write(self.name.clone(), write, status));
         }
@@ -327,24 +334,6 @@ impl Replica {
         self.places.forget_before(self.state.cursor().next);
     }
 
-    /// A dead letter was discarded.
-    pub fn discard(&mut self, id: EntryId) {
-        if self.dead_letters.remove(&id).is_some() {
-            self.notices.push(Notice::DeadLetters(self.name.clone()));
-            self.progress();
-        }
-    }
-
-    /// Replaces the dead letters by what the rows hold.
-    pub fn load_dead_letters(&mut self, letters: Vec<(Seq, DeadLetter)>) {
-        let letters: BTreeMap<_, _> =
-            letters.into_iter().map(|(seq, letter)| (EntryId { actor: self.actor, seq }, letter)).collect();
-        if letters != self.dead_letters {
-            self.dead_letters = letters;
-            self.notices.push(Notice::DeadLetters(self.name.clone()));
-        }
-    }
-
     /// Notes who this client's user is: the author of its pending work.
     pub fn set_user(&mut self, user: Option<UserId>) {
         let touched = self.overlay.set_user(user);
@@ -490,16 +479,6 @@ impl Replica {
     /// Whether the app looks at it.
     pub fn is_shown(&self) -> bool {
         self.view.is_some()
-    }
-
-    /// Dead letters, ascending by seq.
-    pub fn dead_letters(&self) -> impl Iterator<Item = (&EntryId, &DeadLetter)> {
-        self.dead_letters.iter()
-    }
-
-    /// One dead letter.
-    pub fn dead_letter(&self, id: EntryId) -> Option<&DeadLetter> {
-        self.dead_letters.get(&id)
     }
 
     /// Where an own accepted entry stands and since when, as far as it was told since the last snapshot.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use driftlog_core::draft::{Draft, DraftFieldOp, DraftOp};
-use driftlog_core::engine::{CallError, Config, Engine, Input, Output, Own, OwnEntry, RequestId};
-use driftlog_core::id::{ActorId, ClientId, LogName, Name, RecordId, RunId, WriteId};
+use driftlog_core::engine::{CallError, Config, Engine, Input, Output, Own, OwnEntry, OwnStatus, RequestId};
+use driftlog_core::id::{ActorId, ClientId, EntryId, LogName, Name, RecordId, RunId, WriteId};
 use driftlog_core::notice::{LogState, Notice, WriteStatus};
 use driftlog_core::protocol::Frame;
 use driftlog_core::session::link::LinkState;
@@ -140,6 +140,45 @@ impl Device {
         let request = ask(&mut self.tabs.get_mut(&tab).unwrap().engine).unwrap();
         self.run();
         self.tabs.get_mut(&tab).unwrap().found.remove(&request).expect("an answer")
+    }
+
+    /// Redrives a dead letter, as it was or with another title.
+    pub(crate) fn redrive(
+        &mut self,
+        tab: usize,
+        letter: EntryId,
+        title: Option<(WriteId, &str)>,
+    ) -> Result<WriteId, CallError> {
+        self.now += 1;
+        let tab = self.tabs.get_mut(&tab).unwrap();
+        let draft = title.map(|(write, title)| {
+            let fields = vec![(name("title"), DraftFieldOp::Set(Value::text(title)))];
+            let op = DraftOp::Insert(name("todos"), tab.records[&write].clone(), fields);
+            Draft { name: name("addTodo"), args: None, ops: vec![op], lifetime_ms: None }
+        });
+        tab.engine.redrive(&log(), letter, draft, self.now)
+    }
+
+    pub(crate) fn discard(&mut self, tab: usize, letter: EntryId) {
+        self.tabs.get_mut(&tab).unwrap().engine.discard(&log(), letter).unwrap();
+        self.run();
+    }
+
+    /// The dead letters as a tab lists them, and whether each is being redriven.
+    pub(crate) fn letters(&mut self, tab: usize) -> Vec<(EntryId, bool)> {
+        let entries = self.entries(tab, Own::NotAccepted);
+        let refused = entries.into_iter().filter(|entry| matches!(entry.status, OwnStatus::Refused(..)));
+        refused.map(|entry| (entry.id.unwrap(), entry.redriven)).collect()
+    }
+
+    /// Titles in the server's log, in its order.
+    pub(crate) fn logged(&self) -> Vec<String> {
+        self.server.as_ref().unwrap().titles()
+    }
+
+    /// The socket breaks, and no other is opened until the tab's timer is due.
+    pub(crate) fn cut(&mut self, tab: usize) {
+        self.input(tab, Input::SocketClosed("cut".into()));
     }
 
     pub(crate) fn freeze(&mut self, tab: usize) {

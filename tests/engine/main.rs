@@ -1,6 +1,7 @@
 //! The engine of a client by behaviour: tabs over one database, without a server.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod dead_letters;
 mod device;
 mod held;
 mod lookup;

@@ -26,7 +26,7 @@ const EPOCH: EpochId = EpochId([0xe0; 8]);
 pub(crate) const BAD: &str = "bad";
 
 pub(crate) struct Server {
-    pub(crate) entries: Vec<Logged>,
+    entries: Vec<Logged>,
     cursors: Vec<Cursor>,
     authors: BTreeMap<ActorId, Author>,
     replaced: BTreeSet<Replaced>,
@@ -55,6 +55,11 @@ impl Server {
     pub(crate) fn new() -> Self {
         let (authors, replaced) = (BTreeMap::new(), BTreeSet::new());
         Self { entries: Vec::new(), cursors: vec![Cursor::start(LOG)], authors, replaced }
+    }
+
+    /// Titles in the log, in its order.
+    pub(crate) fn titles(&self) -> Vec<String> {
+        self.entries.iter().filter_map(|logged| title(&logged.entry)).collect()
     }
 
     /// Takes one frame of a session; gives the answers.

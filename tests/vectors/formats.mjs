@@ -342,6 +342,7 @@ const deadLetter = struct({
   code: optional(natural),
   reason: text,
   at: natural,
+  redriven: optional(natural),
 });
 
 const oneRecord = (rowBytes) => {

@@ -85,6 +85,8 @@ fn rows() -> Vec<Vector> {
     let refused = acting(5, vec![update("title", FieldOp::Set(Value::from("x")))]);
     let code = Some(Code::DependsOn);
     let letter = DeadLetter::new(&refused, MarkedStatus::Refused, code, "builds on seq 4".to_owned(), NOW);
+    let mut redriven = letter.clone();
+    redriven.redriven = Some(Seq(9));
     let group = vec![acting(1, vec![insert()]), acting(2, vec![])];
     let parts: Vec<_> = group.iter().map(described).collect();
     let is = format!("[{}]", parts.join(", "));
@@ -98,6 +100,7 @@ fn rows() -> Vec<Vector> {
         vector("verdicts", "", "verdicts", verdicts),
         vector("received", "as an entries frame brought them", "received", received),
         vector("dead letter", "", "dead letter", letter),
+        vector("dead letter, redriven", "an undecided entry re-issues it", "dead letter", redriven),
         Vector::decodes("own entries", "a group: one record each", bytes, group, is, row::decode_group)
             .with("row", json("own")),
     ]

@@ -5,8 +5,8 @@
 use std::rc::Rc;
 
 use driftlog_core::engine::{CallError, Engine, Input, OnlineWish, RequestId};
-use driftlog_core::id::{LogName, Name, RecordId, WriteId};
-use driftlog_core::replica::{ActError, Replica};
+use driftlog_core::id::{EntryId, LogName, Name, RecordId, WriteId};
+use driftlog_core::replica::{ActError, RedriveError, Replica};
 use driftlog_core::view::Query;
 use wasm_bindgen::prelude::*;
 
@@ -117,6 +117,29 @@ impl Binding {
         });
     }
 
+    /// Issues a dead letter again, by a WireAct or as it was → [writeId, notices…].
+    pub fn redrive(&self, handle: u32, entry: &str, request: Option<Vec<u8>>) -> Result<Vec<u8>, JsValue> {
+        let name = self.client.log(handle)?;
+        let id = dead_letter(entry)?;
+        let draft = request.map(|request| request::draft(&request)).transpose()?;
+        let write = self.client.call(|engine| engine.redrive(&name, id, draft, clock::now_ms()))?;
+        let write = write.map_err(ClientError::from)?;
+        Ok(answer::acted(write, &self.client.take_notices()))
+    }
+
+    /// Discards a dead letter for good; a notice tells when it is gone.
+    pub fn discard(&self, handle: u32, entry: &str) -> Result<(), JsValue> {
+        let name = self.client.log(handle)?;
+        let id = dead_letter(entry)?;
+        Ok(self.client.call(|engine| engine.discard(&name, id))?.map_err(ClientError::from)?)
+    }
+
+    /// The bytes of a dead letter's entry, header and body.
+    pub fn letter(&self, handle: u32, entry: &str) -> Result<Option<Vec<u8>>, JsValue> {
+        let id = dead_letter(entry)?;
+        self.look(handle, |replica| replica.dead_letter(id).map(|letter| letter.entry.clone()))
+    }
+
     /// WireEntry, if this client authored it.
     pub async fn entry(&self, handle: u32, write: String) -> Result<Option<Vec<u8>>, JsValue> {
         let Some(write) = WriteId::parse(&write) else { return Ok(None) };
@@ -215,7 +238,16 @@ impl From<ClientError> for JsValue {
         let code = match &error {
             ClientError::Closed | ClientError::NoSuchHandle(_) | ClientError::Call(CallError::NotOpen(_)) => "closed",
             ClientError::Storage(_) => "storage-failed",
-            ClientError::Call(CallError::Act(ActError::Text(_))) => "bad-position",
+            ClientError::Call(
+                CallError::Act(ActError::Text(_)) | CallError::Redrive(RedriveError::Act(ActError::Text(_))),
+            ) => "bad-position",
+            ClientError::Call(CallError::Redrive(error)) => match error {
+                RedriveError::NotADeadLetter(_) => "no-such-dead-letter",
+                RedriveError::UnderWay(_) => "already-redriven",
+                RedriveError::NeedsArguments(_) => "needs-arguments",
+                RedriveError::Act(_) => "bad-value",
+                _ => "engine-failed",
+            },
             ClientError::Call(_) => "bad-value",
         };
         thrown(code, &error.to_string())
@@ -226,6 +258,10 @@ impl From<BadRequest> for JsValue {
     fn from(error: BadRequest) -> Self {
         thrown("engine-failed", &error.to_string())
     }
+}
+
+fn dead_letter(entry: &str) -> Result<EntryId, JsValue> {
+    EntryId::parse(entry).ok_or_else(|| thrown("no-such-dead-letter", entry))
 }
 
 /// An `Error` with a `code`.

@@ -146,6 +146,8 @@ export interface WireEntry {
   code?: string | null;
   number?: number | null;
   reason?: string | null;
+  replaces?: string | null;
+  redriven?: boolean;
 }
 
 /** Request of `entries`: absent keys do not filter. */
@@ -185,6 +187,12 @@ export interface WireEngine {
   /** WireQuery → [queryId, rows]; patches follow until `unquery`. */
   query(handle: number, query: Uint8Array): Uint8Array;
   unquery(handle: number, query: number): void;
+  /** Issues a dead letter again, by a WireAct or, without one, as it was → [writeId, notices…]. */
+  redrive(handle: number, entryId: string, request: Uint8Array | undefined): Uint8Array;
+  /** Discards a dead letter; a notice tells when it is gone. */
+  discard(handle: number, entryId: string): void;
+  /** The entry of a dead letter: header and body as docs/log-format.md has them. */
+  letter(handle: number, entryId: string): Uint8Array | undefined;
   /** WireEntry, if this client authored it. */
   entry(handle: number, writeId: string): Promise<Uint8Array | undefined>;
   /** WireEntryFilter → WireEntry[], oldest first. */

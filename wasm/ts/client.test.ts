@@ -78,6 +78,26 @@ test('a refused action leaves the view, rejects accepted and becomes a dead lett
   assert.deepEqual((await log.entries({ action: 'addTodo' })).length, 1);
 });
 
+test('a dead letter is redriven with other arguments, once, and goes when the replacement is accepted', async () => {
+  const server = new FakeServer();
+  server.policy = ({ args }) => ((args as { title: string }).title.length > 5 ? 'not-allowed' : undefined);
+  const { client } = await clientOf(server);
+  const log = await client.open(board, { id: '1' });
+  const write = log.do.addTodo({ id: 'a', title: 'far too long' });
+  await assert.rejects(write.accepted, is('not-allowed'));
+  await quiet();
+  const letter = log.deadLetters.get(write.id);
+  assert.ok(letter?.action === 'addTodo' && letter.args?.title === 'far too long');
+  assert.equal(JSON.parse(log.deadLetters.export()).letters[0].args.title, 'far too long');
+  const again = log.deadLetters.redrive(letter, { id: 'a', title: 'short' });
+  assert.equal(log.query({ from: 'todos' }).getSnapshot()[0]?.title, 'short', 'in view before the call returns');
+  assert.throws(() => log.deadLetters.redrive(letter), is('already-redriven'));
+  await again.accepted;
+  await quiet();
+  assert.deepEqual(log.deadLetters.getSnapshot(), []);
+  assert.throws(() => log.deadLetters.discard(letter), is('no-such-dead-letter'));
+});
+
 test('rejections that nobody awaits are not unhandled', async () => {
   const unhandled: unknown[] = [];
   const hear = (error: unknown): void => void unhandled.push(error);

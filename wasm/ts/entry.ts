@@ -31,6 +31,10 @@ export interface EntryOf<Action extends string, Args> {
   readonly code: string | undefined;
   /** Of a refused entry: the server's words, for people. */
   readonly reason: string | undefined;
+  /** The entry id of the dead letter that it re-issues. */
+  readonly replaces: string | undefined;
+  /** A dead letter that was redriven: its replacement waits for a verdict. */
+  readonly redriven: boolean;
 }
 
 /** Any own entry of a log; `action` tells which, and with it the type of `args`. */
@@ -39,7 +43,11 @@ export type Entry<D extends LogDefinition> = {
 }[keyof D['actions'] & string];
 
 /** An entry that the server refused, kept whole. */
-export type DeadLetter<D extends LogDefinition> = Entry<D> & { readonly status: 'refused'; readonly code: string };
+export type DeadLetter<D extends LogDefinition> = Entry<D> & {
+  readonly status: 'refused';
+  readonly code: string;
+  readonly entryId: string;
+};
 
 /** Which entries to list; what is left out does not filter. */
 export interface EntryFilter<D extends LogDefinition, Name extends keyof D['actions'] & string> {
@@ -62,5 +70,7 @@ export function entryOf<D extends LogDefinition>(wire: WireEntry): Entry<D> {
     outcome: (wire.outcome as EntryOf<string, unknown>['outcome']) ?? undefined,
     code: wire.code ?? undefined,
     reason: wire.reason ?? undefined,
+    replaces: wire.replaces ?? undefined,
+    redriven: wire.redriven ?? false,
   }) as unknown as Entry<D>;
 }

@@ -31,6 +31,12 @@ export interface ErrorDetails {
   'bad-query': { problem: string };
   /** The client or the log was closed before this call. */
   closed: { what: string };
+  /** A redrive or discard of what is no dead letter: it was discarded, or a replacement of it was accepted. */
+  'no-such-dead-letter': { reason: string };
+  /** A redrive of a dead letter whose replacement waits for its verdict. */
+  'already-redriven': { reason: string };
+  /** A dead letter that changes a text and did not record its arguments: redrive it with arguments. */
+  'needs-arguments': { reason: string };
   /** One client has the log open under another definition. */
   'already-open': { log: string };
 
@@ -179,6 +185,9 @@ export function engineError(code: string, reason: string): DriftlogError {
     case 'storage-failed':
     case 'needs-failed':
     case 'backlog-full':
+    case 'no-such-dead-letter':
+    case 'already-redriven':
+    case 'needs-arguments':
       return fail(code, { reason }, text) as DriftlogError;
     case 'bad-value':
       return fail(code, { path: 'action', problem: reason }, text);

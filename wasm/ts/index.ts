@@ -4,6 +4,7 @@
 export type { Client, ClientOptions, Connection, Storage } from './client.js';
 export { createClient } from './create.js';
 export type { CollectionDraft, CounterDraft, RecordDraft, SetDraft, TextDraft } from './draft.js';
+export type { DeadLetters } from './dead_letters.js';
 export type { DeadLetter, Entry, EntryFilter, EntryOf, EntryStatus } from './entry.js';
 export { DriftlogError, type DriftlogErrorOf, type ErrorCode, type ErrorDetails, type Refusal } from './errors.js';
 export type { Comparison, Condition, Filter, Membership } from './filter.js';

@@ -18,6 +18,7 @@ import {
   type WireRow,
   type WireWriteDetail,
 } from './boundary.js';
+import { type DeadLetters, LetterList } from './dead_letters.js';
 import { type DraftSource, draftOps } from './draft.js';
 import { type DeadLetter, type Entry, type EntryFilter, entryOf } from './entry.js';
 import { fail, fromEngine } from './errors.js';
@@ -75,8 +76,8 @@ export interface Log<D extends LogDefinition = LogDefinition> {
   ): Query<RowIn<D['collections'], Name>>;
   readonly status: Readable<LogStatus>;
   readonly outbox: Readable<Outbox>;
-  /** Refused entries, kept whole, oldest first. */
-  readonly deadLetters: Readable<readonly DeadLetter<D>[]>;
+  /** Refused entries, kept whole: redriven, edited or discarded when somebody decides. */
+  readonly deadLetters: DeadLetters<D>;
   /** Ends the log in this tab; what it recorded is shipped all the same. */
   close(): void;
   [Symbol.dispose](): void;
@@ -99,7 +100,7 @@ export class OpenLog {
   readonly do: Record<string, (args?: unknown) => Write> = {};
   readonly status: Cell<LogStatus>;
   readonly outbox: Cell<Outbox>;
-  readonly deadLetters: Cell<readonly DeadLetter<LogDefinition>[]>;
+  readonly deadLetters: LetterList;
   readonly #views = new Map<string, QueryView>();
   readonly #active = new Map<number, QueryView>();
   readonly #writes = new Map<WriteId, OpenWrite>();
@@ -118,7 +119,15 @@ export class OpenLog {
   ) {
     this.status = new Cell(host.turn, statusOf(state));
     this.outbox = new Cell(host.turn, Object.freeze({ count: state.outbox }));
-    this.deadLetters = new Cell<readonly DeadLetter<LogDefinition>[]>(host.turn, Object.freeze([]));
+    this.deadLetters = new LetterList(host.turn, {
+      name,
+      redrive: this.#redrive.bind(this),
+      discard: (entryId) => {
+        this.#open();
+        guard(() => host.engine.discard(handle, entryId));
+      },
+      bytes: (entryId) => host.engine.letter(handle, entryId),
+    });
     for (const action of Object.keys(definition.actions)) this.do[action] = (args) => this.#perform(action, args);
     Object.freeze(this.do);
     this.#source = {
@@ -132,6 +141,22 @@ export class OpenLog {
   }
 
   #perform(action: string, given: unknown): Write {
+    const request = this.#record(action, given);
+    return this.#recorded(() => this.host.engine.act(this.handle, request));
+  }
+
+  #redrive({ action, args, entryId }: DeadLetter<LogDefinition>, given: { args: unknown } | undefined): Write {
+    this.#open();
+    // What it did cannot be worked out anew without its arguments, nor by an app that has no such action any more.
+    const { args: recording = 'record' } = this.definition.options[action] ?? {};
+    const isKnown = Object.hasOwn(this.definition.actions, action);
+    const anew = isKnown && (given !== undefined || recording === 'record');
+    const request = anew ? this.#record(action, given === undefined ? args : given.args) : undefined;
+    return this.#recorded(() => this.host.engine.redrive(this.handle, entryId, request));
+  }
+
+  /** Runs a mutator: the request that records what it did. */
+  #record(action: string, given: unknown): Uint8Array {
     this.#open();
     if (this.#drafting !== undefined) {
       throw fail('draft-closed', { action }, `${action} was called from within the mutator of ${this.#drafting}`);
@@ -149,12 +174,16 @@ export class OpenLog {
     } finally {
       this.#drafting = undefined;
     }
-    const request = encode([action, recording === 'record' ? (args ?? null) : null, ops, lifetimeMs ?? null]);
-    host.catchUp();
-    const [id, ...notices] = decode<[WriteId, ...WireNotice[]]>(guard(() => host.engine.act(this.handle, request)));
+    return encode([action, recording === 'record' ? (args ?? null) : null, ops, lifetimeMs ?? null]);
+  }
+
+  /** Hands an action to the engine. */
+  #recorded(call: () => Uint8Array): Write {
+    this.host.catchUp();
+    const [id, ...notices] = decode<[WriteId, ...WireNotice[]]>(guard(call));
     const write = new OpenWrite(id);
     this.#writes.set(id, write);
-    host.deliver(notices);
+    this.host.deliver(notices);
     return write;
   }
 

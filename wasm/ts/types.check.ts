@@ -183,6 +183,23 @@ export async function listing(): Promise<void> {
   await log.entries({ action: 'nothing' });
   const letter = log.deadLetters.getSnapshot()[0];
   if (letter?.action === 'toggle') letter.args?.id.length;
+  if (letter?.action === 'addTodo') {
+    const write = log.deadLetters.redrive(letter, { id: 'a', title: 'shorter' });
+    await write.accepted;
+    // @ts-expect-error edited args are of the letter's action
+    log.deadLetters.redrive(letter, { id: 'a' });
+  }
+  if (letter !== undefined) {
+    log.deadLetters.redrive(letter).id.length;
+    log.deadLetters.discard(letter);
+    letter.redriven satisfies boolean;
+    letter.replaces?.length;
+  }
+  // @ts-expect-error any entry is not a dead letter
+  if (entry !== undefined) log.deadLetters.redrive(entry);
+  log.deadLetters.get('run-1')?.code.length;
+  log.deadLetters.subscribe((letters) => letters.length.toFixed());
+  log.deadLetters.export() satisfies string;
   log.outbox.subscribe(({ count }) => count.toFixed());
   log.status.getSnapshot().state satisfies string;
   client.connection.subscribe(({ state, retryAt }) => void [state === 'live', retryAt]);

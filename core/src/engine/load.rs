@@ -115,7 +115,7 @@ impl Engine {
         let replica = &mut slot.replica;
         replica.set_user(user.clone());
         replica.learn(tail.own);
-        replica.load_dead_letters(tail.letters);
+        replica.load_dead_letters(tail.letters, Seq(u64::MAX));
         if let Some(verdicts) = tail.verdicts.filter(|verdicts| verdicts.actor == actor) {
             replica.decide(verdicts, &[], Vec::new());
         }
@@ -171,12 +171,14 @@ impl Engine {
         let Some(tail) = Tail::read(rows) else { return };
         let replica = &mut slot.replica;
         replica.learn(tail.own);
+        // Another tab may have discarded or redriven one.
+        let through = tail.verdicts.as_ref().map_or(Seq(0), |verdicts| verdicts.through);
+        replica.load_dead_letters(tail.letters, through);
         let catching_up = std::mem::take(&mut slot.catching_up);
         if !leading || catching_up {
             let fits = apply_received(replica, user.as_ref(), tail.received);
             if let Some(verdicts) = tail.verdicts {
-                let new: Vec<_> = tail.letters.into_iter().filter(|(seq, _)| *seq <= verdicts.through).collect();
-                replica.decide(verdicts, &[], new);
+                replica.decide(verdicts, &[], Vec::new());
             }
             slot.rows_left = leading && !fits;
             if !fits {

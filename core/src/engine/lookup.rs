@@ -34,6 +34,10 @@ pub struct OwnEntry {
     pub status: OwnStatus,
     /// Its offset and when the server took it, as far as this device holds what says so: a snapshot does not.
     pub place: Option<(Offset, WallMs)>,
+    /// The entry that it re-issues.
+    pub replaces: Option<EntryId>,
+    /// A dead letter of which a replacement is undecided.
+    pub redriven: bool,
 }
 
 /// How far an own entry came.
@@ -161,6 +165,8 @@ impl Slot {
             time: prepared.time.ms(),
             status: OwnStatus::Pending,
             place: None,
+            replaces: prepared.replaces.as_ref().map(|replaced| replaced.id),
+            redriven: false,
         }
     }
 
@@ -187,6 +193,8 @@ impl Slot {
             time: entry.header.time.ms(),
             place,
             status,
+            replaces: entry.header.replaces.as_ref().map(|replaced| replaced.id),
+            redriven: replica.is_under_way(id),
         }
     }
 }

@@ -336,15 +336,12 @@ impl Engine {
             let Some(storable) = Unstored::storable(slot.unstored.as_ref(), self.now) else { continue };
             if let Some(batch) = slot.replica.arrivals_mut().next_batch(storable) {
                 let clear = left && !batch.rows.is_empty();
+                let (rows, verdicts, dead_letters) =
+                    (batch.rows.clone(), batch.verdicts.clone(), batch.letters.clone());
                 (slot.rows_left, slot.clearing) = (left && !clear, clear);
-                let receive = Receive {
-                    fence,
-                    log: name.clone(),
-                    clear,
-                    rows: batch.rows.clone(),
-                    verdicts: batch.verdicts.clone(),
-                    dead_letters: batch.letters.clone(),
-                };
+                let (actor, redeemed) = (slot.replica.actor(), slot.replica.redeemed());
+                let log = name.clone();
+                let receive = Receive { fence, log, clear, rows, verdicts, dead_letters, actor, redeemed };
                 commits.push((name.clone(), receive));
             }
         }
@@ -356,6 +353,7 @@ impl Engine {
     pub(super) fn received(&mut self, name: &LogName) {
         let Some(slot) = self.slots.get_mut(name) else { return };
         let status_before = slot.replica.status();
+        let redeemed = slot.replica.redeemed();
         let Some(batch) = slot.replica.arrivals_mut().stored() else { return };
         slot.clearing = false;
         if !batch.rows.is_empty() || slot.replica.arrivals().is_idle() {
@@ -372,6 +370,7 @@ impl Engine {
                 session.settled(name, through);
             }
         }
+        slot.replica.forget_letters(&redeemed);
         if slot.unstored.is_none() {
             slot.replica.catch_up();
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::draft::{Draft, DraftFieldOp, DraftOp};
-use crate::entry::{self, Body, InvalidEntry};
-use crate::id::{Base, EpochId, Name, RecordId, WriteId};
+use crate::entry::{self, Body, InvalidEntry, Replaced};
+use crate::id::{Base, EpochId, Name, RecordId, Seq, WriteId};
 use crate::op::{Delete, DeletePolicy, Edit, FieldOp, Insert, Op, Update};
 use crate::overlay::{DraftError, Pending};
 use crate::random::Random;
@@ -26,6 +26,14 @@ pub enum ActError {
     Text(#[from] DraftError),
 }
 
+/// What an action re-issues.
+#[derive(Debug)]
+pub(super) struct Reissue {
+    pub(super) replaces: Replaced,
+    /// The seq of the dead letter that is marked with it.
+    pub(super) letter: Seq,
+}
+
 impl Replica {
     /// Records an action: it is in the view when this returns.
     ///
@@ -39,6 +47,19 @@ impl Replica {
         clock: &mut Clock,
         random: &mut Random,
     ) -> Result<WriteId, ActError> {
+        self.act_again(draft, n, now, clock, random, None)
+    }
+
+    /// Records an action that may re-issue an earlier one.
+    pub(super) fn act_again(
+        &mut self,
+        draft: Draft,
+        n: u64,
+        now: WallMs,
+        clock: &mut Clock,
+        random: &mut Random,
+        reissue: Option<Reissue>,
+    ) -> Result<WriteId, ActError> {
         let write = WriteId { run: self.run, n };
         let mut edited = Vec::new();
         let body = self.body(draft, random, &mut edited).inspect_err(|_| {
@@ -48,7 +69,8 @@ impl Replica {
         clock.observe(self.state.effective_max());
         let (base, own, time) = (self.base(), self.outbox.others(), clock.tick(now));
         let needs = self.outbox.needs(self.overlay.needs(&body.ops));
-        self.outbox.prepare(Prepared { n, base, own, time, needs, replaces: None, body: body.clone() });
+        let (replaces, letter) = reissue.map(|reissue| (reissue.replaces, reissue.letter)).unzip();
+        self.outbox.prepare(Prepared { n, base, own, time, needs, replaces, letter, body: body.clone() });
         let pending = Pending { write, actor: self.actor, seq: None, base: base.end, own_seen: own, time, body };
         let touched = self.overlay.push(&self.state, pending);
         self.refresh(&touched);

@@ -172,6 +172,11 @@ impl Arrivals {
         self.storing.take()
     }
 
+    /// What is being stored.
+    pub fn storing(&self) -> Option<&Batch> {
+        self.storing.as_ref()
+    }
+
     /// Whether nothing waits and nothing is being stored.
     pub fn is_idle(&self) -> bool {
         self.storing.is_none() && self.waiting.is_empty()

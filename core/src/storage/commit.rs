@@ -80,6 +80,8 @@ pub struct Prepared {
     pub needs: Vec<Need>,
     /// The entry it re-issues.
     pub replaces: Option<Replaced>,
+    /// The seq of the dead letter that is marked with it, in the same transaction.
+    pub letter: Option<Seq>,
     /// What it says.
     pub body: Arc<Body>,
 }
@@ -108,6 +110,10 @@ pub struct Receive {
     pub verdicts: Option<Verdicts>,
     /// Own entries that were refused, with their seqs.
     pub dead_letters: Vec<(Seq, DeadLetter)>,
+    /// Whose seqs these are.
+    pub actor: ActorId,
+    /// Dead letters of which a replacement is accepted.
+    pub redeemed: Vec<Seq>,
 }
 
 /// What a commit did.
@@ -152,7 +158,10 @@ impl Commit {
         match self {
             Self::Identity(_) => vec![storage::identity_key()],
             Self::Greeted { .. } => vec![storage::leader_key(), storage::identity_key()],
-            Self::Append(append) => vec![storage::identity_key(), storage::next_key(&append.log)],
+            Self::Append(append) => {
+                let letters = append.letters().map(|(_, key)| key);
+                [storage::identity_key(), storage::next_key(&append.log)].into_iter().chain(letters).collect()
+            }
             Self::Lead | Self::Receive(_) | Self::Snapshot { .. } => vec![storage::leader_key()],
             Self::Discard { .. } => Vec::new(),
         }
@@ -183,7 +192,7 @@ impl Commit {
                 check_fence(*fence, row(0))?;
                 decide_greeted(user, *nonce, row(1))
             }
-            Self::Append(append) => append.decide(row(0), row(1)),
+            Self::Append(append) => append.decide(row(0), row(1), rows.get(2..).unwrap_or_default()),
             Self::Receive(receive) => {
                 check_fence(receive.fence, row(0))?;
                 Ok((receive.writes(), Committed::Done))
@@ -232,7 +241,7 @@ fn decide_greeted(user: &UserId, nonce: Nonce, row: Option<&[u8]>) -> Decision {
 }
 
 impl Append {
-    fn decide(&self, identity: Option<&[u8]>, next: Option<&[u8]>) -> Decision {
+    fn decide(&self, identity: Option<&[u8]>, next: Option<&[u8]>, letters: &[Option<Vec<u8>>]) -> Decision {
         let Some(identity) = identity else { return Err(CommitAbort::ActorChanged) };
         if row::decode::<Identity>(identity)?.actor != self.actor {
             return Err(CommitAbort::ActorChanged);
@@ -249,7 +258,19 @@ impl Append {
             let id = EntryId { actor: self.actor, seq: first };
             writes.push(Write::Add(storage::run_key(&self.log, self.run, entry.n), row::encode(&id)));
         }
+        // One that another tab has discarded meanwhile stays so.
+        for ((at, key), row) in self.letters().zip(letters) {
+            let Some(mut letter) = row.as_ref().and_then(|row| row::decode::<DeadLetter>(row).ok()) else { continue };
+            letter.redriven = Some(Seq(first.0 + at as u64));
+            writes.push(Write::Put(key, row::encode(&letter)));
+        }
         Ok((writes, Committed::Appended(entries)))
+    }
+
+    /// The dead letters that its entries re-issue, by their keys, with the place of the entry in the group.
+    fn letters(&self) -> impl Iterator<Item = (usize, Key)> {
+        let letters = self.entries.iter().enumerate().filter_map(|(at, entry)| Some((at, entry.letter?)));
+        letters.map(|(at, seq)| (at, storage::dead_letter_key(&self.log, self.actor, seq)))
     }
 
     /// Gives seqs from `first` on and builds the headers, now that everything in them is known.
@@ -292,6 +313,8 @@ impl Receive {
         }
         let put = |received: &Received| Write::Put(storage::received_key(log, received.from), row::encode(received));
         writes.extend(self.rows.iter().map(put));
+        let gone = |seq: &Seq| Write::Delete(storage::dead_letter_key(log, self.actor, *seq));
+        writes.extend(self.redeemed.iter().map(gone));
         if let Some(verdicts) = &self.verdicts {
             for (seq, letter) in &self.dead_letters {
                 let key = storage::dead_letter_key(log, verdicts.actor, *seq);
@@ -318,6 +341,7 @@ mod tests {
             time: Time::from_ms(1),
             needs: if at > 0 { vec![Need::Earlier(at as u64)] } else { vec![] },
             replaces: None,
+            letter: None,
             body: body.clone(),
         };
         let entries = own.iter().enumerate().map(prepared).collect();
@@ -362,6 +386,8 @@ mod tests {
             rows: vec![],
             verdicts: None,
             dead_letters: vec![],
+            actor: ActorId([1; 16]),
+            redeemed: vec![],
         };
         let epoch = Some(row::encode(&2u64));
         assert_eq!(Commit::Receive(receive).decide(&[epoch]), Err(CommitAbort::Deposed { epoch: 2 }));

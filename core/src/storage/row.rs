@@ -94,13 +94,15 @@ pub struct DeadLetter {
     pub reason: String,
     /// When it was recorded here.
     pub at: WallMs,
+    /// The seq of the own entry that re-issues it, once there is one: how it stands follows from that one's verdict.
+    pub redriven: Option<Seq>,
 }
 
 impl DeadLetter {
     /// Keeps an entry with its verdict.
     pub fn new(entry: &Entry, status: MarkedStatus, code: Option<Code>, reason: String, at: WallMs) -> Self {
         let write = WriteId { run: entry.header.run, n: entry.header.n };
-        Self { format: Format, write, entry: entry.to_bytes(), status, code, reason, at }
+        Self { format: Format, write, entry: entry.to_bytes(), status, code, reason, at, redriven: None }
     }
 }
 

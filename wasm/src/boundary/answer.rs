@@ -98,6 +98,12 @@ pub(crate) struct Entry {
     pub(crate) args: Option<driftlog_core::value::Value>,
     pub(crate) status: &'static str,
     pub(crate) time: u64,
+    /// The entry that it re-issues.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) replaces: Option<String>,
+    /// A dead letter of which a replacement is undecided.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) redriven: bool,
     /// Offset, outcome, code and the like.
     #[serde(flatten)]
     pub(crate) detail: WriteDetail,
@@ -263,7 +269,8 @@ impl Entry {
             }
         };
         let write_id = entry.write.to_string();
-        Entry { write_id, action: entry.name, args: entry.args, status, time: entry.time, detail }
+        let (replaces, redriven) = (entry.replaces.map(|id| id.to_string()), entry.redriven);
+        Entry { write_id, action: entry.name, args: entry.args, status, time: entry.time, replaces, redriven, detail }
     }
 }
 
@@ -320,8 +327,9 @@ mod tests {
             r#"[["log",4,{"deadLetters":0,"end":3,"outbox":1,"status":"local"}]]"#,
         );
         let detail = WriteDetail { code: Some("forbidden"), ..WriteDetail::default() };
-        let entry =
-            Entry { write_id: "r-1".into(), action: "a".into(), args: None, status: "refused", time: 1, detail };
+        let (write_id, action) = ("r-1".into(), "a".into());
+        let (args, status, replaces, redriven) = (None, "refused", None, false);
+        let entry = Entry { write_id, action, args, status, time: 1, replaces, redriven, detail };
         check(&encode(&entry), r#"{"action":"a","code":"forbidden","status":"refused","time":1,"writeId":"r-1"}"#);
     }
 

@@ -62,7 +62,15 @@ interface FakeLog {
   name: string;
   schema: WireSchema;
   confirmed: FakeEntry[];
-  own: { entry: FakeEntry; status: WireEntry['status']; offset?: number; code?: string }[];
+  own: {
+    entry: FakeEntry;
+    status: WireEntry['status'];
+    offset?: number;
+    code?: string;
+    replaces?: string;
+    /** A dead letter that is discarded or redeemed. */
+    gone?: boolean;
+  }[];
   queries: Map<number, { query: WireQuery; rows: WireRow[] }>;
 }
 
@@ -132,6 +140,37 @@ export class FakeEngine implements WireEngine {
     return encode([writeId, ...notices, this.#state(handle)]);
   }
 
+  redrive(handle: number, entryId: string, request: Uint8Array | undefined): Uint8Array {
+    const log = this.#logs[handle]!;
+    const letter = this.#letter(handle, entryId);
+    if (this.#wireEntry(log, letter).redriven)
+      throw Object.assign(new Error(`${entryId} is being redriven`), { code: 'already-redriven' });
+    const { action, args, ops } = letter.entry;
+    const answer = this.act(handle, request ?? encode([action, args ?? null, ops, null]));
+    log.own.at(-1)!.replaces = entryId;
+    this.#soon(() => this.tell(['deadLetters', handle]));
+    return answer;
+  }
+
+  discard(handle: number, entryId: string): void {
+    this.#letter(handle, entryId).gone = true;
+    this.#soon(() => this.tell(['deadLetters', handle]));
+  }
+
+  letter(handle: number, entryId: string): Uint8Array | undefined {
+    return encode(this.#letter(handle, entryId).entry);
+  }
+
+  #letter(handle: number, entryId: string): FakeLog['own'][number] {
+    const found = this.#logs[handle]!.own.find((own, at) => own.status === 'refused' && !own.gone && this.#id(at) === entryId);
+    if (found === undefined) throw Object.assign(new Error(entryId), { code: 'no-such-dead-letter' });
+    return found;
+  }
+
+  #id(at: number): string {
+    return `${this.user}-${at + 1}`;
+  }
+
   read(handle: number, collection: string, record: string): Uint8Array | undefined {
     const row = this.#rows(handle, collection).find(({ id }) => id === record);
     return row === undefined ? undefined : encode(row);
@@ -157,13 +196,15 @@ export class FakeEngine implements WireEngine {
   }
 
   async entry(handle: number, writeId: string): Promise<Uint8Array | undefined> {
-    const found = this.#logs[handle]!.own.find((own) => own.entry.writeId === writeId);
-    return found && encode(this.#wireEntry(found));
+    const log = this.#logs[handle]!;
+    const found = log.own.find((own) => own.entry.writeId === writeId);
+    return found && encode(this.#wireEntry(log, found));
   }
 
   async entries(handle: number, filter: Uint8Array): Promise<Uint8Array> {
     const { action, status } = decode<WireEntryFilter>(filter);
-    const all = this.#logs[handle]!.own.map((own) => this.#wireEntry(own));
+    const log = this.#logs[handle]!;
+    const all = log.own.filter((own) => !own.gone).map((own) => this.#wireEntry(log, own));
     return encode(
       all.filter(
         (one) =>
@@ -207,6 +248,8 @@ export class FakeEngine implements WireEngine {
         if (code === undefined) own.offset = shared.push(own.entry) - 1;
         else own.code = code;
         own.status = code === undefined ? 'accepted' : 'refused';
+        const redeemed = code === undefined && log.own.find((_, at) => this.#id(at) === own.replaces);
+        if (redeemed) redeemed.gone = true;
       }
     }
   }
@@ -228,7 +271,7 @@ export class FakeEngine implements WireEngine {
             : { code: own.code, reason: 'by policy', entryId: `${this.user}-1` };
         return ['write', handle, writeId, own.status as 'accepted', detail];
       });
-      if (told.some((own) => own.code !== undefined)) notices.push(['deadLetters', handle]);
+      if (told.some((own) => own.code !== undefined || own.replaces !== undefined)) notices.push(['deadLetters', handle]);
       this.tell(...this.#patches(handle), ...notices, this.#state(handle));
     });
   }
@@ -250,8 +293,12 @@ export class FakeEngine implements WireEngine {
     queueMicrotask(work);
   }
 
-  #wireEntry({ entry, status, offset, code }: FakeLog['own'][number]): WireEntry {
-    return { ...entry, status, offset: offset ?? null, code: code ?? null, args: entry.args };
+  #wireEntry({ own }: FakeLog, one: FakeLog['own'][number]): WireEntry {
+    const { entry, status, offset, code, replaces } = one;
+    const entryId = this.#id(own.indexOf(one));
+    const redriven = own.some((other) => other.replaces === entryId && ['pending', 'stored'].includes(other.status));
+    const known = { offset: offset ?? null, code: code ?? null, replaces: replaces ?? null };
+    return { ...entry, entryId, status, ...known, redriven, args: entry.args };
   }
 
   #patches(handle: number): WireNotice[] {

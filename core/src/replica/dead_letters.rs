@@ -1,0 +1,202 @@
+//! Dead letters of one log: own entries that are not in it, kept whole until somebody redrives or discards them.
+//!
+//! ```text
+//! refused ──► dead ──redrive (marked in the append of the replacement)──► under way ──accepted──► gone
+//!              ▲                                                             │
+//!              └──────────────────────── refused ────────────────────────────┘
+//! ```
+//!
+//! How a marked letter stands follows from the verdict on the entry that the mark names, so a crash between mark and
+//! verdict, or between verdict and deletion, changes nothing. A redrive of what was itself a redrive replaces the first
+//! entry of the line: the server accepts one replacement of an entry at most, so whatever is tried, it counts once.
+
+use std::collections::BTreeMap;
+
+use crate::draft::{Draft, DraftFieldOp, DraftOp};
+use crate::entry::{Entry, InvalidEntry, Replaced};
+use crate::id::{ActorId, EntryId, Seq, WriteId};
+use crate::notice::Notice;
+use crate::op::{DeletePolicy, Edit, FieldOp, Op};
+use crate::packed::Item;
+use crate::random::Random;
+use crate::storage::row::DeadLetter;
+use crate::time::{Clock, WallMs};
+
+use super::act::Reissue;
+use super::{ActError, Replica};
+
+/// A dead letter cannot be redriven; nothing was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RedriveError {
+    /// It was discarded, or its replacement was accepted.
+    #[error("{0} is no dead letter")]
+    NotADeadLetter(EntryId),
+    /// Wait for the verdict on its replacement.
+    #[error("{0} is being redriven already")]
+    UnderWay(EntryId),
+    /// Its ops cannot be issued again as they are: give arguments.
+    #[error("{0} changes a text or does what this version does not know: redrive it with arguments")]
+    NeedsArguments(EntryId),
+    /// Its bytes are damaged.
+    #[error(transparent)]
+    Damaged(#[from] InvalidEntry),
+    /// The new action cannot be taken.
+    #[error(transparent)]
+    Act(#[from] ActError),
+}
+
+/// The line that an entry belongs to: the first one, which all others replace.
+fn line_of(actor: ActorId, entry: &Entry) -> Replaced {
+    let id = EntryId { actor, seq: entry.header.seq };
+    entry.header.replaces.clone().unwrap_or(Replaced { id, digest: entry.digest() })
+}
+
+impl Replica {
+    /// Issues a dead letter again: with a new draft, or with the old one's ops as they are.
+    ///
+    /// # Errors
+    /// [`RedriveError`]; nothing was recorded.
+    pub fn redrive(
+        &mut self,
+        id: EntryId,
+        draft: Option<Draft>,
+        n: u64,
+        now: WallMs,
+        clock: &mut Clock,
+        random: &mut Random,
+    ) -> Result<WriteId, RedriveError> {
+        let letter = self.dead_letters.get(&id).ok_or(RedriveError::NotADeadLetter(id))?;
+        if self.is_under_way(id) {
+            return Err(RedriveError::UnderWay(id));
+        }
+        let entry = Entry::from_bytes(&letter.entry)?;
+        let draft = match draft {
+            Some(draft) => draft,
+            None => draft_of(&entry).ok_or(RedriveError::NeedsArguments(id))?,
+        };
+        let reissue = Reissue { replaces: line_of(self.actor, &entry), letter: id.seq };
+        let write = self.act_again(draft, n, now, clock, random, Some(reissue))?;
+        self.redriving.insert(id, write);
+        self.notices.push(Notice::DeadLetters(self.name.clone()));
+        Ok(write)
+    }
+
+    /// Whether a replacement of this dead letter is undecided.
+    pub fn is_under_way(&self, id: EntryId) -> bool {
+        let marked = self.dead_letters.get(&id).and_then(|letter| letter.redriven);
+        self.redriving.contains_key(&id) || marked.is_some_and(|seq| seq > self.outbox.verdicts().through)
+    }
+
+    /// A replacement is durable, and the row of its letter is marked.
+    pub(super) fn marked_redriven(&mut self, entry: &Entry) {
+        let write = WriteId { run: entry.header.run, n: entry.header.n };
+        let Some(id) = self.redriving.iter().find(|(_, redriving)| **redriving == write).map(|(id, _)| *id) else {
+            return;
+        };
+        self.redriving.remove(&id);
+        if let Some(letter) = self.dead_letters.get_mut(&id) {
+            letter.redriven = Some(entry.header.seq);
+        }
+    }
+
+    /// A replacement was not recorded: its letter is dead as before.
+    pub(super) fn not_redriven(&mut self, write: WriteId) {
+        let before = self.redriving.len();
+        self.redriving.retain(|_, redriving| *redriving != write);
+        if self.redriving.len() != before {
+            self.notices.push(Notice::DeadLetters(self.name.clone()));
+        }
+    }
+
+    /// Letters that what is being stored redeems: a replacement of their line is accepted.
+    pub fn redeemed(&self) -> Vec<Seq> {
+        if self.dead_letters.is_empty() {
+            return Vec::new();
+        }
+        let Some(batch) = self.arrivals.storing() else { return Vec::new() };
+        let logged = batch.items.iter().filter_map(|item| match item {
+            Item::Entry(logged) => logged.entry.header.replaces.as_ref(),
+            _ => None,
+        });
+        let accepted = batch.verdicts.iter().flat_map(|verdicts| {
+            let fresh = self.outbox.to_push(self.outbox.verdicts().through.next());
+            let decided = fresh.take_while(|entry| entry.header.seq <= verdicts.through);
+            let accepted =
+                decided.filter(|entry| verdicts.mark(entry.header.seq).is_none_or(|mark| mark.is_accepted()));
+            accepted.filter_map(|entry| entry.header.replaces.as_ref())
+        });
+        let lines: Vec<_> = logged.chain(accepted).filter(|line| line.id.actor == self.actor).collect();
+        let letters = self.dead_letters.iter().filter(|(_, letter)| {
+            Entry::from_bytes(&letter.entry).is_ok_and(|entry| lines.contains(&&line_of(self.actor, &entry)))
+        });
+        letters.map(|(id, _)| id.seq).collect()
+    }
+
+    /// Letters are gone: redeemed, or discarded because the user said so.
+    pub fn forget_letters(&mut self, seqs: &[Seq]) {
+        let before = self.dead_letters.len();
+        self.dead_letters.retain(|id, _| !seqs.contains(&id.seq));
+        if self.dead_letters.len() != before {
+            self.notices.push(Notice::DeadLetters(self.name.clone()));
+            self.progress();
+        }
+    }
+
+    /// Takes the dead letters as the rows hold them, which were read when verdicts were recorded through `through`.
+    pub fn load_dead_letters(&mut self, letters: Vec<(Seq, DeadLetter)>, through: Seq) {
+        let mut all: BTreeMap<_, _> =
+            letters.into_iter().map(|(seq, letter)| (EntryId { actor: self.actor, seq }, letter)).collect();
+        // Recorded since, so the reading does not know them.
+        let newer = self.dead_letters.iter().filter(|(id, _)| id.seq > through);
+        all.extend(newer.map(|(id, letter)| (*id, letter.clone())));
+        if all != self.dead_letters {
+            self.dead_letters = all;
+            self.notices.push(Notice::DeadLetters(self.name.clone()));
+        }
+    }
+
+    /// Dead letters, ascending by seq.
+    pub fn dead_letters(&self) -> impl Iterator<Item = (&EntryId, &DeadLetter)> {
+        self.dead_letters.iter()
+    }
+
+    /// One dead letter.
+    pub fn dead_letter(&self, id: EntryId) -> Option<&DeadLetter> {
+        self.dead_letters.get(&id)
+    }
+}
+
+/// The draft that makes these ops again; none if it cannot be told here what they do.
+fn draft_of(entry: &Entry) -> Option<Draft> {
+    let body = &entry.body;
+    let ops = body.ops.iter().map(|op| {
+        Some(match op {
+            Op::Insert(op) => {
+                let fields = op.fields.iter().map(|(field, op)| Some((field.clone(), field_op(op)?)));
+                DraftOp::Insert(op.collection.clone(), op.record.clone(), fields.collect::<Option<_>>()?)
+            }
+            Op::Update(op) => {
+                DraftOp::Update(op.collection.clone(), op.record.clone(), op.field.clone(), field_op(&op.op)?)
+            }
+            Op::Delete(op) if op.policy == DeletePolicy::Wins => {
+                DraftOp::Delete(op.collection.clone(), op.record.clone())
+            }
+            Op::Delete(_) | Op::Unknown(..) => return None,
+        })
+    });
+    let ops = ops.collect::<Option<_>>()?;
+    Some(Draft { name: body.name.clone(), args: body.args.clone(), ops, lifetime_ms: body.lifetime_ms })
+}
+
+fn field_op(op: &FieldOp) -> Option<DraftFieldOp> {
+    Some(match op {
+        FieldOp::Set(value) => DraftFieldOp::Set(value.clone()),
+        FieldOp::Increment(by) => DraftFieldOp::Increment(*by),
+        FieldOp::Add(values) => DraftFieldOp::Add(values.clone()),
+        FieldOp::Remove(values) => DraftFieldOp::Remove(values.clone()),
+        FieldOp::Edit(Edit::InitialText(text)) => DraftFieldOp::InitialText(text.clone()),
+        // Bytes of a change are bound to their author's line of changes, which a refusal ends.
+        FieldOp::Edit(_) | FieldOp::Unknown(..) => return None,
+    })
+}
