@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::entry::{Digest, Logged};
 use crate::id::{ActorId, LogId, LogName, Offset, Seq};
+use crate::packed::Pushed;
 use crate::time::Time;
 
 /// The value of a chain after some number of links.
@@ -44,6 +45,15 @@ impl Chain {
     #[must_use]
     pub fn with_pushed(self, seq: Seq, digest: Digest) -> Self {
         Self(Digest::of(&[&self.0.0, &seq.0.to_be_bytes(), &digest.0]))
+    }
+
+    /// The actor chain after an item of a push.
+    #[must_use]
+    pub fn with_item(self, item: &Pushed) -> Self {
+        match item {
+            Pushed::Entry(entry) => self.with_pushed(entry.header.seq, entry.digest()),
+            Pushed::Void(void) => self.with_void(void.through, &void.reason),
+        }
     }
 
     /// The actor chain after a void that consumes every seq through `through`.

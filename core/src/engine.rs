@@ -12,6 +12,7 @@
 
 mod load;
 mod lookup;
+mod parking;
 mod rights;
 mod sync;
 mod tabs;
@@ -20,7 +21,7 @@ mod unstored;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::draft::Draft;
-use crate::id::{ActorId, ClientId, EntryId, LogName, RunId, WriteId};
+use crate::id::{ActorId, ClientId, EntryId, LogName, Offset, RunId, WriteId};
 use crate::notice::{AppendFailure, Connection, LogStatus, Notice};
 use crate::random::Random;
 use crate::replica::{ActError, RedriveError, Replica};
@@ -159,6 +160,7 @@ enum Request {
     OwnEntries(LogName),
     OwnRun(LogName, WriteId),
     OwnGroup(LogName, WriteId),
+    Park(LogName),
     Discard(LogName, EntryId),
 }
 
@@ -187,6 +189,12 @@ struct Slot {
     clearing: bool,
     /// What arrived does not fit for now.
     unstored: Option<Unstored>,
+    /// Rows of the log are damaged here, and what was in them is not here again yet.
+    rows_damaged: bool,
+    /// Where the snapshot row that was read last ends.
+    snapshot_end: Offset,
+    /// Own seqs are being given up.
+    parking: bool,
     /// What the server said of a log with own entries that were not read here yet.
     opened: Option<crate::protocol::frame::Opened>,
     /// An unknown outcome is being looked up.
@@ -449,6 +457,11 @@ impl Engine {
             (Request::Receive(name), Ok(_)) => self.received(&name),
             (Request::Receive(name), Err(failure)) => self.receive_failed(&name, failure),
             (Request::Snapshot(name), result) => self.snapshot_stored(&name, result.is_ok()),
+            (Request::Park(name), Ok(Committed::Parked(voids, letters))) => self.parked(&name, &voids, letters),
+            (Request::Park(name), _) => self.park_failed(&name),
+            (Request::Lead, Err(CommitFailure::Aborted(CommitAbort::Damaged(error)))) => {
+                self.outputs.push_back(Output::Broken(format!("the local database is damaged: {error}")));
+            }
             (Request::Discard(name, id), Ok(_)) => {
                 if let Some(slot) = self.slots.get_mut(&name) {
                     slot.replica.forget_letters(&[id.seq]);

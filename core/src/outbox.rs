@@ -6,15 +6,18 @@
 //! ```
 //!
 //! Its bound is the storage quota: an append that fails for space fails the action, typed. **Invariant:** only a
-//! verdict takes an entry out of `stored`; a timeout, a retry count or a reconnect never does.
+//! verdict takes an entry out of `stored`, or that its seq was given up on this device; a timeout, a retry count or a
+//! reconnect never does. A seq that was given up is pushed as a void.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::chain::Chain;
 use crate::entry::{Entry, Header};
 use crate::id::{ActorId, LogName, RunId, Seq, WriteId};
+use crate::packed::{Pushed, Void};
 use crate::protocol::frame::{Ack, MarkedStatus};
 use crate::storage::commit::{Append, Need, Prepared};
+use crate::storage::own::Damaged;
 use crate::storage::row::Verdicts;
 
 /// Entries in one append at the most; what comes meanwhile is the next group.
@@ -29,6 +32,10 @@ pub struct Outbox {
     appending: Option<Append>,
     /// Stored entries that are undecided, or whose place in the confirmed prefix is still awaited.
     stored: BTreeMap<Seq, Entry>,
+    /// Stretches of seqs that hold no entry, by their first: given up, or decided long ago and damaged since.
+    voids: BTreeMap<Seq, Void>,
+    /// The server's word for the actor chain at a seq, where it cannot be computed from what is left here.
+    anchor: Option<(Seq, Chain)>,
     seqs: BTreeMap<WriteId, Seq>,
     /// Highest seq below which nothing is unread.
     known: Seq,
@@ -54,6 +61,8 @@ impl Outbox {
             waiting: VecDeque::new(),
             appending: None,
             stored: BTreeMap::new(),
+            voids: BTreeMap::new(),
+            anchor: None,
             seqs: BTreeMap::new(),
             known: Seq(0),
             others: Seq(0),
@@ -140,7 +149,7 @@ impl Outbox {
         let mut new = Vec::new();
         for entry in entries {
             let Header { seq, run, n, .. } = entry.header;
-            if seq <= self.known || self.stored.contains_key(&seq) {
+            if seq <= self.known || self.stored.contains_key(&seq) || self.void_at(seq).is_some() {
                 continue;
             }
             let under_way = |append: &Append| run == self.run && append.entries.iter().any(|other| other.n == n);
@@ -165,9 +174,83 @@ impl Outbox {
 
     /// `known` is the end of what was read without a hole.
     fn advance(&mut self) {
-        while self.stored.contains_key(&self.known.next()) {
-            self.known = self.known.next();
+        loop {
+            let next = self.known.next();
+            match self.void_at(next) {
+                Some(void) => self.known = void.through,
+                None if self.stored.contains_key(&next) => self.known = next,
+                None => return,
+            }
         }
+    }
+
+    /// Takes note of a stretch that is given up; returns the entries that leave for it. Verdicts hold against it.
+    pub fn give_up(&mut self, void: &Void) -> Vec<Entry> {
+        let undecided = void.from.max(self.verdicts.through.next());
+        let gone: Vec<_> = match undecided <= void.through {
+            true => self.stored.range(undecided..=void.through).map(|(seq, _)| *seq).collect(),
+            false => Vec::new(),
+        };
+        let gone = gone.into_iter().filter_map(|seq| self.stored.remove(&seq)).collect::<Vec<_>>();
+        for entry in &gone {
+            self.seqs.remove(&WriteId { run: entry.header.run, n: entry.header.n });
+        }
+        self.voids.insert(void.from, void.clone());
+        self.advance();
+        gone
+    }
+
+    /// Takes note of seqs whose bytes are damaged. What is decided is passed over; the rest must be given up, and is
+    /// returned.
+    pub fn damaged(&mut self, damaged: Vec<Damaged>) -> Vec<Damaged> {
+        let mut undecided = Vec::new();
+        for stretch in damaged {
+            let (from, through) = (*stretch.seqs.start(), *stretch.seqs.end());
+            let decided = through.min(self.verdicts.through);
+            if from <= decided && self.void_at(from).is_none() {
+                self.voids.insert(from, Void { from, through: decided, reason: String::new() });
+            }
+            let from = from.max(decided.next());
+            let held = |seq: u64| self.stored.contains_key(&Seq(seq)) || self.void_at(Seq(seq)).is_some();
+            if from <= through && !(from.0..=through.0).all(held) {
+                undecided.push(Damaged { seqs: from..=through, ..stretch });
+            }
+        }
+        self.advance();
+        undecided
+    }
+
+    /// The stretch without entries that a seq lies in.
+    pub fn void_at(&self, seq: Seq) -> Option<&Void> {
+        self.voids.range(..=seq).next_back().map(|(_, void)| void).filter(|void| void.through >= seq)
+    }
+
+    /// The first seq without an entry that is not decided, through a seq.
+    pub fn first_void(&self, through: Seq) -> Option<Seq> {
+        let undecided = |void: &&Void| void.through > self.verdicts.through && void.from <= through;
+        self.voids.values().find(undecided).map(|void| void.from)
+    }
+
+    /// First own seq from which on every body is held here, apart from what `folded` covers.
+    pub fn held_from(&self, folded: Seq) -> Seq {
+        let first = self.stored.keys().next().copied().unwrap_or(self.known.next());
+        let behind = self.voids.values().map(|void| void.through).filter(|through| *through > folded).max();
+        behind.map_or(first, |through| first.max(through.next()))
+    }
+
+    /// Where a push begins when the server has decided through `seq`: a void is pushed whole.
+    pub fn push_after(&self, seq: Seq) -> Seq {
+        self.void_at(seq.next()).map_or(seq, |void| Seq(void.from.0 - 1))
+    }
+
+    /// Takes the server's word for the actor chain at a seq, or takes no more word than what is here.
+    pub fn set_anchor(&mut self, anchor: Option<(Seq, Chain)>) {
+        self.anchor = anchor;
+    }
+
+    /// Stretches that are given up, as far as verdicts move over them between two seqs.
+    pub fn voids_between(&self, after: Seq, through: Seq) -> impl Iterator<Item = &Void> {
+        self.voids.values().filter(move |void| void.through > after && void.through <= through)
     }
 
     /// Starts with what the rows say: everything through `seq` is folded or decided.
@@ -180,23 +263,42 @@ impl Outbox {
         }
     }
 
-    /// What the verdicts will be with this ack; none if it brings nothing new.
-    ///
-    /// The chain is computed over the stored entries, so it needs each of them.
+    /// What the verdicts will be with this ack; none if it brings nothing new, or ends where the chain is not known:
+    /// then a later one brings it along.
     pub fn with_ack(&self, base: &Verdicts, ack: &Ack) -> Option<Verdicts> {
         if ack.through <= base.through {
             return None;
         }
         let mut next = base.clone();
-        for (seq, entry) in self.stored.range(base.through.next()..=ack.through) {
-            next.chain = next.chain.with_pushed(*seq, entry.digest());
-        }
+        next.chain = self.chain_after((base.through, base.chain), ack.through)?;
         next.through = ack.through;
         for mark in ack.marked.iter().filter(|mark| mark.seq > base.through && mark.seq <= ack.through) {
             next.marked.push((mark.seq, mark.status));
         }
         next.marked.sort_by_key(|(seq, _)| *seq);
         Some(next)
+    }
+
+    /// The actor chain at a seq behind `base`, if everything up to it is here or the server gave its word for it.
+    fn chain_after(&self, base: (Seq, Chain), seq: Seq) -> Option<Chain> {
+        let (at, chain) = self.anchor.filter(|(at, _)| (base.0.0 + 1..=seq.0).contains(&at.0)).unwrap_or(base);
+        // Behind an anchor that is still to come, nothing before it can be told.
+        if self.anchor.is_some_and(|(anchor, _)| anchor > seq && base.0 < anchor) {
+            return None;
+        }
+        let (mut chain, mut next) = (chain, at.next());
+        for item in self.to_push(next) {
+            let through = match &item {
+                Pushed::Entry(entry) => entry.header.seq,
+                Pushed::Void(void) => void.through,
+            };
+            if through > seq {
+                break;
+            }
+            chain = chain.with_item(&item);
+            next = through.next();
+        }
+        (next == seq.next()).then_some(chain)
     }
 
     /// Records verdicts that are stored; returns each newly decided seq.
@@ -229,30 +331,30 @@ impl Outbox {
         }
     }
 
-    /// Stored entries to push, from a seq on, without a hole.
-    pub fn to_push(&self, from: Seq) -> impl Iterator<Item = &Entry> {
+    /// What to push from a seq on, without a hole: stored entries, and voids for what was given up.
+    pub fn to_push(&self, from: Seq) -> impl Iterator<Item = Pushed> {
         let mut next = from;
-        self.stored.range(from..).map_while(move |(seq, entry)| {
-            let contiguous = *seq == next;
-            next = next.next();
-            contiguous.then_some(entry)
+        std::iter::from_fn(move || match self.void_at(next) {
+            Some(void) => {
+                next = void.through.next();
+                Some(Pushed::Void(void.clone()))
+            }
+            None => {
+                let entry = self.stored.get(&next)?;
+                next = next.next();
+                Some(Pushed::Entry(entry.clone()))
+            }
         })
     }
 
     /// Whether there is something to push from a seq on.
     pub fn has_to_push(&self, from: Seq) -> bool {
-        self.stored.contains_key(&from)
+        self.stored.contains_key(&from) || self.void_at(from).is_some()
     }
 
-    /// The actor chain at a seq at or above the recorded verdicts, if every entry up to it is here.
+    /// The actor chain at a seq at or above the recorded verdicts, if everything up to it is here.
     pub fn chain_at(&self, seq: Seq) -> Option<Chain> {
-        let mut chain = self.verdicts.chain;
-        let mut next = self.verdicts.through.next();
-        for entry in self.to_push(next).take_while(|entry| entry.header.seq <= seq) {
-            chain = chain.with_pushed(entry.header.seq, entry.digest());
-            next = entry.header.seq.next();
-        }
-        (next == seq.next()).then_some(chain)
+        self.chain_after((self.verdicts.through, self.verdicts.chain), seq)
     }
 
     /// A stored entry.
@@ -305,7 +407,9 @@ impl Outbox {
 
     /// Highest seq of any stored entry known here.
     pub fn highest(&self) -> Seq {
-        self.stored.keys().next_back().map_or(self.known, |last| self.known.max(*last))
+        let entry = self.stored.keys().next_back().copied().unwrap_or_default();
+        let void = self.voids.values().next_back().map(|void| void.through).unwrap_or_default();
+        self.known.max(entry).max(void)
     }
 
     /// Highest seq of another tab known here.
@@ -348,8 +452,8 @@ mod tests {
     }
 
     fn run(append: Append, next: u64) -> Vec<Entry> {
-        let identity = row::encode(&Identity::new(ClientId([9; 16]), ACTOR));
-        match Commit::Append(append).decide(&[Some(identity), Some(row::encode(&Seq(next)))]) {
+        let identity = row::encode_twice(&Identity::new(ClientId([9; 16]), ACTOR));
+        match Commit::Append(append).decide(&[Some(identity), Some(row::encode_twice(&Seq(next)))]) {
             Ok((_, Committed::Appended(entries))) => entries,
             other => panic!("{other:?}"),
         }

@@ -12,6 +12,7 @@
 mod act;
 mod arrivals;
 mod dead_letters;
+mod parking;
 mod places;
 mod verdicts;
 
@@ -137,8 +138,12 @@ impl Replica {
     pub fn learn(&mut self, entries: Vec<Entry>) {
         let folded = self.state.folded(self.actor);
         let learned = self.outbox.learn(entries);
-        let verdicts = self.outbox.verdicts();
-        let refused = |entry: &&Entry| verdicts.mark(entry.header.seq).is_some_and(|mark| !mark.is_accepted());
+        let (verdicts, letters) = (self.outbox.verdicts(), &self.dead_letters);
+        // A dead letter tells it too, should the row of verdicts be damaged.
+        let refused = |entry: &&Entry| {
+            let id = EntryId { actor: self.actor, seq: entry.header.seq };
+            verdicts.mark(id.seq).is_some_and(|mark| !mark.is_accepted()) || letters.contains_key(&id)
+        };
         let laid = learned.iter().filter(|entry| !refused(entry)).map(|entry| pending(self.actor, entry));
         let touched = self.overlay.push_all(&self.state, laid);
         self.outbox.release(folded);
@@ -436,7 +441,7 @@ impl Replica {
 
     /// Takes verdicts from the server; they count once they are stored.
     pub fn ack(&mut self, ack: &frame::Ack, now: WallMs) {
-        self.arrivals.ack(&self.outbox, ack, now);
+        self.arrivals.ack(&self.outbox, &self.dead_letters, ack, now);
     }
 
     /// Takes entries from the server; they count once they are stored.
@@ -455,9 +460,9 @@ impl Replica {
         self.arrivals.entries(self.state.cursor(), own, (self.state.log(), epoch), packed, size)
     }
 
-    /// First own seq from which on every body is held here.
-    pub fn held_from(&self) -> Seq {
-        self.outbox.held().next().map_or(self.outbox.known().next(), |entry| entry.header.seq)
+    /// Through which own seq the verdicts are recorded, and the first from which on every body is held here.
+    pub fn held(&self) -> (Seq, Seq) {
+        (self.outbox.verdicts().through, self.outbox.held_from(self.state.folded(self.actor)))
     }
 
     /// What arrived and is not applied yet.

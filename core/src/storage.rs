@@ -7,6 +7,7 @@
 //! **Invariant:** rows of entries are added, never rewritten. What is accepted or covered is known from small rows.
 
 pub mod commit;
+pub mod own;
 pub mod row;
 
 use crate::id::{ActorId, LogName, Offset, RunId, Seq};
@@ -109,6 +110,7 @@ mod table {
     pub(super) const SNAPSHOT: u8 = 0x14;
     pub(super) const DEAD_LETTER: u8 = 0x15;
     pub(super) const RUN: u8 = 0x16;
+    pub(super) const VOIDS: u8 = 0x17;
 }
 
 /// Key of the identity row.
@@ -201,6 +203,13 @@ pub fn dead_letter_key(log: &LogName, actor: ActorId, seq: Seq) -> Key {
 /// What all keys of a log's dead letters begin with.
 pub fn dead_letter_prefix(log: &LogName) -> Key {
     log_key(table::DEAD_LETTER, log)
+}
+
+/// Key of the row that lists the seqs given up on this device.
+pub fn voids_key(log: &LogName, actor: ActorId) -> Key {
+    let mut key = log_key(table::VOIDS, log);
+    key.extend_from_slice(&actor.0);
+    key
 }
 
 /// All next-seq rows, of all logs.

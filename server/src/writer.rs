@@ -33,8 +33,9 @@ use hot::HotLogs;
 
 /// Requests that go into one transaction at most.
 const GROUP_MAX: usize = 2_048;
-/// Verdicts repeated when a log is opened: a client that holds more gets the rest when it pushes them again.
-const REPEATED_SEQS_MAX: u64 = 64 * 1024;
+/// Places of accepted entries repeated when a log is opened. A client that awaits more learns that the others are
+/// accepted, and where from the log itself.
+const REPEATED_PLACES_MAX: u64 = 64 * 1024;
 
 /// Where answers of one session go.
 pub(crate) type Mailbox = tokio_mpsc::UnboundedSender<Answer>;
@@ -238,10 +239,11 @@ impl LogWriter {
         let binding = reads.binding(open.actor)?;
         let stored = binding.as_ref().map(|(author, _)| reads.author_row(log.key, *author)).transpose()?.flatten();
         let row = stored.unwrap_or_else(|| AuthorRow::new(open.actor, &open.name));
-        let from = Seq(open.held.0.max(1)).max(Seq(row.seq.0.saturating_sub(REPEATED_SEQS_MAX)));
+        let from = open.decided.next();
         let verdicts = match &binding {
             Some((author, _)) if from <= row.seq => {
-                let places = reads.places(log.key, *author, &row, (from, row.seq))?;
+                let placed = from.max(Seq(row.seq.0.saturating_sub(REPEATED_PLACES_MAX)));
+                let places = reads.places(log.key, *author, &row, (placed, row.seq))?;
                 let places = places.into_iter().map(|(seq, place)| (seq, place.offset, place.accepted));
                 Some(row.verdicts(from, row.seq, places))
             }
@@ -421,7 +423,7 @@ mod tests {
             actor: ActorId([2; 16]),
             append: true,
             read: true,
-            held: Seq(1),
+            decided: Seq(0),
             cursor: None,
         }
     }

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use driftlog_core::draft::{Draft, DraftFieldOp, DraftOp};
-use driftlog_core::engine::{CallError, Config, Engine, Input, Output, Own, OwnEntry, OwnStatus, RequestId};
+use driftlog_core::engine::{CallError, Config, Engine, Hint, Input, Output, Own, OwnEntry, OwnStatus, RequestId};
 use driftlog_core::id::{ActorId, ClientId, EntryId, LogName, Name, RecordId, RunId, WriteId};
 use driftlog_core::notice::{LogState, Notice, WriteStatus};
-use driftlog_core::protocol::Frame;
+use driftlog_core::protocol::{Code, Frame};
+use driftlog_core::replica::Replica;
 use driftlog_core::session::link::LinkState;
 use driftlog_core::value::Value;
 use driftlog_core::view::{CollectionSchema, FieldSchema, Query, Schema, Strategy};
 use driftlog_tests::database::Database;
 
+use crate::authority::Authority;
 use crate::server::{Server, Session};
 
 pub(crate) struct Tab {
@@ -32,6 +34,9 @@ pub(crate) struct Device {
     pub(crate) database: Database,
     /// The server that leaders connect to; none: tests speak its frames themselves.
     server: Option<Server>,
+    /// The same, by the real rules; it is reached only while the device is online.
+    authority: Option<Authority>,
+    online: bool,
     /// Rows that reads brought.
     pub(crate) rows_read: usize,
     tabs: BTreeMap<usize, Tab>,
@@ -59,12 +64,19 @@ impl Device {
         Self {
             database: Database::default(),
             server: None,
+            authority: None,
+            online: false,
             rows_read: 0,
             tabs: BTreeMap::new(),
             id,
             made: 0,
             now: 1_700_000_000_000,
         }
+    }
+
+    /// A device with the database of an earlier one, and a server that it can reach.
+    pub(crate) fn with(database: Database, authority: Authority, id: u8) -> Self {
+        Self { database, authority: Some(authority), made: u64::from(id), ..Self::new(id) }
     }
 
     pub(crate) fn tab(&mut self) -> usize {
@@ -179,6 +191,55 @@ impl Device {
     /// The socket breaks, and no other is opened until the tab's timer is due.
     pub(crate) fn cut(&mut self, tab: usize) {
         self.input(tab, Input::SocketClosed("cut".into()));
+    }
+
+    pub(crate) fn online(&mut self) {
+        self.online = true;
+        self.all(|| Input::Woken);
+    }
+
+    pub(crate) fn offline(&mut self) {
+        self.online = false;
+        self.authority().disconnect();
+        self.all(|| Input::SocketClosed("cut".into()));
+    }
+
+    fn all(&mut self, input: impl Fn() -> Input) {
+        self.tabs.values_mut().for_each(|tab| tab.inbox.push_back(input()));
+        self.run();
+    }
+
+    /// The server, by the real rules.
+    pub(crate) fn authority(&mut self) -> &mut Authority {
+        self.authority.as_mut().unwrap()
+    }
+
+    /// Tells a tab what another would.
+    pub(crate) fn hint(&mut self, tab: usize, hint: &Hint) {
+        let bytes = driftlog_core::codec::to_bytes(hint);
+        self.input(tab, Input::Hint(bytes));
+    }
+
+    /// Gives up an own pending entry on this device.
+    pub(crate) fn park(&mut self, tab: usize, write: WriteId, reason: &str) {
+        let engine = &mut self.tabs.get_mut(&tab).unwrap().engine;
+        let seq = engine.replica(&log()).unwrap().outbox().seq_of(write).unwrap();
+        assert!(engine.park(&log(), seq, Code::MalformedEntry, reason, self.now).unwrap());
+        self.run();
+    }
+
+    pub(crate) fn replica(&mut self, tab: usize) -> &mut Replica {
+        self.tabs.get_mut(&tab).unwrap().engine.replica(&log()).unwrap()
+    }
+
+    /// Dead letters: seq, how many seqs each stands for, and the name of its code.
+    pub(crate) fn dead_letters(&mut self, tab: usize) -> Vec<(u64, u64, &'static str)> {
+        let code = |code: Option<Code>| code.map_or("", Code::name);
+        self.replica(tab).dead_letters().map(|(id, letter)| (id.seq.0, letter.seqs, code(letter.code))).collect()
+    }
+
+    pub(crate) fn refused(&self, tab: usize, write: WriteId) -> bool {
+        self.statuses(tab, write).any(|status| matches!(status, WriteStatus::Refused(_)))
     }
 
     pub(crate) fn freeze(&mut self, tab: usize) {
@@ -313,9 +374,19 @@ impl Device {
                         tab.writes.entry(write).or_default().push(status);
                     }
                     Output::OwnEntries(id, entries) => drop(tab.found.insert(id, entries)),
+                    Output::SocketOpen if self.authority.is_some() && !self.online => {
+                        tab.inbox.push_back(Input::SocketClosed("offline".into()));
+                    }
                     Output::SocketOpen => {
+                        if let Some(authority) = &mut self.authority {
+                            authority.connect(self.now);
+                        }
                         tab.socket = self.server.is_some().then(Session::new);
                         tab.inbox.push_back(Input::SocketOpened);
+                    }
+                    Output::SocketSend(bytes) if self.authority.is_some() => {
+                        let frames = self.authority.as_mut().unwrap().take(self.now, &bytes);
+                        tab.inbox.extend(frames.into_iter().map(Input::SocketFrame));
                     }
                     Output::SocketSend(bytes) => match (&mut self.server, &mut tab.socket) {
                         (Some(server), Some(session)) => {
@@ -323,7 +394,13 @@ impl Device {
                         }
                         _ => tab.sent.push(Frame::decode(&bytes).unwrap()),
                     },
-                    Output::SocketClose => tab.socket = None,
+                    Output::SocketClose => {
+                        tab.socket = None;
+                        // Followers close what they never opened.
+                        if let Some(authority) = self.authority.as_mut().filter(|_| tab.engine.wants_connection()) {
+                            authority.disconnect();
+                        }
+                    }
                     Output::SocketWatch => tab.inbox.push_back(Input::SocketBuffered(0)),
                     Output::Timeout(due) => tab.timeout = Some(due),
                     Output::Broken(reason) => panic!("{reason}"),

@@ -1,9 +1,11 @@
-//! The engine of a client by behaviour: tabs over one database, without a server.
+//! The engine of a client by behaviour: tabs over one database, with and without a server.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod authority;
 mod dead_letters;
 mod device;
 mod held;
+mod integrity;
 mod lookup;
 mod quota;
 mod server;

@@ -98,7 +98,7 @@ impl Server {
         session.log = Some((subscribe.log, from));
         let author = self.author(session.actor.unwrap());
         let (seq, chain) = (author.seq, author.chain);
-        let since = |seq: Seq| seq >= subscribe.held;
+        let since = |seq: Seq| seq > subscribe.decided;
         let ack = Ack {
             log: subscribe.log,
             through: seq,

@@ -122,7 +122,17 @@ impl Server {
 
 fn subscribe(log: LogNumber) -> Subscribe {
     let name = log_name();
-    Subscribe { log, name, log_id: None, cursor: None, epoch: None, read: true, held: Seq(1), priority: 128 }
+    Subscribe {
+        log,
+        name,
+        log_id: None,
+        cursor: None,
+        epoch: None,
+        read: true,
+        decided: Seq(0),
+        held: Seq(1),
+        priority: 128,
+    }
 }
 
 /// Mostly damaged, mostly under a right checksum; now and then whole, so that a session gets anywhere.
@@ -195,7 +205,7 @@ fn client() -> ClientSession {
     let user = UserId::new("alice").unwrap();
     let welcome = Welcome { protocol: 1, user, nonce: Nonce([0x0c; 16]), now: NOW, idle_ms: 60_000, credit: 1 << 20 };
     session.handle(&Frame::Welcome(welcome).encode()).unwrap();
-    session.subscribe(&log_name(), |log| subscription(log, &log_name(), None, Seq(1), true));
+    session.subscribe(&log_name(), |log| subscription(log, &log_name(), None, (Seq(0), Seq(1)), true));
     session
 }
 

@@ -30,7 +30,7 @@ impl Room {
 }
 
 /// All rows of one client.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Database {
     rows: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Whether the quota is used up.
@@ -79,6 +79,24 @@ impl Database {
         }
         rows.truncate(range.limit.map_or(usize::MAX, |limit| limit as usize));
         rows
+    }
+
+    /// Every row, in key order.
+    pub fn rows(&self) -> impl Iterator<Item = (&Vec<u8>, &Vec<u8>)> {
+        self.rows.iter()
+    }
+
+    /// Flips one bit of a row's value.
+    ///
+    /// # Panics
+    /// There is no such row, or no such bit.
+    pub fn flip(&mut self, key: &[u8], bit: usize) {
+        self.rows.get_mut(key).expect("a row")[bit / 8] ^= 1 << (bit % 8);
+    }
+
+    /// Loses a row.
+    pub fn lose(&mut self, key: &[u8]) {
+        self.rows.remove(key);
     }
 
     /// Every own entry of every log, in key order.

@@ -99,7 +99,7 @@ impl Typist {
             acts: 0,
             read: 0,
             row: AuthorRow::new(actor, &log_name()),
-            identity: row::encode(&Identity::new(driftlog_core::id::ClientId([number; 16]), actor)),
+            identity: row::encode_twice(&Identity::new(driftlog_core::id::ClientId([number; 16]), actor)),
         }
     }
 
@@ -115,7 +115,7 @@ impl Typist {
         let acted = self.replica.act(draft, self.acts, log.now, &mut self.clock, &mut self.random);
         acted.expect("the action fits");
         let append = self.replica.outbox_mut().next_group(&log_name()).expect("one group");
-        let next = row::encode(&Seq(self.acts));
+        let next = row::encode_twice(&Seq(self.acts));
         let Ok((_, Committed::Appended(entries))) =
             Commit::Append(append).decide(&[Some(self.identity.clone()), Some(next)])
         else {

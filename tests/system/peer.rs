@@ -175,6 +175,7 @@ impl Peer {
             cursor: None,
             epoch: None,
             read: true,
+            decided: self.seq,
             held: self.seq.next(),
             priority: 128,
         }

@@ -37,7 +37,7 @@ async fn a_lost_ack_is_told_when_the_log_is_opened_again() {
     let server = Server::start_with(directory, |_| {}).await;
     let mut socket = alice.connect(&server.url).await;
     let mut subscription = alice.subscription(1);
-    subscription.held = Seq(1);
+    subscription.decided = Seq(0);
     let opened = alice.subscribe(&mut socket, subscription).await;
     assert_eq!((opened.seq, opened.chain), (alice.seq, alice.chain));
     assert_eq!(socket.ack().await, told);

@@ -277,6 +277,7 @@ const subscribe = struct({
   cursor: optional(cursor),
   epoch: optional(epoch),
   read: flag,
+  decided: natural,
   held: natural,
   priority: natural,
 });
@@ -336,7 +337,8 @@ const verdicts = struct({ format, actor, through: natural, chain, marked: list(t
 const received = struct({ log_id: random(16), epoch, from: natural, after: cursor, entries: packed });
 const deadLetter = struct({
   format,
-  write: struct({ run: random(8), n: natural }),
+  write: optional(struct({ run: random(8), n: natural })),
+  seqs: natural,
   entry: bytes,
   status: natural,
   code: optional(natural),
@@ -352,12 +354,24 @@ const oneRecord = (rowBytes) => {
 };
 const sealed = (reader) => (rowBytes) => reader(unpack(oneRecord(rowBytes)));
 
+const voids = struct({ format, stretches: list(struct({ from: natural, through: natural, reason: text })) });
+/** A row that stands twice: the first copy that is whole counts. */
+const twice = (reader) => (rowBytes) => {
+  const middle = rowBytes.length >> 1;
+  try {
+    return sealed(reader)(rowBytes.subarray(0, middle));
+  } catch {
+    return sealed(reader)(rowBytes.subarray(middle));
+  }
+};
+
 /** Kind of row → reader of its bytes. */
 export const rows = {
   record: (rowBytes) => ({ $bytes: toHex(oneRecord(rowBytes)) }),
-  identity: sealed(identity),
-  next: sealed(natural),
-  leader: sealed(natural),
+  identity: twice(identity),
+  next: twice(natural),
+  leader: twice(natural),
+  voids: twice(voids),
   run: sealed(entryId),
   verdicts: sealed(verdicts),
   received: sealed(received),
@@ -378,7 +392,7 @@ function readKey(key) {
     read.run = any(rest.subarray(0, 8));
     rest = rest.subarray(8);
   }
-  if (table === 0x11 || table === 0x15) {
+  if (table === 0x11 || table === 0x15 || table === 0x17) {
     read.actor = any(rest.subarray(0, 16));
     rest = rest.subarray(16);
   }

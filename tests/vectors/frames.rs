@@ -126,6 +126,7 @@ fn client() -> Vec<Vector> {
         cursor: None,
         epoch: None,
         read: true,
+        decided: Seq(0),
         held: Seq(1),
         priority: 128,
     };

@@ -5,11 +5,13 @@ use driftlog_core::codec::{DecodeError, seal, unseal};
 use driftlog_core::entry::Digest;
 use driftlog_core::id::{EntryId, EpochId, Offset, Seq};
 use driftlog_core::op::{Delete, DeletePolicy, FieldOp, Insert, Op};
+use driftlog_core::packed::Void;
 use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::{MarkedStatus, Nonce};
 use driftlog_core::snapshot;
 use driftlog_core::state::State;
-use driftlog_core::storage::row::{self, DeadLetter, Identity, Received, Verdicts};
+use driftlog_core::storage::own::Damaged;
+use driftlog_core::storage::row::{self, DeadLetter, Identity, Received, Verdicts, Voids};
 use driftlog_core::value::Value;
 use driftlog_core::{storage, time::Time};
 use serde::Serialize;
@@ -26,6 +28,15 @@ where
 {
     let is = json(&object);
     Vector::decodes(name, note, row::encode(&object), object, is, row::decode::<T>).with("row", json(row))
+}
+
+/// The same for a row that stands twice.
+fn twice<T>(name: &str, note: &'static str, row: &'static str, object: T) -> Vector
+where
+    T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug + 'static,
+{
+    let is = json(&object);
+    Vector::decodes(name, note, row::encode_twice(&object), object, is, row::decode_either::<T>).with("row", json(row))
 }
 
 pub(crate) fn vectors() -> Vec<Vector> {
@@ -68,7 +79,7 @@ fn records() -> Vec<Vector> {
 
 fn rows() -> Vec<Vector> {
     let mut identity = Identity::new(CLIENT, ACTOR);
-    let new = vector("identity, new", "", "identity", identity.clone());
+    let new = twice("identity, new", "", "identity", identity.clone());
     identity.predecessor = Some(OTHER);
     identity.user = Some(user("alice"));
     identity.nonces = vec![Nonce([0x0b; 16]), Nonce([0x0a; 16])];
@@ -87,20 +98,37 @@ fn rows() -> Vec<Vector> {
     let letter = DeadLetter::new(&refused, MarkedStatus::Refused, code, "builds on seq 4".to_owned(), NOW);
     let mut redriven = letter.clone();
     redriven.redriven = Some(Seq(9));
+    let mut flipped = row::encode_twice(&Seq(9));
+    flipped[8] ^= 1;
+    let first_damaged = Vector::decodes(
+        "next seq, its first copy damaged",
+        "the second counts",
+        flipped,
+        Seq(9),
+        "9".to_owned(),
+        row::decode_either::<Seq>,
+    );
+    let first_damaged = first_damaged.with("row", json("next"));
+    let damaged = Damaged { seqs: Seq(6)..=Seq(7), bytes: vec![0xff, 0x00], reason: "no longer whole".to_owned() };
+    let mut voids = Voids::default();
+    voids.add(Void { from: Seq(6), through: Seq(7), reason: "no longer whole".to_owned() });
     let group = vec![acting(1, vec![insert()]), acting(2, vec![])];
     let parts: Vec<_> = group.iter().map(described).collect();
     let is = format!("[{}]", parts.join(", "));
     let bytes = row::encode_group(&group);
     vec![
         new,
-        vector("identity", "greeted", "identity", identity),
-        vector("next seq", "", "next", Seq(9)),
-        vector("leader", "the epoch that fences commits", "leader", 3u64),
+        twice("identity", "greeted", "identity", identity),
+        twice("next seq", "", "next", Seq(9)),
+        first_damaged,
+        twice("leader", "the epoch that fences commits", "leader", 3u64),
         vector("run", "the first entry of the group that holds a write", "run", EntryId { actor: ACTOR, seq: Seq(7) }),
         vector("verdicts", "", "verdicts", verdicts),
         vector("received", "as an entries frame brought them", "received", received),
         vector("dead letter", "", "dead letter", letter),
         vector("dead letter, redriven", "an undecided entry re-issues it", "dead letter", redriven),
+        vector("dead letter of damaged bytes", "of two seqs", "dead letter", DeadLetter::damaged(damaged, NOW)),
+        twice("voids", "", "voids", voids),
         Vector::decodes("own entries", "a group: one record each", bytes, group, is, row::decode_group)
             .with("row", json("own")),
     ]
@@ -147,6 +175,7 @@ fn keys() -> Vec<Vector> {
             storage::run_key(&log, RUN, 7),
             &format!("{{\"table\": 22, {log_text}, {run}, \"number\": 7}}"),
         ),
+        key("key of voids", "", storage::voids_key(&log, ACTOR), &format!("{{\"table\": 23, {log_text}, {actor}}}")),
     ]
 }
 

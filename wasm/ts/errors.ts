@@ -84,6 +84,8 @@ export interface ErrorDetails {
   'rich-dependency': Refusal;
   /** This device had given the entry up, for instance because its bytes were damaged. */
   void: Refusal;
+  /** The entry's bytes were damaged on this device before the server had them; what is left is a dead letter. */
+  damaged: Refusal;
   /** An entry of the same number and other content was there before: a cloned or restored profile. */
   'actor-forked': Refusal;
   /** The server no longer knows this client, and cannot tell whether it had the entry: act again if it is not there. */
@@ -162,6 +164,7 @@ export const REFUSALS: ReadonlySet<string> = new Set<ErrorCode>([
   'rich-change',
   'rich-dependency',
   'void',
+  'damaged',
   'actor-forked',
   'outcome-unknown',
 ]);

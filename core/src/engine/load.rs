@@ -2,17 +2,22 @@
 //!
 //! A log is loaded in two reads, the snapshot first, because it says from where the rest is wanted. If the leader
 //! made a new snapshot in between, the rest does not fit and the loading starts again.
+//!
+//! **What is damaged is never applied and never passed over:** received rows and snapshots are the server's too, and
+//! are fetched again from the last good cursor; verdicts are told again; own entries are given up with their seqs.
 
-use crate::codec::DecodeError;
-use crate::entry::Entry;
-use crate::id::{LogName, Seq, UserId};
+use crate::id::{ActorId, LogName, Offset, Seq, UserId};
 use crate::notice::LogStatus;
 use crate::replica::{self, Replica};
 use crate::snapshot;
-use crate::storage::row::{self, DeadLetter, Received, Verdicts};
+use crate::storage::own::{self, Damaged};
+use crate::storage::row::{self, DeadLetter, Received, Verdicts, Voids};
 use crate::storage::{self, KeyRange, Row};
 
-use super::{Engine, Output, Phase, Request, Slot};
+use super::{Engine, Hint, Output, Phase, Request, Slot};
+
+/// What a log says while rows of it are damaged here.
+const DAMAGED: &str = "rows of the local database are damaged; they are fetched again from the server";
 
 impl Engine {
     /// The log's slot; loads it if it is new here.
@@ -31,6 +36,9 @@ impl Engine {
             rows_left: false,
             clearing: false,
             unstored: None,
+            rows_damaged: false,
+            snapshot_end: Offset(0),
+            parking: false,
             opened: None,
             appends_unknown: false,
             unreadable: false,
@@ -72,15 +80,16 @@ impl Engine {
         let Some(slot) = self.slots.get_mut(name) else { return };
         if let Some((_, bytes)) = rows.first().and_then(|rows| rows.first()) {
             match snapshot::decode(bytes) {
-                Ok(state) => slot.replica.restart(state, bytes.len()),
+                Ok(state) => {
+                    slot.snapshot_end = state.cursor().next;
+                    slot.replica.restart(state, bytes.len());
+                }
                 // Confirmed state can be had again from the server; nothing own is in it.
-                Err(error) => slot.replica.stop(
-                    LogStatus::Degraded,
-                    &format!("the snapshot in the local database is damaged ({error}); fetching it again"),
-                ),
+                Err(_) => slot.rows_damaged = true,
             }
         }
         // What is decided and folded is not read again. The next read may find more of it; then it is skipped there.
+        // If this row is damaged, everything is undecided until the server tells it again.
         let verdicts: Option<Verdicts> =
             rows.get(1).and_then(|rows| rows.first()).and_then(|(_, bytes)| row::decode(bytes).ok());
         let verdicts = verdicts.filter(|verdicts| verdicts.actor == actor);
@@ -90,15 +99,18 @@ impl Engine {
         self.read(Request::LoadTail(name.clone()), ranges);
     }
 
-    /// Verdicts, dead letters, received rows from the cursor on, own rows from what is known on; at one moment.
+    /// Verdicts, voids, next seq, dead letters, received rows from the cursor on, own rows from what is known on; at
+    /// one moment.
     fn tail_ranges(&self, name: &LogName) -> Vec<KeyRange> {
         let Some(slot) = self.slots.get(name) else { return Vec::new() };
         let replica = &slot.replica;
-        let own = replica.outbox().known().next();
-        let [own_before, own_after] = storage::own_from(name, self.actor(), own);
+        let actor = self.actor();
+        let [own_before, own_after] = storage::own_from(name, actor, replica.outbox().known().next());
         let [before, after] = storage::received_from(name, replica.state().cursor().next);
         vec![
             KeyRange::only(storage::verdicts_key(name)),
+            KeyRange::only(storage::voids_key(name, actor)),
+            KeyRange::only(storage::next_key(name)),
             KeyRange::prefix(storage::dead_letter_prefix(name)),
             before,
             after,
@@ -108,30 +120,43 @@ impl Engine {
     }
 
     pub(super) fn tail_loaded(&mut self, name: &LogName, rows: Vec<Vec<Row>>) {
-        let Some(tail) = Tail::read(rows) else { return self.load_failed(name, "damaged rows".to_owned()) };
+        let tail = match self.tail(name, rows) {
+            Ok(tail) => tail,
+            Err(reason) => return self.load_failed(name, reason),
+        };
         let actor = self.actor();
         let user = self.identity.as_ref().and_then(|identity| identity.user.clone());
         let Some(slot) = self.slots.get_mut(name) else { return };
         let replica = &mut slot.replica;
         replica.set_user(user.clone());
-        replica.learn(tail.own);
         replica.load_dead_letters(tail.letters, Seq(u64::MAX));
+        replica.parked(&tail.voids, Vec::new());
+        replica.learn(tail.own);
         if let Some(verdicts) = tail.verdicts.filter(|verdicts| verdicts.actor == actor) {
             replica.decide(verdicts, &[], Vec::new());
         }
+        let park = replica.park_damaged(tail.damaged, self.now);
         // What does not fit is fetched from the server again.
         slot.rows_left = !apply_received(replica, user.as_ref(), tail.received);
         slot.phase = Phase::Ready;
-        slot.replica.set_status(LogStatus::Local, "");
+        slot.rows_damaged |= slot.rows_left;
+        slot.replica.set_status(LogStatus::Local, if slot.rows_damaged { DAMAGED } else { "" });
         let catching_up = slot.catching_up;
         if let Some(schema) = slot.opening.take() {
             self.opened(name, schema);
         }
+        self.commit_park(name, park);
         // Elected while this was read: what another tab stored up to then is read before anything is asked for.
         if catching_up {
             return self.refresh(name);
         }
         self.subscribe(name);
+    }
+
+    fn tail(&self, name: &LogName, rows: Vec<Vec<Row>>) -> Result<Tail, String> {
+        let Some(slot) = self.slots.get(name) else { return Err("the log is gone".to_owned()) };
+        Tail::read(rows, self.actor(), slot.replica.outbox().known().next())
+            .ok_or_else(|| "own entries of the local database are of another version of this app: update".to_owned())
     }
 
     pub(super) fn load_failed(&mut self, name: &LogName, reason: String) {
@@ -168,23 +193,35 @@ impl Engine {
         let Some(slot) = self.slots.get_mut(name) else { return };
         slot.refreshing = false;
         let again = std::mem::take(&mut slot.refresh_again);
-        let Some(tail) = Tail::read(rows) else { return };
+        let Ok(tail) = self.tail(name, rows) else { return };
+        let Some(slot) = self.slots.get_mut(name) else { return };
         let replica = &mut slot.replica;
+        let void = replica.parked(&tail.voids, tail.letters.clone());
         replica.learn(tail.own);
         // Another tab may have discarded or redriven one.
         let through = tail.verdicts.as_ref().map_or(Seq(0), |verdicts| verdicts.through);
         replica.load_dead_letters(tail.letters, through);
         let catching_up = std::mem::take(&mut slot.catching_up);
+        let (mut fits, mut pruned) = (true, false);
         if !leading || catching_up {
-            let fits = apply_received(replica, user.as_ref(), tail.received);
+            fits = apply_received(replica, user.as_ref(), tail.received);
+            // The row that led to the cursor is gone, and nothing follows: a snapshot took their place.
+            pruned = tail.alone && (slot.rows_damaged || replica.state().cursor().next != slot.snapshot_end);
             if let Some(verdicts) = tail.verdicts {
                 replica.decide(verdicts, &[], Vec::new());
             }
             slot.rows_left = leading && !fits;
-            if !fits {
-                // The leader moved the rows behind a new snapshot: start from there.
-                return self.reload(name);
+            slot.rows_damaged |= !fits;
+            if fits && !pruned && std::mem::take(&mut slot.rows_damaged) {
+                replica.try_again();
             }
+        }
+        let park = slot.replica.park_damaged(tail.damaged, self.now);
+        self.commit_park(name, park);
+        self.push_anew(name, void);
+        if !fits || pruned {
+            // The leader moved the rows behind a new snapshot: start from there.
+            return self.reload(name);
         }
         if again {
             self.refresh(name);
@@ -201,18 +238,27 @@ impl Engine {
     }
 
     pub(super) fn snapshot_reloaded(&mut self, name: &LogName, rows: Vec<Vec<Row>>) {
+        let leading = self.fence.is_some();
         let Some(slot) = self.slots.get_mut(name) else { return };
         let snapshot = rows.first().and_then(|rows| rows.first());
         let state = snapshot.and_then(|(_, bytes)| Some((snapshot::decode(bytes).ok()?, bytes.len())));
-        let ahead = state.filter(|(state, _)| state.cursor().next > slot.replica.state().cursor().next);
-        match ahead {
+        slot.snapshot_end = state.as_ref().map_or(slot.snapshot_end, |(state, _)| state.cursor().next);
+        let at = slot.replica.state().cursor().next;
+        match state.filter(|(state, _)| state.cursor().next > at) {
             Some((state, bytes)) => {
                 slot.replica.restart(state, bytes);
+                if std::mem::take(&mut slot.rows_damaged) {
+                    slot.replica.try_again();
+                }
                 self.refresh(name);
             }
-            // A leader fetches what is missing; another tab can only wait for it, visibly.
-            None if self.fence.is_some() => self.subscribe(name),
-            None => slot.replica.set_status(LogStatus::Degraded, "rows of the local database are damaged"),
+            // A leader fetches what is missing; another tab can only ask it for a snapshot, and wait visibly.
+            None if leading => self.subscribe(name),
+            None if slot.rows_damaged => {
+                slot.replica.set_status(LogStatus::Degraded, DAMAGED);
+                self.hint(&Hint::Damaged((name.clone(), at)));
+            }
+            None => {}
         }
     }
 
@@ -220,7 +266,8 @@ impl Engine {
     pub(super) fn unknown_resolved(&mut self, name: &LogName, rows: Vec<Vec<Row>>) {
         let Some(slot) = self.slots.get_mut(name) else { return };
         slot.appends_unknown = false;
-        let Ok(own) = own_entries(rows.into_iter().flatten()) else { return };
+        let from = slot.replica.outbox().known().next();
+        let Ok(own) = own::read(rows.into_iter().flatten(), from, None).map(|own| own.entries) else { return };
         let ours: Vec<_> = match slot.replica.outbox().appending() {
             Some(append) => own
                 .iter()
@@ -242,8 +289,9 @@ impl Engine {
 }
 
 /// Applies received rows in order, as far as they follow each other and their chain is right. Tells whether all did.
-fn apply_received(replica: &mut Replica, user: Option<&UserId>, rows: Vec<Received>) -> bool {
+fn apply_received(replica: &mut Replica, user: Option<&UserId>, rows: Vec<Option<Received>>) -> bool {
     for received in rows {
+        let Some(received) = received else { return false };
         if !replica.met() && replica.meet(received.log_id, vec![received.epoch]).is_err() {
             return false;
         }
@@ -269,30 +317,42 @@ fn apply_received(replica: &mut Replica, user: Option<&UserId>, rows: Vec<Receiv
 /// The rows of one log, read at one moment.
 struct Tail {
     verdicts: Option<Verdicts>,
+    voids: Voids,
     letters: Vec<(Seq, DeadLetter)>,
-    received: Vec<Received>,
-    own: Vec<Entry>,
+    /// None for a row that is damaged.
+    received: Vec<Option<Received>>,
+    /// There is no received row at all, neither before the cursor nor behind it.
+    alone: bool,
+    own: Vec<crate::entry::Entry>,
+    damaged: Vec<Damaged>,
 }
 
 impl Tail {
-    fn read(rows: Vec<Vec<Row>>) -> Option<Self> {
-        let [verdicts, letters, before, after, own_before, own_after] = <[Vec<Row>; 6]>::try_from(rows).ok()?;
-        Some(Self {
-            verdicts: verdicts.first().and_then(|(_, bytes)| row::decode(bytes).ok()),
-            letters: letters
-                .iter()
-                .filter_map(|(key, bytes)| Some((Seq(storage::number_of(key)?), row::decode(bytes).ok()?)))
-                .collect(),
-            received: before.iter().chain(&after).filter_map(|(_, bytes)| row::decode(bytes).ok()).collect(),
-            own: own_entries(own_before.into_iter().chain(own_after)).ok()?,
-        })
+    /// Own entries are wanted from a seq on. None if they are of a format that this build does not know.
+    fn read(rows: Vec<Vec<Row>>, actor: ActorId, from: Seq) -> Option<Self> {
+        let [verdicts, voids, next, letters, before, after, own_before, own_after] =
+            <[Vec<Row>; 8]>::try_from(rows).ok()?;
+        let verdicts: Option<Verdicts> = verdicts.first().and_then(|(_, bytes)| row::decode(bytes).ok());
+        let next = next.first().and_then(|(_, bytes)| row::decode_either::<Seq>(bytes).ok());
+        let own = own::read(own_before.into_iter().chain(own_after), from, next).ok()?;
+        let alone = before.is_empty() && after.is_empty();
+        // The row before the wanted ones hardly ever reaches into them; if it does and is damaged, a gap shows it.
+        let before = before.iter().filter_map(|(_, bytes)| row::decode(bytes).ok()).map(Some);
+        let received = before.chain(after.iter().map(|(key, bytes)| received(key, bytes))).collect();
+        let letter = |(key, bytes): &Row| {
+            let seq = Seq(storage::number_of(key)?);
+            let mark = verdicts.as_ref().filter(|verdicts| verdicts.actor == actor).and_then(|row| row.mark(seq));
+            Some((seq, row::decode(bytes).unwrap_or_else(|error| DeadLetter::unreadable(bytes, mark, &error))))
+        };
+        let letters = letters.iter().filter_map(letter).collect();
+        // Should both copies be damaged, what was given up is found and given up again.
+        let voids = voids.first().and_then(|(_, bytes)| row::decode_either(bytes).ok()).unwrap_or_default();
+        Some(Self { verdicts, voids, letters, received, alone, own: own.entries, damaged: own.damaged })
     }
 }
 
-fn own_entries(rows: impl Iterator<Item = Row>) -> Result<Vec<Entry>, DecodeError> {
-    let mut entries = Vec::new();
-    for (_, bytes) in rows {
-        entries.extend(row::decode_group(&bytes).map_err(|error| DecodeError::Malformed(error.to_string()))?);
-    }
-    Ok(entries)
+/// A received row, if it is whole and stands where it belongs.
+fn received(key: &[u8], bytes: &[u8]) -> Option<Received> {
+    let received: Received = row::decode(bytes).ok()?;
+    (storage::number_of(key).map(Offset) == Some(received.from)).then_some(received)
 }

@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::entry::Entry;
-use crate::id::{EntryId, LogName, Offset, Seq, WriteId};
+use crate::id::{EntryId, LogName, Offset, RunId, Seq, WriteId};
 use crate::protocol::frame::MarkedStatus;
 use crate::storage::commit::Prepared;
-use crate::storage::row;
-use crate::storage::{self, KeyRange, Row};
+use crate::storage::row::{self, DeadLetter};
+use crate::storage::{self, KeyRange, Row, own};
 use crate::time::WallMs;
 use crate::value::Value;
 
@@ -98,19 +98,22 @@ impl Engine {
 
     /// The group that may hold the write is known: read it.
     pub(super) fn own_run_read(&mut self, id: RequestId, name: LogName, write: WriteId, rows: &[Vec<Row>]) {
-        let first = rows.first().and_then(|rows| rows.first());
-        let Some(first) = first.and_then(|(_, bytes)| row::decode::<EntryId>(bytes).ok()) else {
+        let Some((_, bytes)) = rows.first().and_then(|rows| rows.first()) else {
             return self.outputs.push_back(Output::OwnEntries(id, Vec::new()));
         };
-        let range = KeyRange::only(storage::own_key(&name, first.actor, first.seq));
+        let range = match row::decode::<EntryId>(bytes) {
+            Ok(first) => KeyRange::only(storage::own_key(&name, first.actor, first.seq)),
+            // The row is damaged: it only saves reading them all.
+            Err(_) => KeyRange::prefix(storage::own_prefix(&name, self.actor())),
+        };
         self.requests.insert(id, Request::OwnGroup(name, write));
         self.outputs.push_back(Output::Read(id, vec![range]));
     }
 
     pub(super) fn own_group_read(&mut self, id: RequestId, name: &LogName, write: WriteId, rows: Vec<Vec<Row>>) {
         let slot = self.slots.get(name);
-        let found = rows.into_iter().flatten().flat_map(|(_, bytes)| row::decode_group(&bytes).unwrap_or_default());
-        let mut found = found.filter(|entry| write_of(entry) == write);
+        let found = own::read(rows.into_iter().flatten(), Seq(1), None).map(|own| own.entries).unwrap_or_default();
+        let mut found = found.into_iter().filter(|entry| write_of(entry) == write);
         let entry = slot.and_then(|slot| slot.in_memory(write).or_else(|| Some(slot.stored(&found.next()?))));
         self.outputs.push_back(Output::OwnEntries(id, entry.into_iter().collect()));
     }
@@ -119,8 +122,9 @@ impl Engine {
         let Some(slot) = self.slots.get(name) else {
             return self.outputs.push_back(Output::OwnEntries(id, Vec::new()));
         };
-        let stored = rows.into_iter().flatten().flat_map(|(_, bytes)| row::decode_group(&bytes).unwrap_or_default());
-        let read: Vec<_> = stored.map(|entry| slot.stored(&entry)).collect();
+        // What is damaged among them is listed with the dead letters.
+        let stored = own::read(rows.into_iter().flatten(), Seq(1), None).map(|own| own.entries).unwrap_or_default();
+        let read: Vec<_> = stored.into_iter().map(|entry| slot.stored(&entry)).collect();
         let known: BTreeSet<_> = read.iter().map(|entry| entry.write).collect();
         let is_kept = |entry: &OwnEntry| match entry.status {
             OwnStatus::Refused(..) => entry.id.is_some_and(|id| slot.replica.dead_letter(id).is_some()),
@@ -139,8 +143,10 @@ impl Slot {
         let undecided = outbox.held().map(|entry| self.stored(entry));
         let undecided = undecided.filter(|entry| entry.status == OwnStatus::Stored);
         let mut sequenced: BTreeMap<Seq, OwnEntry> = BTreeMap::new();
-        let letters = self.replica.dead_letters().filter_map(|(_, letter)| Entry::from_bytes(&letter.entry).ok());
-        let letters = letters.map(|entry| self.stored(&entry));
+        let letters = self.replica.dead_letters().map(|(id, letter)| match Entry::from_bytes(&letter.entry) {
+            Ok(entry) if letter.write.is_some() => self.stored(&entry),
+            _ => damaged(*id, letter),
+        });
         sequenced.extend(undecided.chain(letters).filter_map(|entry| Some((entry.id?.seq, entry))));
         let pending = outbox.pending().map(|prepared| self.pending(prepared));
         sequenced.into_values().chain(pending).filter(|entry| !known.contains(&entry.write)).collect()
@@ -175,9 +181,11 @@ impl Slot {
         let seq = entry.header.seq;
         let id = EntryId { actor: replica.actor(), seq };
         let verdicts = replica.outbox().verdicts();
-        let status = match verdicts.mark(seq) {
+        let letter = replica.dead_letter(id);
+        // One that was given up here is refused before the server says so.
+        let given_up = letter.filter(|_| seq > verdicts.through).map(|letter| letter.status);
+        let status = match verdicts.mark(seq).or(given_up) {
             Some(mark) if !mark.is_accepted() => {
-                let letter = replica.dead_letter(id);
                 let code = letter.and_then(|letter| letter.code).map(|code| code.number());
                 OwnStatus::Refused(mark, code, letter.map(|letter| letter.reason.clone()).unwrap_or_default())
             }
@@ -196,6 +204,23 @@ impl Slot {
             replaces: entry.header.replaces.as_ref().map(|replaced| replaced.id),
             redriven: replica.is_under_way(id),
         }
+    }
+}
+
+/// A dead letter whose bytes no longer tell what they were.
+fn damaged(id: EntryId, letter: &DeadLetter) -> OwnEntry {
+    let code = letter.code.map(|code| code.number());
+    OwnEntry {
+        // Run 0 is nobody's; the seq tells such letters apart.
+        write: letter.write.unwrap_or(WriteId { run: RunId::default(), n: id.seq.0 }),
+        id: Some(id),
+        name: String::new(),
+        args: None,
+        time: letter.at,
+        status: OwnStatus::Refused(letter.status, code, letter.reason.clone()),
+        place: None,
+        replaces: None,
+        redriven: false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The leader's work: the link, the session, pushing outboxes, storing and applying what arrives.
 
-use crate::id::{LogName, Seq};
+use crate::id::{LogName, Offset, Seq};
 use crate::limits;
 use crate::notice::{LogStatus, Notice};
 use crate::protocol::{Code, frame};
@@ -181,7 +181,7 @@ impl Engine {
             let epoch = state.epochs().last().copied().unwrap_or_default();
             (state.log(), replica.arrivals().next(state.cursor()), epoch)
         });
-        let held = replica.held_from();
+        let held = replica.held();
         let read = !slot.unreadable;
         session.subscribe(name, |number| subscription(number, name, position, held, read));
     }
@@ -200,22 +200,22 @@ impl Engine {
     pub(super) fn log_met(&mut self, name: &LogName, opened: frame::Opened) {
         let Some(slot) = self.slots.get_mut(name) else { return };
         let replica = &mut slot.replica;
-        if let Err(reason) = replica.meet(opened.log_id, opened.epochs) {
+        if let Err(reason) = replica.meet(opened.log_id, opened.epochs.clone()) {
             replica.stop(LogStatus::Degraded, &reason);
             return self.give_up(name);
         }
-        let (through, ours) = (replica.outbox().verdicts().through, replica.outbox().chain_at(opened.seq));
-        if opened.seq < through || ours != Some(opened.chain) {
+        if !replica.agree(&opened) {
             let reason =
                 format!("the server's record of this device's work ends at {} and differs from ours", opened.seq);
             replica.stop(LogStatus::Degraded, &reason);
             return self.give_up(name);
         }
+        let push_after = replica.outbox().push_after(opened.seq);
         replica.follow(opened.end, !slot.unreadable, opened.append);
         if opened.append
             && let Some(session) = &mut self.session
         {
-            session.start_pushing(name, opened.seq, opened.chain);
+            session.start_pushing(name, push_after, opened.chain);
         }
         self.tell_status(name);
     }
@@ -336,12 +336,12 @@ impl Engine {
             let Some(storable) = Unstored::storable(slot.unstored.as_ref(), self.now) else { continue };
             if let Some(batch) = slot.replica.arrivals_mut().next_batch(storable) {
                 let clear = left && !batch.rows.is_empty();
-                let (rows, verdicts, dead_letters) =
-                    (batch.rows.clone(), batch.verdicts.clone(), batch.letters.clone());
+                let (rows, verdicts) = (batch.rows.clone(), batch.verdicts.clone());
+                let (dead_letters, revived) = (batch.letters.clone(), batch.revived.clone());
                 (slot.rows_left, slot.clearing) = (left && !clear, clear);
                 let (actor, redeemed) = (slot.replica.actor(), slot.replica.redeemed());
                 let log = name.clone();
-                let receive = Receive { fence, log, clear, rows, verdicts, dead_letters, actor, redeemed };
+                let receive = Receive { fence, log, clear, rows, verdicts, dead_letters, actor, redeemed, revived };
                 commits.push((name.clone(), receive));
             }
         }
@@ -365,6 +365,7 @@ impl Engine {
             let marked = !batch.letters.is_empty()
                 || verdicts.marked.last().is_some_and(|(seq, _)| *seq > slot.replica.outbox().verdicts().through);
             let through = verdicts.through;
+            slot.replica.forget_letters(&batch.revived);
             slot.replica.decide(verdicts, &batch.places, batch.letters);
             if marked && let Some(session) = &mut self.session {
                 session.settled(name, through);
@@ -385,9 +386,22 @@ impl Engine {
         self.make_snapshot(name);
     }
 
+    /// Another tab reads damaged rows behind an offset: a snapshot of what this tab has takes their place.
+    pub(super) fn mend(&mut self, name: &LogName, at: Offset) {
+        if self.slots.get(name).is_some_and(|slot| slot.replica.met() && slot.replica.state().cursor().next > at) {
+            self.write_snapshot(name);
+        }
+    }
+
     fn make_snapshot(&mut self, name: &LogName) {
+        if self.slots.get(name).is_some_and(|slot| slot.replica.wants_snapshot()) {
+            self.write_snapshot(name);
+        }
+    }
+
+    fn write_snapshot(&mut self, name: &LogName) {
         let (Some(fence), Some(slot)) = (self.fence, self.slots.get_mut(name)) else { return };
-        if slot.snapshotting || !slot.replica.wants_snapshot() || !slot.replica.arrivals_mut().is_idle() {
+        if slot.snapshotting || !slot.replica.arrivals_mut().is_idle() {
             return;
         }
         let bytes = snapshot::encode(slot.replica.state_mut());

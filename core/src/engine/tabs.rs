@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, tagged};
-use crate::id::{LogName, UserId};
+use crate::id::{LogName, Offset, UserId};
 use crate::notice::{Connection, LogStatus, Notice};
 use crate::replica::Hold;
 use crate::session::link::LinkState;
@@ -36,6 +36,8 @@ pub enum Hint {
     Log(LogHint),
     /// The app wants the connection on or off, in whichever tab it said so.
     Online(bool),
+    /// Rows of this log are damaged, and this tab has no more than what lies before the offset.
+    Damaged((LogName, Offset)),
 }
 
 tagged!(Hint {
@@ -45,6 +47,7 @@ tagged!(Hint {
     Connection(ConnectionHint) = 3,
     Log(LogHint) = 4,
     Online(bool) = 5,
+    Damaged((LogName, Offset)) = 6,
 });
 
 /// See [`Hint::Connection`].
@@ -110,6 +113,7 @@ impl Engine {
                 let wish = if on { OnlineWish::Connected } else { OnlineWish::Disconnected };
                 self.wish_here(wish);
             }
+            Hint::Damaged((name, at)) => self.mend(&name, at),
         }
     }
 
@@ -212,7 +216,7 @@ impl Engine {
         };
         let with_work: Vec<_> = next
             .iter()
-            .filter_map(|(key, bytes)| Some((storage::log_of(key)?, row::decode::<u64>(bytes).ok()?)))
+            .filter_map(|(key, bytes)| Some((storage::log_of(key)?, row::decode_either::<u64>(bytes).ok()?)))
             .filter(|(name, next)| *next > through(name) + 1)
             .map(|(name, _)| name)
             .collect();

@@ -108,6 +108,8 @@ codes! {
     QuotaExceeded = 508, "quota-exceeded";
     /// What the entry says breaks a rule of the app.
     NotValid = 509, "not-valid";
+    /// The entry's bytes are damaged on the device that stored them. Never sent: it marks a dead letter there.
+    Damaged = 510, "damaged";
 
     /// The server is going down; come back after the given time.
     ShuttingDown = 600, "shutting-down";

@@ -127,7 +127,9 @@ pub struct Subscribe {
     pub epoch: Option<(EpochId, Offset)>,
     /// Whether entries shall be sent; without it the client only pushes.
     pub read: bool,
-    /// First own seq whose body the client holds: from here own entries come back as stubs.
+    /// Last own seq whose verdict the client has recorded: those behind it are repeated.
+    pub decided: Seq,
+    /// First own seq from which on the client holds every body: from here own entries come back as stubs.
     pub held: Seq,
     /// Weight among the session's logs, 0 to 255; higher goes first.
     pub priority: u8,

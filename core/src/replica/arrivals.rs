@@ -3,13 +3,15 @@
 //! Entries are stored before they are applied, so that any tab that reads an own entry with some base also reads the
 //! confirmed entries below that base.
 
+use std::collections::BTreeMap;
+
 use crate::chain::Cursor;
 use crate::entry::Logged;
-use crate::id::{ActorId, EpochId, LogId, Offset, Seq, UserId};
+use crate::id::{ActorId, EntryId, EpochId, LogId, Offset, Seq, UserId};
 use crate::op::Op;
 use crate::outbox::Outbox;
-use crate::packed::{Item, Packed, Stub, UnpackError};
-use crate::protocol::frame::{Ack, AckRange};
+use crate::packed::{Item, Packed, Stub, UnpackError, Void};
+use crate::protocol::frame::{Ack, AckRange, MarkedStatus};
 use crate::storage::row::{DeadLetter, Received, Verdicts};
 use crate::time::WallMs;
 
@@ -20,6 +22,8 @@ pub struct Arrivals {
     next: Option<Cursor>,
     waiting: Batch,
     storing: Option<Batch>,
+    /// Verdicts that end where the actor chain is not known: they count together with the next ones.
+    unfinished: Option<Ack>,
 }
 
 /// What one commit stores and then applies.
@@ -35,6 +39,8 @@ pub struct Batch {
     pub places: Vec<AckRange>,
     /// Refused own entries.
     pub letters: Vec<(Seq, DeadLetter)>,
+    /// Dead letters of own entries that were given up here, and that the server had decided otherwise.
+    pub revived: Vec<Seq>,
     /// Bytes of credit to give back when it is worked off.
     pub cost: u64,
     /// Bytes the rows take in the tail.
@@ -52,6 +58,7 @@ impl Batch {
             verdicts: self.verdicts.take(),
             places: std::mem::take(&mut self.places),
             letters: std::mem::take(&mut self.letters),
+            revived: std::mem::take(&mut self.revived),
             ..Self::default()
         }
     }
@@ -63,9 +70,44 @@ impl Batch {
         self.verdicts = later.verdicts.or(self.verdicts.take());
         self.places.extend(later.places);
         self.letters.extend(later.letters);
+        self.revived.extend(later.revived);
         self.cost += later.cost;
         self.tail += later.tail;
     }
+
+    /// A verdict holds against a void: what the server had accepted is no dead letter, what it had refused is one for
+    /// its reason.
+    fn settle_void(&mut self, void: &Void, letter: &DeadLetter, verdicts: &Verdicts, ack: &Ack) {
+        let mut absent: Vec<(Seq, DeadLetter)> = Vec::new();
+        for seq in (void.from.0..=void.through.0).map(Seq) {
+            let Some(status) = verdicts.mark(seq).filter(|mark| !mark.is_accepted()) else { continue };
+            if let Some((first, last)) = absent.last_mut().filter(|(_, last)| last.status == status)
+                && last.last(*first).next() == seq
+            {
+                last.seqs += 1;
+                continue;
+            }
+            let mark = ack.marked.iter().find(|mark| mark.seq == seq && status != MarkedStatus::Void);
+            let (code, reason) = (mark.and_then(|mark| mark.code), mark.map(|mark| mark.reason.clone()));
+            let (code, reason) = (code.or(letter.code), reason.unwrap_or(letter.reason.clone()));
+            let mut part = letter.standing_for(1);
+            (part.status, part.code, part.reason) = (status, code, reason);
+            absent.push((seq, part));
+        }
+        let unchanged = matches!(&absent[..], [(_, only)] if only.seqs == letter.seqs && only.status == letter.status);
+        if !unchanged {
+            self.revived.push(void.from);
+            self.letters.extend(absent);
+        }
+    }
+}
+
+/// Two acks that follow each other, as one.
+fn joined(mut first: Ack, second: &Ack) -> Ack {
+    first.through = first.through.max(second.through);
+    first.accepted.extend(&second.accepted);
+    first.marked.extend(second.marked.iter().cloned());
+    first
 }
 
 /// What the next commit may hold.
@@ -130,15 +172,29 @@ impl Arrivals {
         Ok(())
     }
 
-    /// Queues verdicts.
-    pub fn ack(&mut self, outbox: &Outbox, ack: &Ack, now: WallMs) {
+    /// Queues verdicts. `letters` are the dead letters there are.
+    pub fn ack(&mut self, outbox: &Outbox, letters: &BTreeMap<EntryId, DeadLetter>, ack: &Ack, now: WallMs) {
         let base = self.waiting.verdicts.as_ref().or(self.storing.as_ref().and_then(|batch| batch.verdicts.as_ref()));
-        let base = base.unwrap_or(outbox.verdicts());
-        let Some(verdicts) = outbox.with_ack(base, ack) else { return };
+        let base = base.unwrap_or(outbox.verdicts()).clone();
+        let ack = match self.unfinished.take() {
+            Some(before) => joined(before, ack),
+            None => ack.clone(),
+        };
+        let Some(verdicts) = outbox.with_ack(&base, &ack) else {
+            self.unfinished = Some(ack).filter(|ack| ack.through > base.through);
+            return;
+        };
+        let letter_of = |seq| letters.get(&EntryId { actor: verdicts.actor, seq });
         for mark in ack.marked.iter().filter(|mark| mark.seq > base.through && !mark.status.is_accepted()) {
-            if let Some(entry) = outbox.stored(mark.seq) {
+            // One that is there already says more than a verdict whose details were released.
+            if let (Some(entry), None) = (outbox.stored(mark.seq), letter_of(mark.seq)) {
                 let letter = DeadLetter::new(entry, mark.status, mark.code, mark.reason.clone(), now);
                 self.waiting.letters.push((mark.seq, letter));
+            }
+        }
+        for void in outbox.voids_between(base.through, ack.through) {
+            if let Some(letter) = letter_of(void.from) {
+                self.waiting.settle_void(void, letter, &verdicts, &ack);
             }
         }
         self.waiting.places.extend(&ack.accepted);
@@ -185,6 +241,7 @@ impl Arrivals {
     /// Forgets what is not stored yet: the session is over, or the log restarts.
     pub fn reset(&mut self) {
         self.waiting = Batch::default();
+        self.unfinished = None;
         // What is being stored will be applied; the next session begins behind it.
         self.next = self.storing.as_ref().and_then(|batch| batch.rows.last()).map(|row| row.after);
     }

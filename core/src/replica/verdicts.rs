@@ -15,10 +15,7 @@ impl Replica {
     /// Takes verdicts that are stored, with what is known of the places of accepted entries.
     pub fn decide(&mut self, verdicts: Verdicts, places: &[AckRange], letters: Vec<(Seq, DeadLetter)>) {
         let folded = self.state.folded(self.actor);
-        let had = self.dead_letters.len();
-        for (seq, letter) in letters {
-            self.dead_letters.insert(EntryId { actor: self.actor, seq }, letter);
-        }
+        self.add_letters(letters);
         places.iter().for_each(|range| self.places.note(range));
         let mut touched = Touched::new();
         for decided in self.outbox.decide(verdicts) {
@@ -29,10 +26,16 @@ impl Replica {
             self.hold = None;
         }
         self.refresh(&touched);
-        if self.dead_letters.len() != had {
+        self.progress();
+    }
+
+    /// Keeps dead letters that are stored.
+    pub(super) fn add_letters(&mut self, letters: Vec<(Seq, DeadLetter)>) {
+        if !letters.is_empty() {
             self.notices.push(Notice::DeadLetters(self.name.clone()));
         }
-        self.progress();
+        let id = |seq| EntryId { actor: self.actor, seq };
+        self.dead_letters.extend(letters.into_iter().map(|(seq, letter)| (id(seq), letter)));
     }
 
     fn decided(&mut self, decided: Decided, folded: Seq, places: &[AckRange]) -> Touched {

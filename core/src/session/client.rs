@@ -8,10 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::chain::{Chain, Cursor};
 use crate::codec::DecodeError;
-use crate::entry::Entry;
 use crate::id::{ActorId, LogName, Offset, Seq};
 use crate::limits;
-use crate::packed::Packer;
+use crate::packed::{Packer, Pushed};
 use crate::protocol::frame::{self, Frame, Hello, LogNumber, Push, Subscribe};
 use crate::storage::row::Identity;
 use crate::time::WallMs;
@@ -161,18 +160,27 @@ impl ClientSession {
         self.welcomed && self.pushed < self.push_credit
     }
 
-    /// One push frame of entries that begin at [`ClientSession::push_from`]; returns its bytes and last seq.
-    pub fn push<'a>(&mut self, name: &LogName, entries: impl Iterator<Item = &'a Entry>) -> Option<(Vec<u8>, Seq)> {
+    /// One push frame of items that begin at [`ClientSession::push_from`]; returns its bytes and last seq.
+    pub fn push(&mut self, name: &LogName, items: impl Iterator<Item = Pushed>) -> Option<(Vec<u8>, Seq)> {
         let number = *self.numbers.get(name)?;
         let actor = self.actor;
         let log = self.logs.get_mut(&number)?;
         let mut sent = log.sent?;
         let first = sent.through.next();
         let mut packer = Packer::default();
-        for entry in entries {
-            debug_assert_eq!(entry.header.seq, sent.through.next());
-            packer.push(actor, entry);
-            sent = Sent { through: entry.header.seq, chain: sent.chain.with_pushed(entry.header.seq, entry.digest()) };
+        for item in items {
+            sent.chain = sent.chain.with_item(&item);
+            match item {
+                Pushed::Entry(entry) => {
+                    debug_assert_eq!(entry.header.seq, sent.through.next());
+                    packer.push(actor, &entry);
+                    sent.through = entry.header.seq;
+                }
+                Pushed::Void(void) => {
+                    sent.through = void.through;
+                    packer.push_void(void);
+                }
+            }
             if packer.bytes() >= limits::FRAME_BYTES_TARGET || packer.len() >= limits::FRAME_ENTRIES_MAX {
                 break;
             }
@@ -303,7 +311,7 @@ pub fn subscription(
     log: LogNumber,
     name: &LogName,
     position: Option<(crate::id::LogId, Cursor, (crate::id::EpochId, Offset))>,
-    held: Seq,
+    (decided, held): (Seq, Seq),
     read: bool,
 ) -> Subscribe {
     Subscribe {
@@ -313,6 +321,7 @@ pub fn subscription(
         cursor: position.map(|(_, cursor, _)| cursor),
         epoch: position.map(|(_, _, epoch)| epoch),
         read,
+        decided,
         held,
         priority: 128,
     }

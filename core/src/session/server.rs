@@ -399,7 +399,7 @@ impl ServerSession {
             actor,
             append,
             read: subscribe.read,
-            held: subscribe.held,
+            decided: subscribe.decided,
             cursor: subscribe.cursor,
         };
         self.subscriptions.insert(number, Subscription::new(request, subscribe, append, pass));

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::codec::DecodeError;
 use crate::entry::{Body, Entry, Header, InvalidEntry, Replaced};
 use crate::id::{ActorId, Base, EntryId, LogName, Offset, RunId, Seq, UserId, WriteId};
+use crate::packed::Void;
 use crate::protocol::frame::Nonce;
-use crate::storage::row::{self, DeadLetter, Identity, Received, Verdicts};
+use crate::storage::row::{self, DeadLetter, Identity, Received, Verdicts, Voids};
 use crate::storage::{self, Durability, Key, Write};
 use crate::time::Time;
 
@@ -41,6 +42,8 @@ pub enum Commit {
         /// The first offset that it does not cover.
         end: Offset,
     },
+    /// Gives own seqs up on this device.
+    Park(Park),
     /// Deletes a dead letter, because the user said so.
     Discard {
         /// Its key.
@@ -114,6 +117,21 @@ pub struct Receive {
     pub actor: ActorId,
     /// Dead letters of which a replacement is accepted.
     pub redeemed: Vec<Seq>,
+    /// Dead letters, by seq, of own entries that were given up here and turned out to be decided otherwise.
+    pub revived: Vec<Seq>,
+}
+
+/// Own seqs that are given up on this device: dead letters here, voids to the server.
+///
+/// Whoever asks may have read long before: what is decided or given up by the time of the transaction stays as it is.
+#[derive(Clone, Debug)]
+pub struct Park {
+    /// The log.
+    pub log: LogName,
+    /// Whose seqs they are.
+    pub actor: ActorId,
+    /// The dead letters, by the first seq each stands for.
+    pub letters: Vec<(Seq, DeadLetter)>,
 }
 
 /// What a commit did.
@@ -125,6 +143,8 @@ pub enum Committed {
     Lead(u64),
     /// The entries as appended, with their seqs.
     Appended(Vec<Entry>),
+    /// Everything that is given up in this log by now, and the new dead letters.
+    Parked(Voids, Vec<(Seq, DeadLetter)>),
     /// Nothing to tell.
     Done,
 }
@@ -162,6 +182,7 @@ impl Commit {
                 let letters = append.letters().map(|(_, key)| key);
                 [storage::identity_key(), storage::next_key(&append.log)].into_iter().chain(letters).collect()
             }
+            Self::Park(park) => vec![storage::voids_key(&park.log, park.actor), storage::verdicts_key(&park.log)],
             Self::Lead | Self::Receive(_) | Self::Snapshot { .. } => vec![storage::leader_key()],
             Self::Discard { .. } => Vec::new(),
         }
@@ -170,7 +191,9 @@ impl Commit {
     /// How durable it must be before it counts.
     pub fn durability(&self) -> Durability {
         match self {
-            Self::Receive(receive) if receive.dead_letters.is_empty() => Durability::Relaxed,
+            Self::Receive(receive) if receive.dead_letters.is_empty() && receive.revived.is_empty() => {
+                Durability::Relaxed
+            }
             Self::Snapshot { .. } => Durability::Relaxed,
             _ => Durability::Strict,
         }
@@ -186,7 +209,7 @@ impl Commit {
             Self::Identity(proposed) => decide_identity(proposed, row(0)),
             Self::Lead => {
                 let epoch = leader_epoch(row(0))? + 1;
-                Ok((vec![Write::Put(storage::leader_key(), row::encode(&epoch))], Committed::Lead(epoch)))
+                Ok((vec![Write::Put(storage::leader_key(), row::encode_twice(&epoch))], Committed::Lead(epoch)))
             }
             Self::Greeted { fence, user, nonce } => {
                 check_fence(*fence, row(0))?;
@@ -206,13 +229,14 @@ impl Commit {
                 ];
                 Ok((writes, Committed::Done))
             }
+            Self::Park(park) => park.decide(row(0), row(1)),
             Self::Discard { key } => Ok((vec![Write::Delete(key.clone())], Committed::Done)),
         }
     }
 }
 
 fn leader_epoch(row: Option<&[u8]>) -> Result<u64, DecodeError> {
-    row.map_or(Ok(0), row::decode)
+    row.map_or(Ok(0), row::decode_either)
 }
 
 fn check_fence(fence: u64, row: Option<&[u8]>) -> Result<(), CommitAbort> {
@@ -222,9 +246,15 @@ fn check_fence(fence: u64, row: Option<&[u8]>) -> Result<(), CommitAbort> {
 
 fn decide_identity(proposed: &Identity, row: Option<&[u8]>) -> Decision {
     match row {
-        Some(row) => Ok((Vec::new(), Committed::Identity(row::decode(row)?))),
+        Some(row) => {
+            let identity: Identity = row::decode_either(row)?;
+            let whole = row::encode_twice(&identity);
+            // One copy may be damaged: mended before the other is, too.
+            let mend = (row != whole).then(|| Write::Put(storage::identity_key(), whole));
+            Ok((mend.into_iter().collect(), Committed::Identity(identity)))
+        }
         None => {
-            let write = Write::Add(storage::identity_key(), row::encode(proposed));
+            let write = Write::Add(storage::identity_key(), row::encode_twice(proposed));
             Ok((vec![write], Committed::Identity(proposed.clone())))
         }
     }
@@ -232,25 +262,25 @@ fn decide_identity(proposed: &Identity, row: Option<&[u8]>) -> Decision {
 
 fn decide_greeted(user: &UserId, nonce: Nonce, row: Option<&[u8]>) -> Decision {
     let Some(row) = row else { return Err(CommitAbort::ActorChanged) };
-    let mut identity: Identity = row::decode(row)?;
+    let mut identity: Identity = row::decode_either(row)?;
     identity.user = Some(user.clone());
     identity.nonces.insert(0, nonce);
     identity.nonces.truncate(2);
-    let write = Write::Put(storage::identity_key(), row::encode(&identity));
+    let write = Write::Put(storage::identity_key(), row::encode_twice(&identity));
     Ok((vec![write], Committed::Identity(identity)))
 }
 
 impl Append {
     fn decide(&self, identity: Option<&[u8]>, next: Option<&[u8]>, letters: &[Option<Vec<u8>>]) -> Decision {
         let Some(identity) = identity else { return Err(CommitAbort::ActorChanged) };
-        if row::decode::<Identity>(identity)?.actor != self.actor {
+        if row::decode_either::<Identity>(identity)?.actor != self.actor {
             return Err(CommitAbort::ActorChanged);
         }
-        let first: Seq = next.map_or(Ok(Seq(1)), row::decode)?;
+        let first: Seq = next.map_or(Ok(Seq(1)), row::decode_either)?;
         let entries = self.number(first)?;
         let next = Seq(first.0 + entries.len() as u64);
         let mut writes = vec![
-            Write::Put(storage::next_key(&self.log), row::encode(&next)),
+            Write::Put(storage::next_key(&self.log), row::encode_twice(&next)),
             Write::Add(storage::own_key(&self.log, self.actor, first), row::encode_group(&entries)),
         ];
         // By which one entry is found again without reading them all.
@@ -316,6 +346,8 @@ impl Receive {
         let gone = |seq: &Seq| Write::Delete(storage::dead_letter_key(log, self.actor, *seq));
         writes.extend(self.redeemed.iter().map(gone));
         if let Some(verdicts) = &self.verdicts {
+            let revived = self.revived.iter().map(|seq| storage::dead_letter_key(log, verdicts.actor, *seq));
+            writes.extend(revived.map(Write::Delete));
             for (seq, letter) in &self.dead_letters {
                 let key = storage::dead_letter_key(log, verdicts.actor, *seq);
                 writes.push(Write::Put(key, row::encode(letter)));
@@ -323,6 +355,31 @@ impl Receive {
             writes.push(Write::Put(storage::verdicts_key(log), row::encode(verdicts)));
         }
         writes
+    }
+}
+
+impl Park {
+    fn decide(&self, voids: Option<&[u8]>, verdicts: Option<&[u8]>) -> Decision {
+        let mut voids: Voids = voids.map_or(Ok(Voids::default()), row::decode_either)?;
+        // A damaged row of verdicts is asked for again, and what it says then holds against any void.
+        let verdicts: Option<Verdicts> = verdicts.and_then(|row| row::decode(row).ok());
+        let decided = verdicts.filter(|verdicts| verdicts.actor == self.actor).map_or(Seq(0), |row| row.through);
+        let mut letters = Vec::new();
+        for (first, letter) in &self.letters {
+            for (from, through) in voids.without((*first).max(decided.next()), letter.last(*first)) {
+                voids.add(Void { from, through, reason: letter.reason.clone() });
+                letters.push((from, letter.standing_for(through.0 - from.0 + 1)));
+            }
+        }
+        if letters.is_empty() {
+            return Ok((Vec::new(), Committed::Parked(voids, letters)));
+        }
+        let put = |(seq, letter): &(Seq, DeadLetter)| {
+            Write::Put(storage::dead_letter_key(&self.log, self.actor, *seq), row::encode(letter))
+        };
+        let mut writes: Vec<_> = letters.iter().map(put).collect();
+        writes.push(Write::Put(storage::voids_key(&self.log, self.actor), row::encode_twice(&voids)));
+        Ok((writes, Committed::Parked(voids, letters)))
     }
 }
 
@@ -350,8 +407,8 @@ mod tests {
     }
 
     fn decided(append: Append, next: Option<u64>) -> Vec<Entry> {
-        let identity = row::encode(&Identity::new(ClientId([9; 16]), append.actor));
-        let next = next.map(|next| row::encode(&Seq(next)));
+        let identity = row::encode_twice(&Identity::new(ClientId([9; 16]), append.actor));
+        let next = next.map(|next| row::encode_twice(&Seq(next)));
         match Commit::Append(append).decide(&[Some(identity), next]) {
             Ok((_, Committed::Appended(entries))) => entries,
             other => panic!("{other:?}"),
@@ -388,10 +445,11 @@ mod tests {
             dead_letters: vec![],
             actor: ActorId([1; 16]),
             redeemed: vec![],
+            revived: vec![],
         };
-        let epoch = Some(row::encode(&2u64));
+        let epoch = Some(row::encode_twice(&2u64));
         assert_eq!(Commit::Receive(receive).decide(&[epoch]), Err(CommitAbort::Deposed { epoch: 2 }));
-        let other = row::encode(&Identity::new(ClientId([9; 16]), ActorId([8; 16])));
+        let other = row::encode_twice(&Identity::new(ClientId([9; 16]), ActorId([8; 16])));
         let changed = Commit::Append(append(0, 0, &[0])).decide(&[Some(other), None]);
         assert_eq!(changed, Err(CommitAbort::ActorChanged));
     }

@@ -1,4 +1,7 @@
 //! The rows of the local database and their bytes: each one sealed with its length and CRC32C.
+//!
+//! What is small and cannot be had again (identity, next seq, leader's epoch, voids) is written twice in its row, so
+//! that damage to one place costs nothing. Everything else is the server's too, or parked when it is damaged.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -7,9 +10,11 @@ use crate::chain::{Chain, Cursor};
 use crate::codec::{self, DecodeError, Format};
 use crate::entry::{Entry, InvalidEntry};
 use crate::id::{ActorId, ClientId, EpochId, LogId, Offset, Seq, UserId, WriteId};
-use crate::packed::Packed;
+use crate::limits;
+use crate::packed::{Packed, Void};
 use crate::protocol::Code;
 use crate::protocol::frame::{MarkedStatus, Nonce};
+use crate::storage::own::Damaged;
 use crate::time::WallMs;
 
 /// Who this database is. Made with it, before anything else.
@@ -77,16 +82,51 @@ impl Verdicts {
     }
 }
 
-/// An own entry that is not in the log, kept whole until somebody decides.
+/// Seqs that were given up on this device: each stretch goes to the server as one void, the same at every resend.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+pub struct Voids {
+    format: Format<1>,
+    /// The stretches, ascending, kept for ever. Where the server had decided a seq before, its verdict holds.
+    pub stretches: Vec<Void>,
+}
+
+impl Voids {
+    /// The part of `from ..= through` that is not given up yet, in stretches of a length that one void may have.
+    pub fn without(&self, from: Seq, through: Seq) -> Vec<(Seq, Seq)> {
+        let mut free = Vec::new();
+        let mut at = from;
+        let before = self.stretches.iter().filter(|void| void.through >= from && void.from <= through);
+        let bounds = before.map(|void| (void.from, void.through.next())).chain([(through.next(), through.next())]);
+        for (first, behind) in bounds {
+            while at < first {
+                let last = Seq((first.0 - 1).min(at.0 + limits::VOID_SEQS_MAX - 1));
+                free.push((at, last));
+                at = last.next();
+            }
+            at = at.max(behind);
+        }
+        free
+    }
+
+    /// Adds a stretch that overlaps none.
+    pub fn add(&mut self, void: Void) {
+        let at = self.stretches.partition_point(|other| other.from < void.from);
+        self.stretches.insert(at, void);
+    }
+}
+
+/// An own entry that is not in the log, kept whole until somebody decides; or bytes that were own entries once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetter {
     format: Format<1>,
-    /// The id that the app knows.
-    pub write: WriteId,
-    /// The entry's bytes, as it was pushed.
+    /// The id that the app knows; none if the bytes no longer tell.
+    pub write: Option<WriteId>,
+    /// How many seqs it stands for, from that of its key on: one, unless bytes of several are damaged together.
+    pub seqs: u64,
+    /// The entry's bytes, as it was pushed; what is left of them if they are damaged.
     #[serde(with = "serde_bytes")]
     pub entry: Vec<u8>,
-    /// How the server decided.
+    /// How it was decided.
     pub status: MarkedStatus,
     /// Why, as a number.
     pub code: Option<Code>,
@@ -101,8 +141,34 @@ pub struct DeadLetter {
 impl DeadLetter {
     /// Keeps an entry with its verdict.
     pub fn new(entry: &Entry, status: MarkedStatus, code: Option<Code>, reason: String, at: WallMs) -> Self {
-        let write = WriteId { run: entry.header.run, n: entry.header.n };
-        Self { format: Format, write, entry: entry.to_bytes(), status, code, reason, at, redriven: None }
+        let write = Some(WriteId { run: entry.header.run, n: entry.header.n });
+        Self { format: Format, write, seqs: 1, entry: entry.to_bytes(), status, code, reason, at, redriven: None }
+    }
+
+    /// Keeps what is left of own entries whose bytes are damaged.
+    pub fn damaged(damaged: Damaged, at: WallMs) -> Self {
+        let Damaged { seqs, bytes, reason } = damaged;
+        let (status, code) = (MarkedStatus::Void, Some(Code::Damaged));
+        let seqs = seqs.end().0 - seqs.start().0 + 1;
+        Self { format: Format, write: None, seqs, entry: bytes, status, code, reason, at, redriven: None }
+    }
+
+    /// A dead letter whose own row is damaged: its bytes are kept as they are.
+    pub fn unreadable(row: &[u8], status: Option<MarkedStatus>, error: &DecodeError) -> Self {
+        let (code, reason) = (Some(Code::Damaged), format!("the row of this dead letter is damaged: {error}"));
+        let status = status.unwrap_or(MarkedStatus::Void);
+        Self { format: Format, write: None, seqs: 1, entry: row.to_vec(), status, code, reason, at: 0, redriven: None }
+    }
+
+    /// The same content, standing for so many seqs.
+    #[must_use]
+    pub fn standing_for(&self, seqs: u64) -> Self {
+        Self { seqs, ..self.clone() }
+    }
+
+    /// The last seq it stands for, if `first` is its own.
+    pub fn last(&self, first: Seq) -> Seq {
+        Seq(first.0.saturating_add(self.seqs.max(1) - 1))
     }
 }
 
@@ -124,6 +190,22 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
         return Err(DecodeError::Trailing(rest.len()));
     }
     codec::from_bytes(payload)
+}
+
+/// Encodes a row that must outlive damage to any one place of it: the sealed row, twice.
+pub fn encode_twice<T: Serialize>(row: &T) -> Vec<u8> {
+    let mut bytes = encode(row);
+    bytes.extend_from_within(..);
+    bytes
+}
+
+/// Reads a row that was written twice: the first copy that is whole.
+///
+/// # Errors
+/// [`DecodeError`] of the second copy: both are damaged.
+pub fn decode_either<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    decode(first).or_else(|_| decode(second))
 }
 
 /// Packs a group of own entries into one row: each sealed by itself, so that damage costs one entry.

@@ -90,8 +90,8 @@ pub struct Open {
     pub append: bool,
     /// Whether the session wants to know when it grows.
     pub read: bool,
-    /// First own seq whose verdict is wanted.
-    pub held: Seq,
+    /// Last own seq whose verdict is known there: those behind it are wanted.
+    pub decided: Seq,
     /// The client's position; the chain there is wanted.
     pub cursor: Option<Cursor>,
 }

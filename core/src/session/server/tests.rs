@@ -32,6 +32,7 @@ fn subscribe(log: LogNumber, name: &str) -> Subscribe {
         cursor: None,
         epoch: None,
         read: true,
+        decided: Seq(0),
         held: Seq(1),
         priority: 128,
     }
