@@ -10,6 +10,7 @@ mod author;
 mod binding;
 mod gate;
 mod policy;
+mod redrive;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub use author::{AuthorRow, Verdicts};
 pub use binding::{BindError, Binding};
 pub use gate::rich_changes;
 pub use policy::{AllowAll, Case, Policy, Ruling};
+pub use redrive::{Redrive, RedriveError, Redriven};
 
 /// How long the rest of a push waits whose rich changes have many ops. The ops before it take the writer less.
 const RICH_PAUSE: Duration = Duration::from_millis(500);
@@ -329,7 +331,7 @@ impl Sequencer {
         random: &mut Random,
     ) -> Result<Taken, Declined> {
         judge(row, entry, replaced)?;
-        let addition = self.rule(author, entry, accepted, random)?;
+        let addition = self.rule(author, entry, accepted, self.state.folded(ActorId::LOG).next(), random)?;
         let (logged, mark) = self.append(author, entry.clone(), accepted)?;
         let entry = (logged, self.state.cursor());
         let added = addition.map(|own| self.append_own(own));

@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::{Author, Declined, Sequencer, shortened};
 use crate::chain::Cursor;
 use crate::entry::{Body, Entry, Header, Logged, Replaced};
-use crate::id::{ActorId, Base, LogName, Name, Offset, RunId, UserId};
+use crate::id::{ActorId, Base, LogName, Name, Offset, RunId, Seq, UserId};
 use crate::op::{FieldOp, Op};
 use crate::protocol::Code;
 use crate::random::Random;
@@ -124,12 +124,13 @@ impl Policy for AllowAll {
 }
 
 impl Sequencer {
-    /// Asks the policy; returns the entry that it adds behind the one it was asked about.
+    /// Asks the policy; returns the entry that it adds behind the one it was asked about, with this seq of the log's.
     pub(super) fn rule(
         &self,
         author: Author<'_>,
         entry: &Entry,
         accepted: Time,
+        seq: Seq,
         random: &mut Random,
     ) -> Result<Option<Logged>, Declined> {
         let Some((log, policy)) = &self.policy else { return Ok(None) };
@@ -140,9 +141,13 @@ impl Sequencer {
         match catch_unwind(AssertUnwindSafe(|| policy.rule(&case))) {
             Ok(Ruling::Allow) => Ok(None),
             Ok(Ruling::AllowWith { name, args, ops }) => {
-                let body = Body::new(name, args, ops, None, random.salt());
+                let edits = ops.iter().flat_map(Op::field_ops).any(|(_, op)| matches!(op, FieldOp::Edit(_)));
+                if edits {
+                    return Err(failed("what the policy adds edits a rich field"));
+                }
+                let body = Arc::new(Body::new(name, args, ops, None, random.salt()));
                 let behind = self.state.cursor().next.next();
-                self.own(body, None, behind, accepted)
+                self.own(body, None, (seq, behind), accepted)
                     .map(Some)
                     .map_err(|reason| failed(&format!("what the policy adds is no entry: {reason}")))
             }
@@ -152,26 +157,22 @@ impl Sequencer {
         }
     }
 
-    /// An entry of the log itself, to stand at `offset`; or why there can be none.
+    /// An entry of the log itself with this seq, to stand at this offset; or why there can be none.
     pub(super) fn own(
         &self,
-        body: Body,
+        body: Arc<Body>,
         replaces: Option<Replaced>,
-        offset: Offset,
+        (seq, offset): (Seq, Offset),
         accepted: Time,
     ) -> Result<Logged, String> {
         if let Some(kind) = body.ops.iter().find_map(Op::unknown_kind) {
             return Err(format!("op kind {kind} is not known to this server"));
         }
-        if body.ops.iter().flat_map(Op::field_ops).any(|(_, op)| matches!(op, FieldOp::Edit(_))) {
-            return Err("a rich field can only be edited by a client".to_owned());
-        }
         let epoch = self.state.epochs().last().map(|(epoch, _)| *epoch).unwrap_or_default();
-        let seq = self.state.folded(ActorId::LOG).next();
         // One start of the owner is to the log what one start of a tab is to a client.
         let mut header = Header::new(RunId(epoch.0), seq.0, seq, Base { epoch, end: offset }, accepted);
         header.replaces = replaces;
-        let entry = Entry::new(header, Arc::new(body)).map_err(|error| error.to_string())?;
+        let entry = Entry::new(header, body).map_err(|error| error.to_string())?;
         Ok(Logged { offset, actor: ActorId::LOG, user: UserId::log(), accepted, base: offset, entry })
     }
 

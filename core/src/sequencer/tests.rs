@@ -478,4 +478,39 @@ fn many_rich_ops_are_decided_in_parts_and_each_part_takes_one_entry_at_least() {
         assert_eq!(scene.held.as_ref().map(|held| held.seq.0), (decided < 3).then_some(decided as u64 + 1));
     }
     assert_eq!(scene.log.len(), 3);
+
+fn a_redrive_is_the_logs_own_entry_and_happens_once() {
+    let quota = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let allowed = quota.clone();
+    let mut scene = Scene::new().governed_by(move |case| {
+        assert_eq!((case.actor, case.user.as_str()), (ACTOR, "alice"), "the author's own right counts");
+        let there = case.before.collection(&name("todos")).map_or(0, |records| records.len());
+        match there < allowed.load(std::sync::atomic::Ordering::Relaxed) {
+            true => Ruling::AllowWith { name: name("note"), args: None, ops: vec![delete("nobody")] },
+            false => Ruling::Refuse { code: Code::QuotaExceeded, reason: "none".into() },
+        }
+    });
+    let pushed = scene.entry(vec![insert("a")], |_| {});
+    scene.push(vec![pushed.clone()]).expect("decided");
+    let Pushed::Entry(entry) = pushed else { panic!("an entry") };
+    let user = scene.user.clone();
+    let id = EntryId { actor: ACTOR, seq: Seq(1) };
+    let redrive = Redrive { id, user: &user, entry: &entry, replaced: false, missing: None };
+    let again = |scene: &mut Scene, redrive| scene.sequencer.redrive(NOW, redrive, &mut random());
+    let refused = |code| move |error| matches!(error, RedriveError::Refused { code: got, .. } if got == code);
+    assert!(again(&mut scene, redrive).is_err_and(refused(Code::QuotaExceeded)), "the rule still stands");
+    quota.store(1, std::sync::atomic::Ordering::Relaxed);
+    let missing = Redrive { missing: Some(Seq(9)), ..redrive };
+    assert!(again(&mut scene, missing).is_err_and(refused(Code::DependsOn)));
+    let replaced = Redrive { replaced: true, ..redrive };
+    assert!(again(&mut scene, replaced).is_err_and(refused(Code::AlreadyReplaced)));
+    assert_eq!(scene.sequencer.state().cursor().next, Offset(0), "nothing so far");
+    let redriven = again(&mut scene, redrive).expect("redriven");
+    let ids: Vec<_> = redriven.appended.iter().map(|(logged, _)| (logged.actor, logged.entry.header.seq.0)).collect();
+    assert_eq!(ids, [(ActorId::LOG, 1), (ActorId::LOG, 2)], "with what the policy adds behind it");
+    let (logged, _) = &redriven.appended[0];
+    assert_eq!(logged.entry.header.replaces, Some(Replaced { id, digest: entry.digest() }));
+    assert_eq!((&logged.entry.body.name, &logged.entry.body.ops), (&entry.body.name, &entry.body.ops));
+    assert_ne!(logged.entry.body.salt, entry.body.salt);
+    assert!(scene.sequencer.state().record(&name("todos"), &record("a")).is_some());
 }
