@@ -120,6 +120,8 @@ pub enum Right {
     Read,
     /// Append entries.
     Append,
+    /// Administer the server; counts for the pattern `*` alone.
+    Admin,
 }
 
 /// Makes a token.
@@ -132,6 +134,7 @@ pub fn token(secret: &Secret, claims: &Claims) -> String {
 pub(crate) struct Identity {
     pub(crate) user: UserId,
     pub(crate) grants: Grants,
+    pub(crate) admin: bool,
     pub(crate) expires: Option<WallMs>,
 }
 
@@ -146,7 +149,7 @@ impl Access {
                         refusal(Code::Unauthenticated, "in development mode the token is `dev:NAME`, or there is none")
                     })?,
                 };
-                Ok(Identity { user: user(name)?, grants: Grants::everything(), expires: None })
+                Ok(Identity { user: user(name)?, grants: Grants::everything(), admin: true, expires: None })
             }
             Self::Tokens(secret) => {
                 let token = token.ok_or_else(|| refusal(Code::Unauthenticated, "this server wants a token"))?;
@@ -156,12 +159,15 @@ impl Access {
                 if expires <= now {
                     return Err(refusal(Code::TokenExpired, "the token's time is over"));
                 }
+                let admin =
+                    claims.logs.iter().any(|claim| claim.pattern == "*" && claim.rights.contains(&Right::Admin));
                 let grants = claims.logs.into_iter().map(|claim| Grant {
                     read: claim.rights.contains(&Right::Read),
                     append: claim.rights.contains(&Right::Append),
                     pattern: claim.pattern,
                 });
-                Ok(Identity { user: user(&claims.sub)?, grants: Grants(grants.collect()), expires: Some(expires) })
+                let (user, grants) = (user(&claims.sub)?, Grants(grants.collect()));
+                Ok(Identity { user, grants, admin, expires: Some(expires) })
             }
         }
     }

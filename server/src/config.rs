@@ -21,6 +21,8 @@ pub struct Config {
     pub access: Access,
     /// Rules for entries; by default everything is allowed.
     pub policy: Arc<dyn Policy>,
+    /// What is kept of dead letters.
+    pub dead_letters: DeadLetterBounds,
     /// A directory of static files to serve beside the protocol, for local hosting.
     pub static_files: Option<PathBuf>,
     /// Where rich changes are checked before they reach the log.
@@ -37,6 +39,33 @@ pub struct Config {
     pub hot_logs: usize,
     /// Bytes of newest entries kept in memory for each followed log.
     pub tail_bytes: usize,
+}
+
+/// How many dead letters are kept, and how many are too many.
+///
+/// Beyond the first two the oldest of that log go, first those whose author has recorded the verdict and so keeps the
+/// entry itself.
+#[derive(Debug, Clone, Copy)]
+pub struct DeadLetterBounds {
+    /// Dead letters of one log; and of all bytes together that were no frame.
+    pub count_max: u64,
+    /// Their bytes.
+    pub bytes_max: u64,
+    /// `/health` is degraded above so many that nobody has dealt with, of all logs …
+    pub degraded_count: u64,
+    /// … or when the oldest of them is older.
+    pub degraded_age: Duration,
+}
+
+impl Default for DeadLetterBounds {
+    fn default() -> Self {
+        Self {
+            count_max: 10_000,
+            bytes_max: 64 * 1024 * 1024,
+            degraded_count: 1_000,
+            degraded_age: Duration::from_secs(7 * 24 * 60 * 60),
+        }
+    }
 }
 
 /// Who may come in.
@@ -56,6 +85,7 @@ impl Config {
             vfs: None,
             access,
             policy: Arc::new(AllowAll),
+            dead_letters: DeadLetterBounds::default(),
             static_files: None,
             gate: Gate::default(),
             idle: Duration::from_secs(60),

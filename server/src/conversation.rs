@@ -221,7 +221,7 @@ impl Conversation {
 
     fn bound(&mut self, bound: Result<Binding, BindError>) {
         let Some((identity, nonce)) = self.admitting.take() else { return };
-        let Identity { user, grants, expires } = identity;
+        let Identity { user, grants, expires, .. } = identity;
         let answer = match bound {
             Ok(_) => Ok(Admission { user, grants, expires, nonce }),
             Err(error) => Err(Refusal { code: error.code(), reason: error.to_string() }),

@@ -14,6 +14,7 @@ mod auth;
 mod config;
 mod connection;
 mod conversation;
+mod dead_letters;
 mod environment;
 mod fanout;
 mod gate;
@@ -29,12 +30,14 @@ mod writer;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use auth::{Claims, LogClaim, Right, Secret, SecretError, token};
-pub use config::{Access, Config};
+pub use config::{Access, Config, DeadLetterBounds};
+pub use dead_letters::{DeadLetters, Include, LetterError, Listing};
 pub use gate::{Gate, GateWorkers, Inspect, gate_worker};
 pub use rules::{Rules, RulesError};
 pub use store::StoreError;
@@ -73,6 +76,7 @@ pub(crate) struct Shared {
     feeds: Arc<Feeds>,
     pool: Arc<ReadPool>,
     sessions: Sessions,
+    letters_dropped: Arc<AtomicU64>,
 }
 
 /// What every socket shares besides.
@@ -122,13 +126,15 @@ pub async fn serve_all(
     let (jobs, waiting) = snapshot::jobs();
     let (writer, requests) = WriterHandle::new();
     let log_writer = LogWriter::new(&config, Arc::clone(&environment), jobs);
+    let letters_dropped = log_writer.letters_dropped();
     let thread = writer::start(log_writer, writer_store, requests, Arc::clone(&feeds), failed)?;
     snapshot::start(waiting, Arc::clone(&pool), writer.clone())?;
     let (end, ending) = watch::channel(false);
     let (alive, mut all_gone) = mpsc::channel(1);
     let sessions = Sessions::default();
     let gate = gate::Stage::new(&config.gate, writer.clone());
-    let shared = Arc::new(Shared { config, environment, writer: writer.clone(), gate, feeds, pool, sessions });
+    let shared =
+        Arc::new(Shared { config, environment, writer: writer.clone(), gate, feeds, pool, sessions, letters_dropped });
     let reads = Arc::new(Semaphore::new(READS_MAX));
     let router = router::router(Arc::new(Shell { shared, reads, ending: ending.clone(), alive }));
     let servers: Vec<_> = listeners

@@ -1,5 +1,7 @@
 //! The `driftlog-server` binary: command line, signals, and nothing else.
 
+mod command;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, Parser, Subcommand};
 use driftlog_core::rich::inspect;
 use driftlog_server::{
-    Access, Claims, Config, Gate, GateWorkers, LogClaim, Right, Rules, Secret, gate_worker, serve_all, token,
+    Access, Claims, Config, DeadLetterBounds, Gate, GateWorkers, LogClaim, Right, Rules, Secret, gate_worker,
+    serve_all, token,
 };
 use tokio::net::TcpListener;
 
@@ -22,10 +25,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve the protocol at /sync, snapshots at /logs/{log}/snapshot and /health.
+    /// Serve the protocol at /sync, snapshots at /logs/{log}/snapshot, /dead-letters and /health.
     Serve(Serve),
     /// Print a token for a user.
     Token(Token),
+    /// What was refused or could not be read: list, show, redrive, discard, export.
+    DeadLetters(command::dead_letters::Options),
     /// Read rich changes for a server that runs this program again; not for people.
     #[command(hide = true)]
     GateWorker {
@@ -52,6 +57,18 @@ struct Serve {
     /// File with rules for entries, in JSON; what they refuse becomes a dead letter. Without it everything is allowed.
     #[arg(long)]
     rules: Option<PathBuf>,
+    /// Dead letters kept of one log; beyond it the oldest go, first those that their author keeps too.
+    #[arg(long, default_value_t = DeadLetterBounds::default().count_max)]
+    dead_letters_max: u64,
+    /// Bytes of dead letters kept of one log.
+    #[arg(long, default_value_t = DeadLetterBounds::default().bytes_max)]
+    dead_letters_bytes_max: u64,
+    /// /health is degraded above so many dead letters that nobody has dealt with …
+    #[arg(long, default_value_t = DeadLetterBounds::default().degraded_count)]
+    dead_letters_degraded: u64,
+    /// … or when the oldest is older: a number with s, m, h or d.
+    #[arg(long, default_value = "7d", value_parser = duration)]
+    dead_letters_degraded_age: Duration,
     /// Directory of static files to serve as well.
     #[arg(long = "static")]
     static_files: Option<PathBuf>,
@@ -84,6 +101,9 @@ struct Token {
     /// Allow appending, to the logs of --log or of this pattern.
     #[arg(long, value_name = "PATTERN", num_args = 0..=1, default_missing_value = "")]
     append: Vec<String>,
+    /// Allow administering the server, and nothing else unless it is asked for too.
+    #[arg(long)]
+    admin: bool,
     /// How long it is good for: a number with s, m, h or d.
     #[arg(long, default_value = "30d", value_parser = duration)]
     expires: Duration,
@@ -93,6 +113,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(options) => run(options),
         Command::Token(options) => print_token(&options),
+        Command::DeadLetters(options) => command::dead_letters::run(options),
         Command::GateWorker { memory_bytes } => gate_worker(memory_bytes, inspect).map_err(Into::into),
     };
     match outcome {
@@ -121,6 +142,12 @@ fn run(options: Serve) -> Outcome {
     };
     let mut config = Config::new(options.data, access);
     config.static_files = options.static_files;
+    config.dead_letters = DeadLetterBounds {
+        count_max: options.dead_letters_max,
+        bytes_max: options.dead_letters_bytes_max,
+        degraded_count: options.dead_letters_degraded,
+        degraded_age: options.dead_letters_degraded_age,
+    };
     if let Some(path) = &options.rules {
         config.policy = Arc::new(Rules::read(path)?);
     }
@@ -177,9 +204,12 @@ fn print_token(options: &Token) -> Outcome {
 
 /// One claim for each pattern and right that was asked for.
 fn claims(options: &Token) -> Vec<LogClaim> {
-    let everything = options.read.is_empty() && options.append.is_empty();
+    let everything = options.read.is_empty() && options.append.is_empty() && !options.admin;
     let asked = [(Right::Read, &options.read), (Right::Append, &options.append)];
     let mut logs = Vec::new();
+    if options.admin {
+        logs.push(LogClaim { pattern: "*".to_owned(), rights: vec![Right::Admin] });
+    }
     for (right, patterns) in asked {
         let of_log = if everything { &[String::new()][..] } else { patterns.as_slice() };
         for pattern in of_log {

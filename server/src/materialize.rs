@@ -50,7 +50,7 @@ fn field_json(state: &State, at: &FieldKey, field: &Field) -> Result<serde_json:
     })
 }
 
-fn value_json(value: &Value) -> serde_json::Value {
+pub(crate) fn value_json(value: &Value) -> serde_json::Value {
     match value {
         Value::Null => serde_json::Value::Null,
         Value::Bool(value) => (*value).into(),

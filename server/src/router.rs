@@ -1,6 +1,10 @@
-//! HTTP: the sync socket, health, snapshots as JSON, and static files.
+//! HTTP: the sync socket, health, snapshots as JSON, dead letters, and static files.
+
+mod dead_letters;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
@@ -32,7 +36,8 @@ pub(crate) fn router(shell: Arc<Shell>) -> Router {
     let router = Router::new()
         .route("/sync", get(sync))
         .route("/health", get(health))
-        .route("/logs/{log}/snapshot", get(log_snapshot));
+        .route("/logs/{log}/snapshot", get(log_snapshot))
+        .merge(dead_letters::routes());
     match &shell.shared.config.static_files {
         Some(root) => router.fallback_service(static_files::service(root.clone())),
         None => router,
@@ -78,22 +83,31 @@ fn is_local_origin(headers: &HeaderMap) -> bool {
     matches!(name, "localhost" | "127.0.0.1" | "[::1]") || name.ends_with(".localhost")
 }
 
+/// `GET /health`: degraded is still healthy enough to serve; somebody should look.
 async fn health(State(shell): State<Arc<Shell>>) -> Response {
     let shared = &shell.shared;
     let pool = Arc::clone(&shared.pool);
-    match tokio::task::spawn_blocking(move || pool.read(|reads| reads.counts())).await {
-        Ok(Ok((logs, dead_letters))) => Json(json!({
-            "status": "ok",
-            "version": env!("CARGO_PKG_VERSION"),
-            "protocol": driftlog_core::protocol::VERSION,
-            "sessions": shared.sessions.len(),
-            "logs": logs,
-            "dead_letters": dead_letters,
-        }))
-        .into_response(),
-        Ok(Err(error)) => failed(&error),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    let read = move || pool.read(|reads| Ok((reads.counts()?.0, reads.letters_open()?)));
+    let (logs, (letters, oldest)) = match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => return failed(&error),
+        Err(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    };
+    let bounds = shared.config.dead_letters;
+    let age = oldest.map(|oldest| Duration::from_millis(shared.environment.now().saturating_sub(oldest)));
+    let too_old = age.is_some_and(|age| age > bounds.degraded_age);
+    let degraded = letters > bounds.degraded_count || too_old;
+    Json(json!({
+        "status": if degraded { "degraded" } else { "ok" },
+        "version": env!("CARGO_PKG_VERSION"),
+        "protocol": driftlog_core::protocol::VERSION,
+        "sessions": shared.sessions.len(),
+        "logs": logs,
+        "dead_letters": letters,
+        "dead_letters_oldest_s": age.map(|age| age.as_secs()),
+        "dead_letters_dropped": shared.letters_dropped.load(Ordering::Relaxed),
+    }))
+    .into_response()
 }
 
 /// `GET /logs/{log}/snapshot`: the log's records as JSON, with the position they stand at.
@@ -103,9 +117,7 @@ async fn log_snapshot(State(shell): State<Arc<Shell>>, Path(log): Path<String>, 
         Ok(name) => name,
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = bearer.and_then(|value| value.strip_prefix("Bearer "));
-    let identity = match shared.config.access.identify(token, shared.environment.now()) {
+    let identity = match shared.config.access.identify(bearer(&headers), shared.environment.now()) {
         Ok(identity) => identity,
         Err(refusal) => return refused(StatusCode::UNAUTHORIZED, &refusal),
     };
@@ -127,6 +139,10 @@ async fn log_snapshot(State(shell): State<Arc<Shell>>, Path(log): Path<String>, 
         Ok(Err(error)) => failed(&error),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
 
 fn refused(status: StatusCode, refusal: &Refusal) -> Response {

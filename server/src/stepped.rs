@@ -105,6 +105,7 @@ impl Server {
             feeds: Arc::new(Feeds::new(config.tail_bytes)),
             pool: Arc::new(ReadPool::new(store)),
             sessions: Sessions::default(),
+            letters_dropped: writer.letters_dropped(),
             config,
         });
         Ok(Self {

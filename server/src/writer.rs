@@ -7,6 +7,7 @@
 //! in memory is then ahead of the disk, and nothing of it was said.
 
 mod hot;
+mod letters;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +31,9 @@ use crate::snapshot::{self, SnapshotJobs};
 use crate::store::{AuthorKey, LogKey, LogRow, StoreError, StoredSnapshot, Writer, Writes};
 
 use hot::HotLogs;
+pub use letters::LetterError;
+use letters::Letters;
+pub(crate) use letters::{LetterRequest, Redriven};
 
 /// Requests that go into one transaction at most.
 const GROUP_MAX: usize = 2_048;
@@ -81,6 +85,7 @@ pub(crate) enum Request {
         log: LogKey,
         snapshot: StoredSnapshot,
     },
+    Letter(LetterRequest),
     /// Commit what waits before this, and end.
     Stop,
 }
@@ -124,6 +129,7 @@ pub(crate) struct LogWriter {
     environment: Arc<dyn Environment>,
     random: Random,
     jobs: SnapshotJobs,
+    letters: Letters,
     config: Config,
 }
 
@@ -147,7 +153,7 @@ impl LogWriter {
     pub(crate) fn new(config: &Config, environment: Arc<dyn Environment>, jobs: SnapshotJobs) -> Self {
         let hot = HotLogs::new(Arc::clone(&config.policy), config.hot_logs);
         let random = Random::new(entropy(&*environment));
-        Self { hot, environment, random, jobs, config: config.clone() }
+        Self { hot, environment, random, jobs, letters: Letters::default(), config: config.clone() }
     }
 
     /// Works until it is told to stop, or the store fails.
@@ -215,7 +221,9 @@ impl LogWriter {
                 None
             }
             Request::Keep { bytes, source, code, reason } => {
-                writes.keep_bytes(self.environment.now(), &source, code, &reason, &bytes)?;
+                if writes.keep_bytes(self.environment.now(), &source, code, &reason, &bytes)? {
+                    self.bound_letters(writes, None, &[bytes.len()])?;
+                }
                 None
             }
             Request::Snapshot { log, snapshot } => {
@@ -223,7 +231,20 @@ impl LogWriter {
                 self.hot.snapshot_stored(log, snapshot.cursor.next, snapshot.bytes.len() as u64);
                 None
             }
+            Request::Letter(request) => self.letter_or_damage(writes, request)?,
         })
+    }
+
+    fn letter_or_damage(&mut self, writes: Writes<'_>, request: LetterRequest) -> Result<Option<Effect>, StoreError> {
+        match self.letter(writes, request) {
+            Ok(effect) => Ok(Some(effect)),
+            // Whoever asked hears that there is no answer; the server's log says why.
+            Err(error) if error.is_corruption() => {
+                tracing::error!(%error, "a dead letter or its log is damaged; others go on");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn open(&mut self, writes: Writes<'_>, open: &Open) -> Result<LogFacts, StoreError> {
@@ -314,6 +335,10 @@ impl LogWriter {
         if hot.wants_snapshot(&self.config) {
             hot.snapshot_requested = self.jobs.request(snapshot::Job { log: log.clone() });
         }
+        if !decided.refused.is_empty() {
+            let kept: Vec<_> = decided.refused.iter().map(|refused| refused.entry.to_bytes().len()).collect();
+            self.bound_letters(writes, Some(log.key), &kept).map_err(StoreError::midway)?;
+        }
         let outcome = PushOutcome { verdicts: decided.verdicts, held: decided.held };
         Ok(Box::new(move |feeds| {
             let _ = reply.send(Answer::Committed(request, Ok(outcome)));
@@ -387,7 +412,6 @@ fn settle(writes: Writes<'_>, name: &LogName, actor: ActorId, through: Seq) -> R
     {
         row.settle(through);
         writes.put_author_row(log.key, author, &row)?;
-        writes.release_refused(log.key, author, row.settled)?;
     }
     Ok(())
 }

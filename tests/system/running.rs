@@ -63,10 +63,16 @@ impl Server {
 
     /// `GET path`: status, head and body.
     pub(crate) async fn get_with_head(&self, path: &str, token: Option<&str>) -> (u16, String, String) {
+        let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        self.ask("GET", path, &bearer).await
+    }
+
+    /// A request with more lines of head: status, head and body.
+    pub(crate) async fn ask(&self, method: &str, path: &str, lines: &str) -> (u16, String, String) {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut socket = tokio::net::TcpStream::connect(&self.url).await.expect("connects");
-        let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{bearer}Connection: close\r\n\r\n", self.url);
+        let host = &self.url;
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{lines}Connection: close\r\n\r\n");
         socket.write_all(request.as_bytes()).await.expect("writes");
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.expect("reads");

@@ -1,7 +1,7 @@
 //! What the server remembers of one actor in one log, for ever: how far it came, and what was not simply accepted.
 //!
 //! Refused, parked and void seqs stay as stretches, because `depends-on` and resends need them; code and reason go
-//! when the client says that it has recorded them. The row is stored as one value beside the entries
+//! when the client says that it has recorded them; the shell keeps the refused entry itself longer. The row is stored as one value beside the entries
 //! (docs/log-format.md, "Server tables").
 
 use std::collections::BTreeMap;

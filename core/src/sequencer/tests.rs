@@ -478,7 +478,9 @@ fn many_rich_ops_are_decided_in_parts_and_each_part_takes_one_entry_at_least() {
         assert_eq!(scene.held.as_ref().map(|held| held.seq.0), (decided < 3).then_some(decided as u64 + 1));
     }
     assert_eq!(scene.log.len(), 3);
+}
 
+#[test]
 fn a_redrive_is_the_logs_own_entry_and_happens_once() {
     let quota = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let allowed = quota.clone();

@@ -4,6 +4,7 @@
 //! main file is written rarely; readers never wait for the writer.
 
 mod audit;
+pub(super) mod letters;
 pub(super) mod read;
 mod sum;
 mod write;
@@ -96,6 +97,11 @@ impl Store {
             Some(vfs) => Connection::open_with_flags_and_vfs(&self.path, flags, vfs.as_str()),
             None => Connection::open_with_flags(&self.path, flags),
         }
+    }
+
+    /// Its database file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     fn directory(&self) -> &Path {

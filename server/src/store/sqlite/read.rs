@@ -60,6 +60,14 @@ impl Reads<'_> {
         rows.next()?.map(|row| log_row(row).map(|(log, _)| log)).transpose()
     }
 
+    /// A log by its number.
+    pub(super) fn log_of_key(self, key: LogKey) -> Result<LogRow, StoreError> {
+        let mut statement = self.0.prepare_cached(&format!("SELECT {LOG_COLUMNS} FROM logs WHERE log = ?1"))?;
+        let mut rows = statement.query([key.0])?;
+        let Some(row) = rows.next()? else { return Err(StoreError::corrupt("logs", "a log of dead letters is gone")) };
+        Ok(log_row(row)?.0)
+    }
+
     /// The end of a log and its last accepted time.
     pub(crate) fn end(self, log: &LogRow) -> Result<(Cursor, Time), StoreError> {
         self.log_end(log).map(|found| (found.end, found.accepted))
@@ -184,7 +192,7 @@ impl Reads<'_> {
             known.refused = self.letters(log, author, (from, through))?;
         }
         for target in &wanted.replaces {
-            if self.is_replaced(log, target)? || self.is_logged(log, target)? {
+            if self.replacement(log, target)?.is_some() || self.is_logged(log, target)? {
                 known.replaced.insert(target.clone());
             }
         }
@@ -210,17 +218,17 @@ impl Reads<'_> {
         Ok(letters)
     }
 
-    /// Whether an entry was re-issued.
-    fn is_replaced(self, log: LogKey, target: &Replaced) -> Result<bool, StoreError> {
+    /// Where what re-issues an entry stands.
+    pub(super) fn replacement(self, log: LogKey, target: &Replaced) -> Result<Option<Offset>, StoreError> {
         let mut statement = self.0.prepare_cached(
             "SELECT log, actor, seq, digest, offset, sum FROM replacements
              WHERE log = ?1 AND actor = ?2 AND seq = ?3 AND digest = ?4",
         )?;
         let (actor, digest) = (&target.id.actor.0[..], &target.digest.0[..]);
         let mut rows = statement.query(params![log.0, actor, signed(target.id.seq.0), digest])?;
-        let Some(row) = rows.next()? else { return Ok(false) };
+        let Some(row) = rows.next()? else { return Ok(None) };
         sum::check("replacements", row, 5)?;
-        Ok(true)
+        Ok(Some(Offset(unsigned(row, 4)?)))
     }
 
     /// Whether an entry is in the log with these bytes.
@@ -308,7 +316,7 @@ impl Reads<'_> {
         }
     }
 
-    /// Number of logs, entries kept aside, and age of the oldest, for `/health`.
+    /// Number of logs and of dead letters.
     pub(crate) fn counts(self) -> Result<(u64, u64), StoreError> {
         let count = |sql: &str| self.0.query_row(sql, [], |row| unsigned(row, 0));
         Ok((count("SELECT count(*) FROM logs")?, count("SELECT count(*) FROM dead_letters")?))

@@ -5,19 +5,17 @@ use std::fs::File;
 use driftlog_core::chain::Cursor;
 use driftlog_core::codec;
 use driftlog_core::entry::Digest;
-use driftlog_core::id::{ActorId, EpochId, LogId, LogName, Seq};
+use driftlog_core::id::{ActorId, EpochId, LogId, LogName};
 use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{AuthorRow, Binding, Refused};
 use driftlog_core::time::{Time, WallMs};
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row};
 
+use super::letters::LetterId;
 use super::read::{LETTER_COLUMNS, LETTER_SUMMED, LogEnd, Reads, signed};
 use super::sum;
 use crate::store::{AuthorKey, LogKey, LogRow, Placed, StoreError, StoredSnapshot};
-
-/// Bytes that were never an entry: newest so many are kept.
-const FRAMES_KEPT: i64 = 1_000;
 
 /// The one connection that writes.
 pub(crate) struct Writer {
@@ -28,12 +26,9 @@ pub(crate) struct Writer {
 
 const PUT_LETTER: &str = "INSERT INTO dead_letters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
 
-/// Refused entries kept of one actor in one log after it has recorded their verdicts.
-const REFUSED_KEPT: i64 = 1_000;
-
 /// An open transaction of the writer.
 #[derive(Clone, Copy)]
-pub(crate) struct Writes<'c>(&'c Connection);
+pub(crate) struct Writes<'c>(pub(super) &'c Connection);
 
 impl Writer {
     pub(super) fn new(connection: Connection, lock: Option<File>) -> Self {
@@ -197,19 +192,7 @@ impl<'c> Writes<'c> {
         Ok(())
     }
 
-    /// Lets go of refused entries whose verdict their author has recorded, except the newest.
-    pub(crate) fn release_refused(self, log: LogKey, author: AuthorKey, settled: Seq) -> Result<(), StoreError> {
-        self.0
-            .prepare_cached(
-                "DELETE FROM dead_letters WHERE log = ?1 AND author = ?2 AND seq <=
-                   (SELECT seq FROM dead_letters WHERE log = ?1 AND author = ?2 AND seq <= ?3
-                    ORDER BY seq DESC LIMIT 1 OFFSET ?4)",
-            )?
-            .execute(params![log.0, author.0, signed(settled.0), REFUSED_KEPT])?;
-        Ok(())
-    }
-
-    /// Keeps bytes that were no frame, or counts another attempt with the same bytes.
+    /// Keeps bytes that were no frame, or counts another attempt with the same bytes; whether they were new.
     pub(crate) fn keep_bytes(
         self,
         now: WallMs,
@@ -217,10 +200,10 @@ impl<'c> Writes<'c> {
         code: Code,
         reason: &str,
         bytes: &[u8],
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let digest = Digest::of(&[bytes]);
         if self.count_attempt(now, digest)? {
-            return Ok(());
+            return Ok(false);
         }
         let now = number_value(now);
         let values = [
@@ -238,13 +221,7 @@ impl<'c> Writes<'c> {
             now,
         ];
         self.put_with_bytes(PUT_LETTER, "dead_letters", &values, bytes)?;
-        self.0
-            .prepare_cached(
-                "DELETE FROM dead_letters WHERE log IS NULL AND letter <=
-                   (SELECT letter FROM dead_letters WHERE log IS NULL ORDER BY letter DESC LIMIT 1 OFFSET ?1)",
-            )?
-            .execute([FRAMES_KEPT])?;
-        Ok(())
+        Ok(true)
     }
 
     /// Counts another attempt with bytes that are kept already; whether they are.
@@ -256,14 +233,32 @@ impl<'c> Writes<'c> {
         if sum::check("dead_letters", row, LETTER_SUMMED).is_err() {
             return Ok(false);
         }
-        let attempts = integer(row.get::<_, i64>(8)? + 1);
-        let mut values = (0..LETTER_SUMMED).map(|column| row.get_ref(column)).collect::<rusqlite::Result<Vec<_>>>()?;
-        (values[8], values[10]) = (attempts, number_value(now));
-        let changed = [attempts, values[10], ValueRef::Integer(sum::of("dead_letters", &values)), values[0]];
-        self.0
-            .prepare_cached("UPDATE dead_letters SET attempts = ?1, last_ms = ?2, sum = ?3 WHERE letter = ?4")?
-            .execute(rusqlite::params_from_iter(changed.map(ToSqlOutput::Borrowed)))?;
+        self.attempted(row, now, None)?;
         Ok(true)
+    }
+
+    /// Counts an attempt with a dead letter that failed again, perhaps for another reason.
+    pub(crate) fn letter_failed(self, now: WallMs, id: LetterId, code: Code, reason: &str) -> Result<(), StoreError> {
+        let mut statement =
+            self.0.prepare_cached(&format!("SELECT {LETTER_COLUMNS} FROM dead_letters WHERE letter = ?1"))?;
+        let mut rows = statement.query([signed(id)])?;
+        let Some(row) = rows.next()? else { return Ok(()) };
+        sum::check("dead_letters", row, LETTER_SUMMED)?;
+        self.attempted(row, now, Some((code, reason)))
+    }
+
+    fn attempted(self, row: &Row<'_>, now: WallMs, failure: Option<(Code, &str)>) -> Result<(), StoreError> {
+        let mut values = (0..LETTER_SUMMED).map(|column| row.get_ref(column)).collect::<rusqlite::Result<Vec<_>>>()?;
+        if let Some((code, reason)) = failure {
+            (values[6], values[7]) = (integer(code.number().into()), ValueRef::Text(reason.as_bytes()));
+        }
+        (values[8], values[10]) = (integer(row.get::<_, i64>(8)? + 1), number_value(now));
+        let sum = ValueRef::Integer(sum::of("dead_letters", &values));
+        let changed = [values[6], values[7], values[8], values[10], sum, values[0]];
+        let sql =
+            "UPDATE dead_letters SET code = ?1, reason = ?2, attempts = ?3, last_ms = ?4, sum = ?5 WHERE letter = ?6";
+        self.0.prepare_cached(sql)?.execute(rusqlite::params_from_iter(changed.map(ToSqlOutput::Borrowed)))?;
+        Ok(())
     }
 
     pub(crate) fn put_snapshot(self, log: LogKey, snapshot: &StoredSnapshot) -> Result<(), StoreError> {

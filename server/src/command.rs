@@ -1,0 +1,4 @@
+//! Commands of the binary that are more than a call.
+
+pub(crate) mod dead_letters;
+mod http;
