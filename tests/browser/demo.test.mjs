@@ -1,7 +1,9 @@
 /** The demo as a new user tries it: both devices offline, one reloaded with the server stopped, then both online. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { join } from 'node:path';
 import { demoFolder } from '../commands/build.mjs';
+import { root } from '../commands/run.mjs';
 import { startBrowser } from './harness/browser.mjs';
 import { startServer } from './harness/server.mjs';
 import { eventually } from './harness/story.mjs';
@@ -104,4 +106,35 @@ test('the demo opens with every action while the browser is offline', async (t) 
   await a.stored();
   await page.reload();
   await eventually(async () => assert.deepEqual((await a.board()).todos.map(({ title }) => title), ['before', 'without a network']));
+});
+
+test('a refused action is kept over a reload, edited, tried again and taken', async (t) => {
+  const server = await startServer({ staticFolder: demoFolder, args: ['--rules', join(root, 'web-demo', 'rules.json')] });
+  t.after(() => server.kill());
+  const device = await startBrowser();
+  t.after(() => device.kill());
+  const page = await device.open(`http://127.0.0.1:${server.port}/`);
+  const [a, b] = [panelOf(page, 'a'), panelOf(page, 'b')];
+  const refused = page.locator('[data-device=a]').getByRole('region', { name: 'Refused actions' });
+  await a.add('milk');
+  const field = page.locator('[data-device=a]').getByLabel('New to-do');
+  await field.fill('far too long '.repeat(10));
+  await field.press('Enter');
+  await refused.getByText('a title has at most 120 characters').waitFor();
+  await eventually(async () => assert.deepEqual((await a.board()).todos.map(({ title }) => title), ['milk'], 'gone from the view'));
+  await page.reload();
+  await refused.getByText('a title has at most 120 characters').waitFor();
+  await refused.getByLabel('Change it').fill('short enough');
+  await refused.getByRole('button', { name: 'Try again as edited' }).click();
+  await eventually(async () => assert.deepEqual((await b.board()).todos.map(({ title }) => title), ['milk', 'short enough']));
+  await refused.waitFor({ state: 'hidden' });
+  await page.reload();
+  await eventually(async () => assert.equal((await a.board()).todos.length, 2));
+  assert.equal(await refused.isVisible(), false, 'it does not come back');
+  await field.fill('too long again '.repeat(10));
+  await field.press('Enter');
+  await refused.getByRole('button', { name: 'Discard' }).click();
+  await refused.waitFor({ state: 'hidden' });
+  assert.equal((await b.board()).todos.length, 2);
+  assert.deepEqual(device.uncaught, []);
 });

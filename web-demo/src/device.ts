@@ -4,6 +4,7 @@ import { type Client, DriftlogError } from 'driftlog';
 import type { BoardLog } from './board';
 import { element, say } from './element';
 import { note } from './note';
+import { refusals } from './refusals';
 import { todos } from './todos';
 import { connectionWords } from './words';
 
@@ -38,7 +39,7 @@ export function devicePanel(device: Device): HTMLElement {
     ),
     element('h3', {}, 'Shared note'),
     note(log, label, act),
-    refusals(log),
+    refusals(log, act),
   );
 
   /** Actions throw when they cannot be done, such as voting for what another device has just removed. */
@@ -55,11 +56,12 @@ export function devicePanel(device: Device): HTMLElement {
 
   function describe(): void {
     const connection = client.connection.getSnapshot();
-    say(words, connectionWords(connection, log.status.getSnapshot(), log.outbox.getSnapshot().count, Date.now()));
+    const [waiting, refused] = [log.outbox.getSnapshot().count, log.deadLetters.getSnapshot().length];
+    say(words, connectionWords(connection, log.status.getSnapshot(), waiting, refused, Date.now()));
     panel.dataset['state'] = connection.state;
     panel.dataset['waiting'] = String(log.outbox.getSnapshot().count);
   }
-  for (const part of [client.connection, log.status, log.outbox]) part.subscribe(describe);
+  for (const part of [client.connection, log.status, log.outbox, log.deadLetters]) part.subscribe(describe);
   // The seconds to the next try count down.
   setInterval(() => {
     if (client.connection.getSnapshot().state === 'backing-off') describe();
@@ -142,20 +144,6 @@ function addForm(log: BoardLog, act: (action: () => void) => void): HTMLElement 
     act(() => log.do.addTodo({ id: newId(), title: text }));
   };
   return element('form', { class: 'add', onsubmit: submit }, title, element('button', { type: 'submit' }, 'Add'));
-}
-
-/** Refused actions, kept whole. */
-function refusals(log: BoardLog): HTMLElement {
-  const list = element('ul', { class: 'refusals', 'aria-label': 'Refused actions' });
-  log.deadLetters.subscribe((letters) => {
-    list.hidden = letters.length === 0;
-    list.replaceChildren(
-      ...letters.map(({ action, code, reason }) =>
-        element('li', {}, `${action} was refused (${code}): ${reason ?? ''}`),
-      ),
-    );
-  });
-  return list;
 }
 
 /** A random id. `crypto.randomUUID` needs a secure context, which a phone on the local network has not. */

@@ -8,6 +8,7 @@ export function connectionWords(
   { state, reason, retryAt }: Connection,
   log: LogStatus,
   waiting: number,
+  refused: number,
   now: number,
 ): string {
   const queue = waiting === 0 ? '' : ` ${actions(waiting)} wait${waiting === 1 ? 's' : ''} on this device.`;
@@ -21,7 +22,10 @@ export function connectionWords(
       if (log.state === 'append-only' && waiting === 0)
         return 'Connected, but the token gives no right to read this board. What you did is in the log.';
       if (waiting > 0) return `Connected. Sending ${actions(waiting)}.`;
-      return log.state === 'behind' ? 'Connected. Catching up.' : 'Connected. Everything is in the log.';
+      if (log.state === 'behind') return 'Connected. Catching up.';
+      return refused > 0
+        ? 'Connected. All but what was refused is in the log.'
+        : 'Connected. Everything is in the log.';
     case 'connecting':
       return `Connecting…${queue}`;
     case 'backing-off': {
