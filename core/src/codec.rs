@@ -1,10 +1,12 @@
-//! Bytes ⇄ types: compact msgpack arrays by rmp-serde, with the checks that untrusted bytes need.
+//! Bytes ⇄ types: compact msgpack arrays, written by rmp-serde and read by `reader.rs`, with the checks that untrusted
+//! bytes need.
 //!
 //! Decoding is bounded by the input's length and by [`limits::DEPTH_MAX`], never panics, and refuses trailing bytes.
 //! Stored and hashed bytes go through [`from_canonical`]: whatever does not re-encode to itself is refused, so one
 //! content has one digest.
 
 mod opaque;
+mod reader;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -52,6 +54,12 @@ pub enum DecodeError {
     },
 }
 
+impl serde::de::Error for DecodeError {
+    fn custom<T: std::fmt::Display>(reason: T) -> Self {
+        Self::Malformed(reason.to_string())
+    }
+}
+
 /// Encodes as compact msgpack: structs as arrays, numbers in their shortest form.
 pub fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     // Writing into memory cannot fail, and none of our types refuses to be serialized.
@@ -63,13 +71,9 @@ pub fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 /// # Errors
 /// [`DecodeError::Malformed`].
 pub fn decode_prefix<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), DecodeError> {
-    let mut reader = bytes;
-    let value = {
-        let mut deserializer = rmp_serde::Deserializer::new(&mut reader);
-        deserializer.set_max_depth(limits::DEPTH_MAX);
-        T::deserialize(&mut deserializer).map_err(|error| DecodeError::Malformed(error.to_string()))?
-    };
-    Ok((value, bytes.len() - reader.len()))
+    let mut reader = reader::Reader::new(bytes, limits::DEPTH_MAX);
+    let value = T::deserialize(&mut reader)?;
+    Ok((value, bytes.len() - reader.rest.len()))
 }
 
 /// Decodes exactly one value.

@@ -8,6 +8,7 @@
 pub(crate) mod answer;
 pub(crate) mod request;
 
+use driftlog_core::codec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -21,7 +22,7 @@ pub(crate) struct BadRequest(pub(crate) String);
 /// # Errors
 /// [`BadRequest`] with the place that does not fit.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BadRequest> {
-    rmp_serde::from_slice(bytes).map_err(|error| BadRequest(error.to_string()))
+    codec::from_bytes(bytes).map_err(|error| BadRequest(error.to_string()))
 }
 
 /// Writes an answer: structs as maps, everything else as arrays.
