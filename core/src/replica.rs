@@ -161,12 +161,16 @@ impl Replica {
                 Item::Gap(gap) if gap.end <= self.state.cursor().next => continue,
                 Item::Gap(gap) => {
                     if self.state.skip(&gap).is_err() {
+                        self.settle(touched);
                         return self.stop(LogStatus::Degraded, "a gap does not lead forward");
                     }
                     continue;
                 }
                 // Stubs were resolved when they arrived.
-                Item::Stub(_) => return self.stop(LogStatus::Degraded, "an own entry came back without its body"),
+                Item::Stub(_) => {
+                    self.settle(touched);
+                    return self.stop(LogStatus::Degraded, "an own entry came back without its body");
+                }
             };
             match self.state.fold(&logged) {
                 Ok(fold) => {
