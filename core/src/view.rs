@@ -19,13 +19,13 @@ use std::collections::BTreeMap;
 
 pub use patch::{Patch, write_patches, write_rows};
 pub use query::{Column, Comparison, Condition, Direction, Query, QueryError};
-pub use row::Row;
+pub use row::{Row, RowEdit};
 pub use schema::{CollectionSchema, FieldSchema, Schema, Strategy};
 
 use crate::id::{Name, RecordId};
 use crate::overlay::{Touched, Visible};
 use live::LiveQuery;
-use row::Rows;
+use row::{Rows, Texts};
 
 /// Names a live query within one view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,14 +88,31 @@ impl View {
     /// # Errors
     /// [`QueryError`] names what the schema does not have.
     pub fn select(&self, visible: Visible<'_>, query: Query) -> Result<Vec<Row>, QueryError> {
-        query.check(&self.schema)?;
-        let mut rows = Rows::new(&self.schema, visible);
-        Ok(LiveQuery::new(query, &mut rows).rows(&mut rows))
+        self.select_with(visible, query, Texts::Whole)
     }
 
-    /// One row, if the record is visible. The record of a `single` always is.
+    /// The rows of a query, once, without their texts: [`Visible::text`] and its like read those.
+    ///
+    /// # Errors
+    /// [`QueryError`] names what the schema does not have.
+    pub fn select_for_draft(&self, visible: Visible<'_>, query: Query) -> Result<Vec<Row>, QueryError> {
+        self.select_with(visible, query, Texts::LeftOut)
+    }
+
+    fn select_with(&self, visible: Visible<'_>, query: Query, texts: Texts) -> Result<Vec<Row>, QueryError> {
+        query.check(&self.schema)?;
+        let mut rows = Rows::new(&self.schema, visible);
+        Ok(LiveQuery::new(query, &mut rows).rows_once(&rows, texts))
+    }
+
+    /// One row, once, if the record is visible. The record of a `single` always is.
     pub fn row(&self, visible: Visible<'_>, collection: &Name, id: &RecordId) -> Option<Row> {
-        Rows::new(&self.schema, visible).row(collection, id)
+        Rows::new(&self.schema, visible).once(collection, id, Texts::Whole)
+    }
+
+    /// Like [`View::row`], without its texts: [`Visible::text`] and its like read those.
+    pub fn row_for_draft(&self, visible: Visible<'_>, collection: &Name, id: &RecordId) -> Option<Row> {
+        Rows::new(&self.schema, visible).once(collection, id, Texts::LeftOut)
     }
 
     /// What the changes of these records do to the live queries. Queries without changes are left out.
@@ -115,8 +132,11 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::{FieldOp, Op};
-    use crate::overlay::Overlay;
+    use crate::id::{Offset, Seq, WriteId};
+    use crate::op::{Edit, FieldOp, Op};
+    use crate::overlay::{Overlay, Pending};
+    use crate::rich::Splice;
+    use crate::state::FieldKey;
     use crate::state::fixture::*;
     use crate::value::Value;
 
@@ -272,5 +292,47 @@ mod tests {
                 assert_eq!(rows, &fresh);
             }
         }
+    }
+
+    #[test]
+    fn a_keystroke_is_told_by_its_splice_and_not_by_the_whole_text() {
+        let (mut log, mut alice, mut overlay) = (Log::new(), Tab::new(1), Overlay::new());
+        let long = Edit::InitialText("lorem ipsum ".repeat(1_000));
+        log.act(
+            &mut alice,
+            0,
+            vec![insert("x", vec![("note", FieldOp::Edit(long)), ("votes", FieldOp::Increment(1))])],
+        );
+        let mut view = View::new(schema());
+        let all = Query::all(name("todos"));
+        let (_, mut rows) = view.query(Visible::new(&log.state, &overlay), all.clone()).expect("known");
+        let limited = Query { limit: Some(1), ..all.clone() };
+        let (_, mut first) = view.query(Visible::new(&log.state, &overlay), limited).expect("known");
+        let note = FieldKey { key: key("x"), field: name("note") };
+        for (at, typed) in ["H", "e", "y"].into_iter().enumerate() {
+            let splice = Splice { at, delete: 0, insert: typed.to_owned() };
+            let author = (alice.actor, alice.run);
+            let change = overlay.edit_text(&log.state, &note, &[splice], author, &[]).expect("fits");
+            let entry = alice.act(1, 1_000_010, vec![update("x", "note", FieldOp::Edit(Edit::Change(change)))]);
+            let write = WriteId { run: alice.run, n: entry.header.n };
+            let (time, body) = (entry.header.time, entry.body.clone());
+            let (base, own_seen) = (Offset(1), Seq(0));
+            let pending = Pending { write, actor: alice.actor, seq: None, base, own_seen, time, body };
+            let touched = overlay.push(&log.state, pending);
+            let patches = view.apply(Visible::new(&log.state, &overlay), &touched);
+            let mut bytes = Vec::new();
+            assert_eq!(patches.len(), 2);
+            for ((_, patches), rows) in patches.iter().zip([&mut rows, &mut first]) {
+                write_patches(patches, &mut bytes);
+                patches.iter().for_each(|patch| patch.apply(rows));
+            }
+            // The first one opens the document: nobody watched it before.
+            assert_eq!(bytes.len() < 300, at > 0, "{} bytes for keystroke {at}", bytes.len());
+        }
+        assert_eq!(value(&rows[0]), value(&first[0]));
+        let fresh = view.row(Visible::new(&log.state, &overlay), &name("todos"), &id("x")).expect("shown");
+        assert_eq!(value(&rows[0]), value(&fresh));
+        let brief = view.row_for_draft(Visible::new(&log.state, &overlay), &name("todos"), &id("x")).expect("shown");
+        assert!(!value(&brief).contains_key("note"), "drafts read texts by themselves");
     }
 }

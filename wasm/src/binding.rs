@@ -6,7 +6,9 @@ use std::rc::Rc;
 
 use driftlog_core::engine::{CallError, Engine, Input, OnlineWish, RequestId};
 use driftlog_core::id::{EntryId, LogName, Name, RecordId, WriteId};
+use driftlog_core::overlay::Visible;
 use driftlog_core::replica::{ActError, RedriveError, Replica};
+use driftlog_core::state::{FieldKey, RecordKey};
 use driftlog_core::view::Query;
 use wasm_bindgen::prelude::*;
 
@@ -73,26 +75,54 @@ impl Binding {
         Ok(answer::acted(write, &self.client.take_notices()))
     }
 
-    /// The row, if the view shows the record.
+    /// The row without its texts, if the view shows the record.
     pub fn read(&self, handle: u32, collection: &str, record: &str) -> Result<Option<Vec<u8>>, JsValue> {
         let (Ok(collection), Ok(record)) = (Name::new(collection), RecordId::new(record)) else {
             return Ok(None);
         };
         self.look(handle, |replica| {
             let (view, visible) = replica.view_mut()?;
-            Some(view.row(visible, &collection, &record)?.as_bytes().to_vec())
+            Some(view.row_for_draft(visible, &collection, &record)?.as_bytes().to_vec())
         })
     }
 
-    /// WireQuery → rows, once.
+    /// WireQuery → rows without their texts, once.
     pub fn select(&self, handle: u32, query: &[u8]) -> Result<Vec<u8>, JsValue> {
         let query: Query = boundary::decode(query)?;
         let rows = self.look(handle, |replica| {
             let (view, visible) = replica.view_mut()?;
-            Some(view.select(visible, query))
+            Some(view.select_for_draft(visible, query))
         })?;
         let rows = rows.ok_or(ClientError::NoSuchHandle(handle))?;
         Ok(answer::selected(&rows.map_err(|error| thrown("bad-query", &error.to_string()))?))
+    }
+
+    /// A text, whole.
+    pub fn text(&self, handle: u32, collection: &str, record: &str, field: &str) -> Result<String, JsValue> {
+        // What is damaged stops the log where it is folded or loaded; a draft has to read something.
+        self.text_of(handle, collection, record, field, |visible, field| visible.text(field).unwrap_or_default())
+    }
+
+    /// UTF-16 code units of a text.
+    #[wasm_bindgen(js_name = textLength)]
+    pub fn text_length(&self, handle: u32, collection: &str, record: &str, field: &str) -> Result<u32, JsValue> {
+        let length = |visible: Visible<'_>, field: &FieldKey| visible.text_len_utf16(field).unwrap_or_default();
+        Ok(self.text_of(handle, collection, record, field, length)? as u32)
+    }
+
+    /// Whether a position in a text lies between the two halves of a character.
+    #[wasm_bindgen(js_name = splitsCharacter)]
+    pub fn splits_character(
+        &self,
+        handle: u32,
+        collection: &str,
+        record: &str,
+        field: &str,
+        at: u32,
+    ) -> Result<bool, JsValue> {
+        self.text_of(handle, collection, record, field, |visible, field| {
+            visible.splits_character(field, at as usize).unwrap_or_default()
+        })
     }
 
     /// WireQuery → [queryId, rows]; patches follow until `unquery`.
@@ -189,6 +219,23 @@ impl Binding {
         let name = self.client.log(handle)?;
         let found = self.client.call(|engine| engine.replica(&name).map(look))?;
         Ok(found.map_err(ClientError::from)?)
+    }
+
+    /// Reads a text; of what is no text, nothing.
+    fn text_of<T: Default>(
+        &self,
+        handle: u32,
+        collection: &str,
+        record: &str,
+        field: &str,
+        read: impl FnOnce(Visible<'_>, &FieldKey) -> T,
+    ) -> Result<T, JsValue> {
+        let (Ok(collection), Ok(record), Ok(field)) = (Name::new(collection), RecordId::new(record), Name::new(field))
+        else {
+            return Ok(T::default());
+        };
+        let field = FieldKey { key: RecordKey { collection, record }, field };
+        self.look(handle, |replica| replica.view_mut().map(|(_, visible)| read(visible, &field)).unwrap_or_default())
     }
 
     async fn look_up(

@@ -65,9 +65,15 @@ export interface WireRow {
   [field: string]: unknown;
 }
 
-/** One change of a query's rows; indexes hold after the changes before it. */
+/**
+ * One change of a query's rows; indexes hold after the changes before it. The row of an `edit` lacks the texts whose
+ * splices follow; a text that did not change has none.
+ */
 export type WirePatch =
-  ['insert', index: number, row: WireRow] | ['remove', index: number] | ['update', index: number, row: WireRow];
+  | ['insert', index: number, row: WireRow]
+  | ['remove', index: number]
+  | ['update', index: number, row: WireRow]
+  | ['edit', index: number, row: WireRow, texts: Record<string, WireSplice[]>];
 
 /** What the engine has to tell. `failed` says that the entry was not recorded and has left the view. */
 export type WireNotice =
@@ -180,10 +186,16 @@ export interface WireEngine {
   shut(handle: number): void;
   /** WireAct → [writeId, notices…]. */
   act(handle: number, request: Uint8Array): Uint8Array;
-  /** The row, if the view shows the record. */
+  /** The row without its texts, if the view shows the record. */
   read(handle: number, collection: string, record: string): Uint8Array | undefined;
-  /** WireQuery → rows, once. */
+  /** WireQuery → rows without their texts, once. */
   select(handle: number, query: Uint8Array): Uint8Array;
+  /** A text, whole. Empty where there is none. */
+  text(handle: number, collection: string, record: string, field: string): string;
+  /** Its length; costs the same for every text. */
+  textLength(handle: number, collection: string, record: string, field: string): number;
+  /** Whether a position in it lies between the two halves of a character; costs the same for every text. */
+  splitsCharacter(handle: number, collection: string, record: string, field: string, at: number): boolean;
   /** WireQuery → [queryId, rows]; patches follow until `unquery`. */
   query(handle: number, query: Uint8Array): Uint8Array;
   unquery(handle: number, query: number): void;
@@ -212,6 +224,15 @@ export type OpenEngine = (options: Uint8Array, listener: (notices: Uint8Array) =
 
 const encoder = new Encoder({ ignoreUndefined: true, sortKeys: false });
 const decoder = new Decoder();
+
+/** What splices make of a text. */
+export function spliced(text: string, splices: readonly WireSplice[]): string {
+  // V8 joins the pieces when somebody reads them: appending costs the same for every text.
+  return splices.reduce(
+    (text, [at, deleted, inserted]) => text.slice(0, at) + inserted + text.slice(at + deleted),
+    text,
+  );
+}
 
 /** Bytes of a request. */
 export function encode(value: unknown): Uint8Array<ArrayBuffer> {

@@ -140,6 +140,30 @@ test('unchanged rows keep their identity and equal queries share one view', asyn
   log.close();
 });
 
+test('a keystroke tells the splice of its text and leaves the other fields what they were', async () => {
+  const { client, engine } = await clientOf(new FakeServer());
+  const log = await client.open(board, { id: '1' });
+  log.do.addTodo({ id: 'a', title: 'x' });
+  log.do.type({ id: 'a', at: 0, s: 'hello' });
+  const query = log.query({ from: 'todos' });
+  const before = query.getSnapshot()[0];
+  let told: unknown;
+  query.subscribe((_, patches) => (told = patches));
+  log.do.type({ id: 'a', at: 5, s: ' 😀' });
+  const after = query.getSnapshot()[0];
+  assert.equal(after?.note, 'hello 😀');
+  assert.equal(after.tags, before?.tags);
+  assert.equal(before?.note, 'hello', 'a row that was given never changes');
+  assert.ok(Object.isFrozen(after) && Object.isFrozen(after.$));
+  const note = [{ at: 5, deleted: 0, inserted: ' 😀' }];
+  assert.deepEqual(told, [{ kind: 'update', index: 0, row: after, splices: { note } }]);
+  assert.throws(() => log.do.type({ id: 'a', at: 7, s: '-' }), is('bad-position'));
+  log.do.vote({ id: 'a' });
+  assert.equal(query.getSnapshot()[0]?.note, 'hello 😀');
+  assert.deepEqual(told, [{ kind: 'update', index: 0, row: query.getSnapshot()[0] }], 'no text changed');
+  assert.equal(engine.textsRead, 0);
+});
+
 test('a listener that acts is called once more, with everything', async () => {
   const { client } = await clientOf(new FakeServer());
   const log = await client.open(board, { id: '1' });

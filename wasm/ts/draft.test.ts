@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { WireOp, WireRow } from './boundary.js';
-import { draftOps } from './draft.js';
+import type { FieldPath } from './draft/text.js';
+import { type DraftSource, draftOps } from './draft.js';
 import { DriftlogError, type ErrorCode } from './errors.js';
 import { matches } from './filter.js';
 import type { Transaction } from './schema.js';
@@ -20,11 +21,23 @@ const rows: Record<string, WireRow[]> = {
   head: [],
 };
 
+/** Texts that were read whole. */
+let textsRead = 0;
+
 function ops(run: (tx: Tx) => unknown): WireOp[] {
-  const source = {
-    read: (collection: string, id: string) => rows[collection]?.find((row) => row.id === id),
-    where: (collection: string, list: Parameters<typeof matches>[0]) =>
-      rows[collection]!.filter((row) => matches(list, (field) => row[field])),
+  const withoutTexts = ({ note: _, ...row }: WireRow): WireRow => row as WireRow;
+  const find = (collection: string, id: string) => rows[collection]?.find((row) => row.id === id);
+  const text = (...[collection, id, field]: FieldPath) => (find(collection, id)?.[field] ?? '') as string;
+  const source: DraftSource = {
+    read: (collection, id) => find(collection, id) && withoutTexts(find(collection, id)!),
+    where: (collection, list) =>
+      rows[collection]!.filter((row) => matches(list, (field) => row[field])).map(withoutTexts),
+    text: (...field) => {
+      textsRead++;
+      return text(...field);
+    },
+    textLength: (...field) => text(...field).length,
+    splitsCharacter: (at, ...field) => text(...field).codePointAt(at - 1)! > 0xffff,
   };
   return draftOps('act', board.collections, source, { now: 5, user: 'alice' }, (tx) => run(tx as Tx));
 }
@@ -159,6 +172,36 @@ test('splices in a row become one op', () => {
     ['update', 'todos', 'a', 'done', ['set', true]],
     ['update', 'todos', 'b', 'note', ['text', [[0, 2, '']]]],
   ]);
+});
+
+test('typing reads no text as a whole, whatever the action typed before', () => {
+  textsRead = 0;
+  const recorded = ops((tx) => {
+    const { note } = tx.todos.get('a');
+    assert.equal(note.length, 5);
+    note.insert(3, 'x😀y');
+    note.splice(3, 1, '');
+    note.delete(0, 2);
+    assert.equal(note.length, 6);
+    for (const inside of [2, 5]) assert.throws(() => note.insert(inside, '-'), DriftlogError);
+    for (const outside of [-1, 7]) assert.throws(() => note.insert(outside, '-'), DriftlogError);
+    for (const at of [0, 1, 3, 4, 6]) note.insert(at, '');
+    note.insert(4, '!');
+  });
+  assert.equal(textsRead, 0);
+  const splices = [[3, 0, 'x😀y'], [3, 1, ''], [0, 2, ''], [4, 0, '!']];
+  assert.deepEqual(recorded, [['update', 'todos', 'a', 'note', ['text', splices]]]);
+  ops((tx) => {
+    const { note } = tx.todos.get('a');
+    note.insert(3, 'x😀y');
+    note.splice(3, 1, '');
+    assert.equal(String(note), 'hi 😀y😀');
+    note.delete(0, 3);
+    assert.equal(String(note), '😀y😀');
+    tx.todos.delete('a');
+    assert.equal(String(note), '');
+  });
+  assert.equal(textsRead, 1, 'once for an action that asks for the whole');
 });
 
 test('inserting where the record exists replaces the content of its text', () => {

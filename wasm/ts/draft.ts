@@ -1,13 +1,15 @@
 /**
  * The draft that a mutator works on: it shows current rows with the action's own writes on top, and records ops.
  *
- * Reads go to the engine one record at a time; the first write of a record copies what it shows. Nothing is sent
- * before the mutator has returned: a throwing mutator leaves no trace.
+ * Reads go to the engine one record at a time; the first write of a record copies what it shows. Texts are read by
+ * themselves, and only by who asks for them whole: typing into a long one costs what typing into a short one does.
+ * Nothing is sent before the mutator has returned: a throwing mutator leaves no trace.
  *
  * Invariant: an op is recorded exactly when a write was made, in the order of the writes.
  */
 
 import type { Strategy, WireFieldOp, WireOp, WireRow, WireSplice } from './boundary.js';
+import { DraftText, type TextSource } from './draft/text.js';
 import { fail } from './errors.js';
 import { type Conditions, conditions, type Filter, matches } from './filter.js';
 import type { Collection, Collections, DraftOf, Field, Fields, RecordId, RecordInit, Single } from './schema.js';
@@ -65,8 +67,10 @@ export interface CollectionDraft<F extends Fields> {
 }
 
 /** Where a draft reads what is shown at present. @internal */
-export interface DraftSource {
+export interface DraftSource extends TextSource {
+  /** A row without its texts. */
   read(collection: string, id: string): WireRow | undefined;
+  /** Rows without their texts. */
   where(collection: string, conditions: Conditions): readonly WireRow[];
 }
 
@@ -214,7 +218,7 @@ class Records {
       if (declared === undefined)
         throw fail('bad-value', { path, problem: 'no such field' }, `${this.name} has no field ${name}`);
       // The content of a text that is there is replaced: its initial content may be in it already.
-      if (declared.strategy === 'text' && state.read(name) !== '') edits.push([name, textOf(value, path)]);
+      if (declared.strategy === 'text' && state.text(name).length > 0) edits.push([name, textOf(value, path)]);
       else fields.push([name, initialOp(declared.strategy, value, path)]);
     }
     this.draft.record(['insert', this.name, id, fields]);
@@ -256,6 +260,7 @@ class RecordState {
   exists: boolean;
   touched = false;
   readonly #written = new Map<string, unknown>();
+  readonly #texts = new Map<string, DraftText>();
   readonly #parts = new Map<string, Part>();
   #row: WireRow | undefined;
   #facade: RecordDraft<Fields> | undefined;
@@ -276,8 +281,20 @@ class RecordState {
 
   read(field: string): unknown {
     if (field === 'id') return this.id;
+    if (this.records.declared.fields[field]!.strategy === 'text') return this.text(field).toString();
     if (this.#written.has(field)) return this.#written.get(field);
     return shown(this.records.declared.fields[field]!, this.#row?.[field]);
+  }
+
+  /** A text as it is shown. */
+  text(field: string): DraftText {
+    let text = this.#texts.get(field);
+    if (text === undefined) {
+      const { draft, name } = this.records;
+      text = new DraftText(this.#row && { source: draft.source, path: [name, this.id, field] });
+      this.#texts.set(field, text);
+    }
+    return text;
   }
 
   /** The draft of a counter, set or text. */
@@ -305,7 +322,9 @@ class RecordState {
   /** Shows a write of one field. */
   apply(field: string, op: WireFieldOp): void {
     this.touched = true;
-    this.#written.set(field, applied(this.records.declared.fields[field]!, this.read(field), op));
+    if (op[0] === 'text') this.text(field).splice(op[1]);
+    else if (op[0] === 'initial') this.text(field).become(op[1]);
+    else this.#written.set(field, applied(this.records.declared.fields[field]!, this.read(field), op));
   }
 
   create(): void {
@@ -318,6 +337,7 @@ class RecordState {
     this.touched = true;
     this.#row = undefined;
     this.#written.clear();
+    this.#texts.clear();
     this.#parts.clear();
   }
 }
@@ -410,7 +430,7 @@ class TextPart implements TextDraft {
   }
 
   get length(): number {
-    return this.toString().length;
+    return this.#state.text(this.#field).length;
   }
 
   insert(at: number, inserted: string): void {
@@ -425,14 +445,14 @@ class TextPart implements TextDraft {
     const { records } = this.#state;
     records.draft.open();
     const path = `${records.name}.${this.#state.id}.${this.#field}`;
-    const before = this.toString();
+    const before = this.#state.text(this.#field);
     for (const position of [at, at + deleted]) {
       if (
         Number.isInteger(position) &&
         position >= at &&
         position >= 0 &&
         position <= before.length &&
-        !splitsPair(before, position)
+        !before.splitsCharacter(position)
       )
         continue;
       throw fail(
@@ -515,17 +535,12 @@ function textOf(value: unknown, path: string): string {
   );
 }
 
-function splitsPair(text: string, at: number): boolean {
-  return (
-    at > 0 &&
-    at < text.length &&
-    (text.charCodeAt(at) & 0xfc00) === 0xdc00 &&
-    (text.charCodeAt(at - 1) & 0xfc00) === 0xd800
-  );
-}
-
 /** What a field shows after a write. */
-function applied(field: Field<unknown, unknown, unknown>, before: unknown, [kind, value]: WireFieldOp): unknown {
+function applied(
+  field: Field<unknown, unknown, unknown>,
+  before: unknown,
+  [kind, value]: Exclude<WireFieldOp, ['initial' | 'text', unknown]>,
+): unknown {
   switch (kind) {
     case 'set':
       return shown(field, value);
@@ -535,13 +550,6 @@ function applied(field: Field<unknown, unknown, unknown>, before: unknown, [kind
       return union(before as readonly unknown[], value);
     case 'remove':
       return freeze((before as readonly unknown[]).filter((one) => !value.some((gone) => same(one, gone))));
-    case 'initial':
-      return value;
-    case 'text':
-      return value.reduce(
-        (text, [at, deleted, inserted]) => text.slice(0, at) + inserted + text.slice(at + deleted),
-        before as string,
-      );
   }
 }
 

@@ -9,7 +9,7 @@ export type { DeadLetter, Entry, EntryFilter, EntryOf, EntryStatus } from './ent
 export { DriftlogError, type DriftlogErrorOf, type ErrorCode, type ErrorDetails, type Refusal } from './errors.js';
 export type { Comparison, Condition, Filter, Membership } from './filter.js';
 export type { Log, LogStatus, OpenArguments, Outbox } from './log.js';
-export type { Query, QuerySpec, RowPatch } from './query.js';
+export type { Query, QuerySpec, RowPatch, TextSplice } from './query.js';
 export type { Readable } from './readable.js';
 export {
   type ActionOptions,

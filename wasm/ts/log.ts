@@ -137,6 +137,9 @@ export class OpenLog {
       },
       where: (collection, list) =>
         freeze(decode<WireRow[]>(host.engine.select(handle, encode([collection, list, [], null, 0])))),
+      text: (...field) => host.engine.text(handle, ...field),
+      textLength: (...field) => host.engine.textLength(handle, ...field),
+      splitsCharacter: (at, ...field) => host.engine.splitsCharacter(handle, ...field, at),
     };
   }
 

@@ -5,12 +5,12 @@
  * it changes. Queries with equal arguments share one view.
  */
 
-import type { WirePatch, WireQuery, WireRow } from './boundary.js';
+import { spliced, type WirePatch, type WireQuery, type WireRow, type WireSplice } from './boundary.js';
 import { shown } from './draft.js';
 import { badQuery, conditions, type Filter } from './filter.js';
 import { guarded, Listeners, type Readable, type Turn } from './readable.js';
 import type { Collection, Collections, Row, RowIn, Single } from './schema.js';
-import { freeze } from './value.js';
+import { freeze, same } from './value.js';
 
 /** What to show of a collection. */
 export interface QuerySpec<C extends Collections, Name extends keyof C> {
@@ -32,7 +32,20 @@ export interface QuerySpec<C extends Collections, Name extends keyof C> {
 export type RowPatch<R> =
   | { readonly kind: 'insert'; readonly index: number; readonly row: R }
   | { readonly kind: 'remove'; readonly index: number }
-  | { readonly kind: 'update'; readonly index: number; readonly row: R };
+  | {
+      readonly kind: 'update';
+      readonly index: number;
+      readonly row: R;
+      /** How texts of the row changed, where that is known: an editor need not compare. Absent where none is. */
+      readonly splices?: { readonly [Field in keyof R]?: readonly TextSplice[] };
+    };
+
+/** One step of how a text changed, on what the steps before it left; positions in UTF-16 code units. */
+export interface TextSplice {
+  readonly at: number;
+  readonly deleted: number;
+  readonly inserted: string;
+}
 
 /** Rows that stay up to date. */
 export interface Query<R> extends Readable<readonly R[]> {
@@ -108,10 +121,15 @@ export class QueryView implements Query<Row> {
   apply(patches: readonly WirePatch[]): void {
     const wasAbsent = this.#absent !== undefined && this.#rows[0] === this.#absent;
     const rows = wasAbsent ? [] : [...this.#rows];
-    for (const [kind, index, raw] of patches) {
+    for (const [kind, index, raw, texts] of patches) {
       if (kind === 'remove') {
         rows.splice(index, 1);
         this.#patches.push({ kind, index });
+        continue;
+      }
+      if (kind === 'edit') {
+        rows[index] = this.#row(edited(raw, rows[index]!, texts));
+        this.#patches.push({ kind: 'update', index, row: rows[index], ...changesOf(texts) });
         continue;
       }
       const row = this.#row(raw);
@@ -163,6 +181,25 @@ export function rowReader({ fields }: Collection | Single): (raw: WireRow) => Ro
     Object.freeze(raw.$);
     return Object.freeze(raw) as unknown as Row;
   };
+}
+
+/** Completes the row of an edit, in place: texts by their splices, and what is as it was by being the same object. */
+function edited(raw: WireRow, before: Row, texts: Record<string, WireSplice[]>): WireRow {
+  for (const [field, value] of Object.entries(raw)) {
+    if (typeof value === 'object' && same(before[field], value)) raw[field] = before[field];
+  }
+  for (const [field, splices] of Object.entries(texts)) raw[field] = spliced(before[field] as string, splices);
+  return raw;
+}
+
+function changesOf(texts: Record<string, WireSplice[]>): { splices?: { [field: string]: readonly TextSplice[] } } {
+  const changed = Object.entries(texts).filter(([, splices]) => splices.length > 0);
+  if (changed.length === 0) return {};
+  const told = changed.map(([field, splices]): [string, readonly TextSplice[]] => [
+    field,
+    splices.map(([at, deleted, inserted]) => ({ at, deleted, inserted })),
+  ]);
+  return { splices: freeze(Object.fromEntries(told)) };
 }
 
 /** A query as the engine takes it. Throws `bad-query` or `bad-value`. @internal */

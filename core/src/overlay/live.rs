@@ -218,10 +218,7 @@ impl Overlay {
         if let Some(text) = live {
             return Ok(text);
         }
-        let Some(laid) = self.laid(&field.key) else { return state.text(field) };
-        let confirmed = state.record(&field.key.collection, &field.key.record);
-        let same = laid.visible().map(identity) == confirmed.map(identity);
-        if same && !laid.edits(&field.field) {
+        if self.shows_confirmed(state, field) {
             return state.text(field);
         }
         if let Some(plain) = self.plain(state, field) {
@@ -230,6 +227,47 @@ impl Overlay {
         self.open(state, field)?;
         let live = self.documents.live.borrow();
         Ok(live.get(&field.key).and_then(|fields| fields.get(&field.field)).map(read).unwrap_or_default())
+    }
+
+    /// The open document that makes the text of a field as it is shown, if one does: to ask it, or to watch it.
+    pub(super) fn observe<T>(
+        &self,
+        state: &State,
+        field: &FieldKey,
+        observe: impl FnOnce(&mut Document) -> T,
+    ) -> Option<T> {
+        if let Some(fields) = self.documents.live.borrow_mut().get_mut(&field.key)
+            && let Some(live) = fields.get_mut(&field.field)
+        {
+            return Some(observe(&mut live.document));
+        }
+        self.shows_confirmed(state, field).then(|| state.documents.observe(field, observe)).flatten()
+    }
+
+    /// What happened to the shown text since the last call, if that is known and short.
+    pub(super) fn text_changes(&self, state: &State, field: &FieldKey) -> Option<Vec<Splice>> {
+        let confirmed = self.shows_confirmed(state, field) && !self.is_live(field);
+        if !confirmed {
+            // It does not make what is shown: should it later, nobody was told what happened until then.
+            state.documents.observe(field, Document::unwatch);
+        }
+        let changes = self.observe(state, field, |document| {
+            let changes = document.changes().map(<[Splice]>::to_vec);
+            document.watch();
+            changes
+        });
+        changes.flatten()
+    }
+
+    fn is_live(&self, field: &FieldKey) -> bool {
+        self.documents.live.borrow().get(&field.key).is_some_and(|fields| fields.contains_key(&field.field))
+    }
+
+    /// Whether what is shown of a field is the confirmed text, unless a live document says otherwise.
+    fn shows_confirmed(&self, state: &State, field: &FieldKey) -> bool {
+        let Some(laid) = self.laid(&field.key) else { return true };
+        let confirmed = state.record(&field.key.collection, &field.key.record);
+        laid.visible().map(identity) == confirmed.map(identity) && !laid.edits(&field.field)
     }
 
     /// The text, if only initial contents make it.
@@ -258,7 +296,7 @@ impl Overlay {
 
     /// Opens the live document of a field: the confirmed one, and the pending edits in their order.
     fn open(&self, state: &State, field: &FieldKey) -> Result<(), TextError> {
-        if self.documents.live.borrow().get(&field.key).is_some_and(|fields| fields.contains_key(&field.field)) {
+        if self.is_live(field) {
             return Ok(());
         }
         let mut record = state.record(&field.key.collection, &field.key.record).map(Record::without_rich_content);

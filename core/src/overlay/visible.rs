@@ -6,6 +6,7 @@ use std::iter::Peekable;
 use super::Overlay;
 use super::laid::Laid;
 use crate::id::{ActorId, Name, RecordId, UserId};
+use crate::rich::Splice;
 use crate::state::{FieldKey, Record, RecordKey, Stamp, State, TextError};
 use crate::time::Time;
 use crate::value::Value;
@@ -87,6 +88,39 @@ impl<'a> Visible<'a> {
     /// [`TextError`] if the confirmed content is damaged.
     pub fn text(&self, field: &FieldKey) -> Result<String, TextError> {
         self.overlay.text(self.state, field)
+    }
+
+    /// UTF-16 code units of the text of a rich field.
+    ///
+    /// # Errors
+    /// As [`Visible::text`].
+    pub fn text_len_utf16(&self, field: &FieldKey) -> Result<usize, TextError> {
+        match self.overlay.observe(self.state, field, |document| document.len_utf16()) {
+            Some(len) => Ok(len),
+            None => self.text(field).map(|text| text.encode_utf16().count()),
+        }
+    }
+
+    /// Whether a position in the text of a rich field lies between the two halves of a character.
+    ///
+    /// # Errors
+    /// As [`Visible::text`].
+    pub fn splits_character(&self, field: &FieldKey, at: usize) -> Result<bool, TextError> {
+        match self.overlay.observe(self.state, field, |document| document.splits_character(at)) {
+            Some(splits) => Ok(splits),
+            None => self.text(field).map(|text| {
+                let mut units = text.encode_utf16().skip(at);
+                units.next().is_some_and(|unit| (0xdc00..0xe000).contains(&unit))
+            }),
+        }
+    }
+
+    /// What happened to the text of a rich field since the last call, if that is known and short; and from here on it
+    /// is watched again.
+    ///
+    /// None: read the text as a whole. There is one watcher: who shows the text.
+    pub fn text_changes(&self, field: &FieldKey) -> Option<Vec<Splice>> {
+        self.overlay.text_changes(self.state, field)
     }
 
     /// The user who wrote something, as far as it is known.

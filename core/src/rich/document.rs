@@ -18,8 +18,8 @@ mod edit;
 mod splices;
 
 pub use edit::{EditError, initial};
+use splices::Journal;
 pub use splices::Splice;
-use splices::Splices;
 
 /// The change that every document starts from: it makes the text object. A golden vector; automerge writes it so.
 pub(super) const GENESIS: &[u8] = b"\x85\x6f\x4a\x83\x17\x27\xdf\xc1\x01\x2f\x00\x10\
@@ -60,8 +60,6 @@ pub struct Applied {
     pub added: usize,
     /// Changes that the document had already.
     pub known: usize,
-    /// What happened to the text, in order: each splice is relative to the text after the one before.
-    pub splices: Vec<Splice>,
 }
 
 /// A change of the log that does not fit; the ones before it in the batch are applied.
@@ -95,6 +93,8 @@ pub struct Document {
     kernel: Kernel,
     /// Changes taken that the kernel has not seen.
     queue: Vec<Vec<u8>>,
+    /// What happened to the text since it was last looked at; none: nobody watches, or too much happened.
+    journal: Option<Journal>,
 }
 
 impl Document {
@@ -109,6 +109,7 @@ impl Document {
             max_op: TEXT_OBJECT.counter,
             kernel: Kernel::empty(),
             queue: vec![GENESIS.to_vec()],
+            journal: None,
         }
     }
 
@@ -127,7 +128,7 @@ impl Document {
         let mut loaded = Self::genesis();
         for bytes in all {
             let change = change::decode_written(bytes);
-            let taken = change.and_then(|(change, hash)| loaded.fit(&change, hash, None));
+            let taken = change.and_then(|(change, hash)| loaded.fit(&change, hash));
             taken.map_err(|refusal| corrupt(&refusal.to_string()))?;
         }
         loaded.kernel = kernel;
@@ -162,18 +163,13 @@ impl Document {
     /// [`ApplyError`] for the first change that does not fit; those before it are applied.
     pub fn apply(&mut self, changes: &[&[u8]]) -> Result<Applied, ApplyError> {
         let mut applied = Applied::default();
-        let mut splices = Splices::default();
         for (index, bytes) in changes.iter().enumerate() {
-            match self.take(bytes, None, Some(&mut splices)) {
+            match self.take(bytes, None) {
                 Ok(Some(_)) => applied.added += 1,
                 Ok(None) => applied.known += 1,
-                Err(refusal) => {
-                    applied.splices = splices.list;
-                    return Err(ApplyError { index, refusal, applied });
-                }
+                Err(refusal) => return Err(ApplyError { index, refusal, applied }),
             }
         }
-        applied.splices = splices.list;
         Ok(applied)
     }
 
@@ -188,7 +184,7 @@ impl Document {
                 if bytes > max {
                     return Err(ChangeRefusal::TooLong { bytes, max });
                 }
-                let taken = self.take(candidate.bytes, Some(candidate.actor), None)?;
+                let taken = self.take(candidate.bytes, Some(candidate.actor))?;
                 taken.ok_or_else(|| ChangeRefusal::Seq {
                     actor: candidate.actor,
                     expected: self.next_seq(candidate.actor),
@@ -206,6 +202,27 @@ impl Document {
     /// UTF-16 code units of the text.
     pub fn len_utf16(&self) -> usize {
         self.sequence.width()
+    }
+
+    /// Whether a position lies between the two halves of a character.
+    pub fn splits_character(&self, at: usize) -> bool {
+        self.sequence.element_at(at).is_some_and(|(_, begin, _)| begin != at)
+    }
+
+    /// From here on, what happens to the text is noted for [`Document::changes`].
+    pub fn watch(&mut self) {
+        self.journal = Some(Journal::default());
+    }
+
+    /// Nobody will ask what happens to the text.
+    pub fn unwatch(&mut self) {
+        self.journal = None;
+    }
+
+    /// What happened to the text since [`Document::watch`], in order: each splice is relative to the text after the one
+    /// before. None if nobody watched, or if so much happened that the text had better be read as a whole.
+    pub fn changes(&self) -> Option<&[Splice]> {
+        self.journal.as_ref().map(Journal::splices)
     }
 
     /// The changes that no other change builds on, ascending.
@@ -258,12 +275,7 @@ impl Document {
     }
 
     /// Checks a change and lays it into the text; `None` if the document has it already.
-    fn take(
-        &mut self,
-        bytes: &[u8],
-        expected: Option<RichActor>,
-        splices: Option<&mut Splices>,
-    ) -> Result<Option<Admitted>, ChangeRefusal> {
+    fn take(&mut self, bytes: &[u8], expected: Option<RichActor>) -> Result<Option<Admitted>, ChangeRefusal> {
         let (change, hash) = change::decode(bytes)?;
         if let Some(expected) = expected.filter(|expected| *expected != change.actor) {
             return Err(ChangeRefusal::Actor { expected, got: change.actor });
@@ -271,21 +283,16 @@ impl Document {
         if self.has(&hash) {
             return Ok(None);
         }
-        self.fit(&change, hash, splices)?;
+        self.fit(&change, hash)?;
         self.queue.push(bytes.to_vec());
         Ok(Some(Admitted { hash, ops: change.ops.len() }))
     }
 
     /// Checks a change against the document and lays it.
-    fn fit(
-        &mut self,
-        change: &TextChange,
-        hash: ChangeHash,
-        splices: Option<&mut Splices>,
-    ) -> Result<(), ChangeRefusal> {
+    fn fit(&mut self, change: &TextChange, hash: ChangeHash) -> Result<(), ChangeRefusal> {
         self.check_place(change)?;
         self.check_ops(change)?;
-        self.lay(change, splices);
+        self.lay(change);
         self.record(change, hash);
         Ok(())
     }
@@ -336,21 +343,28 @@ impl Document {
         Ok(())
     }
 
-    fn lay(&mut self, change: &TextChange, mut splices: Option<&mut Splices>) {
+    fn lay(&mut self, change: &TextChange) {
         for (place, op) in change.ops.iter().enumerate() {
             match *op {
                 TextOp::Insert { after, character } => {
                     let at = self.sequence.insert(after, change.id(place), character);
-                    if let Some(splices) = splices.as_deref_mut() {
-                        splices.inserted(at, character);
-                    }
+                    self.note(|journal| journal.inserted(at, character));
                 }
                 TextOp::Delete { element } => {
-                    let deleted = self.sequence.delete(element);
-                    if let Some((splices, (at, width))) = splices.as_deref_mut().zip(deleted) {
-                        splices.deleted(at, width);
+                    if let Some((at, width)) = self.sequence.delete(element) {
+                        self.note(|journal| journal.deleted(at, width));
                     }
                 }
+            }
+        }
+    }
+
+    /// Notes what happens to the text, while somebody watches.
+    fn note(&mut self, happened: impl FnOnce(&mut Journal)) {
+        if let Some(journal) = &mut self.journal {
+            happened(journal);
+            if !journal.is_short() {
+                self.journal = None;
             }
         }
     }
@@ -446,16 +460,38 @@ mod tests {
     }
 
     #[test]
-    fn applied_splices_say_what_happened_to_the_text() {
+    fn whoever_watches_is_told_what_happened_to_the_text() {
         let mut writer = Document::genesis();
-        let changes = [
-            writer.edit(actor(1), &[splice(0, 0, "hello")]).unwrap(),
-            writer.edit(actor(1), &[splice(1, 3, "ipp")]).unwrap(),
-        ];
+        let hello = writer.edit(actor(1), &[splice(0, 0, "hello")]).unwrap();
+        assert_eq!(writer.changes(), None, "nobody watches");
+        writer.watch();
+        let more = writer.edit(actor(1), &[splice(1, 3, "ipp"), splice(5, 0, "😀")]).unwrap();
+        assert_eq!(writer.changes(), Some(&[splice(1, 3, "ipp"), splice(5, 0, "😀")][..]));
+        assert!(writer.edit(actor(1), &[splice(0, 1, "H"), splice(90, 0, "x")]).is_err());
+        assert_eq!(writer.changes().map(<[_]>::len), Some(2), "what failed did not happen");
         let mut reader = Document::genesis();
-        let applied = reader.apply(&[&changes[0], &changes[1]]).unwrap();
-        assert_eq!(applied.splices, [splice(0, 0, "hello"), splice(1, 3, "ipp")]);
+        reader.watch();
+        let applied = reader.apply(&[&hello, &more]).unwrap();
+        assert_eq!(reader.changes(), Some(&[splice(0, 0, "hello"), splice(1, 3, "ipp"), splice(5, 0, "😀")][..]));
         assert_eq!((applied.added, applied.known), (2, 0));
-        assert_eq!(reader.apply(&[&changes[0]]).unwrap().known, 1);
+        assert_eq!(reader.apply(&[&hello]).unwrap().known, 1);
+        assert!(reader.splits_character(6) && !reader.splits_character(5) && !reader.splits_character(7));
+    }
+
+    #[test]
+    fn a_journal_that_nobody_reads_stays_small() {
+        let mut document = Document::genesis();
+        document.edit(actor(1), &[splice(0, 0, &"-".repeat(1_000))]).unwrap();
+        document.watch();
+        for at in 0..65 {
+            assert!(document.changes().is_some(), "{at} places");
+            document.edit(actor(1), &[splice(at * 3, 0, "x")]).unwrap();
+        }
+        assert_eq!(document.changes(), None, "more places than are worth telling");
+        document.watch();
+        for _ in 0..70 {
+            document.edit(actor(1), &[splice(0, 0, &"y".repeat(1_000))]).unwrap();
+        }
+        assert_eq!(document.changes(), None);
     }
 }

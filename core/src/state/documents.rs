@@ -58,6 +58,12 @@ impl Documents {
     fn read<T>(&self, field: &FieldKey, read: impl FnOnce(&Document) -> T) -> Option<T> {
         Some(read(&self.open.borrow().get(&field.key)?.get(&field.field)?.document))
     }
+
+    /// Like `read`, for what changes no text: who watches it.
+    pub(crate) fn observe<T>(&self, field: &FieldKey, observe: impl FnOnce(&mut Document) -> T) -> Option<T> {
+        let mut open = self.open.borrow_mut();
+        Some(observe(&mut open.get_mut(&field.key)?.get_mut(&field.field)?.document))
+    }
 }
 
 impl State {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::patch::Patch;
 use super::query::{Direction, Query};
 use super::ranked::Ranked;
-use super::row::{Row, Rows, Shown};
+use super::row::{Change, Row, Rows, Shown, Texts};
 use crate::id::RecordId;
 use crate::overlay::Touched;
 use crate::state::RecordKey;
@@ -71,6 +71,13 @@ impl LiveQuery {
         let window = self.window();
         let keys = self.index.iter_from(window.start).take(window.len());
         keys.filter_map(|key| rows.row(&self.query.collection, &key.id)).collect()
+    }
+
+    /// The rows that are shown, for somebody who reads them once.
+    pub(super) fn rows_once(&self, rows: &Rows<'_>, texts: Texts) -> Vec<Row> {
+        let window = self.window();
+        let keys = self.index.iter_from(window.start).take(window.len());
+        keys.filter_map(|key| rows.once(&self.query.collection, &key.id, texts)).collect()
     }
 
     /// What the changes of these records do to the shown rows.
@@ -139,9 +146,11 @@ impl LiveQuery {
         let window = self.window();
         let rank = self.index.rank(|known| known.cmp(key, &self.query.order));
         let Some(rank) = rank.ok().filter(|rank| window.contains(rank)) else { return };
-        if let Some(row) = step.rows.row(&self.query.collection, &key.id) {
-            step.patches.push(Patch::Update(rank - window.start, row));
-        }
+        let index = rank - window.start;
+        step.patches.extend(step.rows.change(&self.query.collection, &key.id).map(|change| match change {
+            Change::Whole(row) => Patch::Update(index, row),
+            Change::Edit(edit) => Patch::Edit(index, edit),
+        }));
     }
 
     /// Puts the row of a rank into the window.

@@ -1,4 +1,8 @@
-//! Rows: records as the schema shows them.
+//! Rows: records as the schema shows them, and how their texts changed.
+//!
+//! A long text is not written again for each keystroke: what is known of a text's changes since it was last shown
+//! stands in its place. **Invariant:** every row that a live query shows has the texts of the last time that the record
+//! was shown by any of them, because all queries of a view learn of every change together.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,6 +15,7 @@ use super::schema::{CollectionSchema, FieldSchema, Schema, Strategy};
 use crate::codec;
 use crate::id::{Name, RecordId};
 use crate::overlay::Visible;
+use crate::rich::Splice;
 use crate::state::{FieldKey, Record, RecordKey, Stamp};
 use crate::value::Value;
 
@@ -25,11 +30,53 @@ impl Row {
     }
 }
 
+/// A changed row whose texts are told by their changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowEdit {
+    /// The row without these texts.
+    pub(super) row: Row,
+    /// The splices of each, in order; of a text that did not change, none.
+    pub(super) texts: Arc<BTreeMap<Name, Vec<Splice>>>,
+}
+
+impl RowEdit {
+    /// What an edit makes of the row that was shown before.
+    pub(super) fn on(&self, before: &Row) -> Row {
+        let read = |row: &Row| codec::from_bytes::<BTreeMap<String, Value>>(row.as_bytes()).unwrap_or_default();
+        let (mut fields, before) = (read(&self.row), read(before));
+        for (name, splices) in self.texts.iter() {
+            let Some(Value::Text(text)) = before.get(name.as_str()) else { continue };
+            let mut units: Vec<u16> = text.encode_utf16().collect();
+            for splice in splices {
+                units.splice(splice.at..splice.at + splice.delete, splice.insert.encode_utf16());
+            }
+            fields.insert(name.to_string(), Value::Text(String::from_utf16_lossy(&units)));
+        }
+        Row(codec::to_bytes(&fields).into())
+    }
+}
+
+/// What is written of a row.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    Whole(Row),
+    Edit(RowEdit),
+}
+
 /// Reads records by a schema, and encodes each row at most once.
 pub(super) struct Rows<'a> {
     schema: &'a Schema,
     visible: Visible<'a>,
-    encoded: BTreeMap<RecordKey, Row>,
+    encoded: BTreeMap<RecordKey, Encoded>,
+}
+
+/// What was written of one record.
+#[derive(Default)]
+struct Encoded {
+    /// How its texts changed since it was last shown, as far as that is known; asked for once.
+    texts: Arc<BTreeMap<Name, Vec<Splice>>>,
+    whole: Option<Row>,
+    edit: Option<RowEdit>,
 }
 
 /// One record as the schema shows it.
@@ -49,7 +96,10 @@ impl<'a> Rows<'a> {
     }
 
     /// The record, if it is shown.
-    pub(super) fn shown<'b>(&'b self, collection: &'b Name, id: &'b RecordId) -> Option<Shown<'b>> {
+    pub(super) fn shown<'b>(&self, collection: &'b Name, id: &'b RecordId) -> Option<Shown<'b>>
+    where
+        'a: 'b,
+    {
         let schema = self.schema.collections.get(collection)?;
         let record = self.visible.record(collection, id);
         if record.is_none() && !(schema.single && id.as_str().is_empty()) {
@@ -71,15 +121,63 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// The row, if the record is shown.
+    /// The row of a live query, if the record is shown.
     pub(super) fn row(&mut self, collection: &Name, id: &RecordId) -> Option<Row> {
         let key = RecordKey { collection: collection.clone(), record: id.clone() };
-        if let Some(row) = self.encoded.get(&key) {
-            return Some(row.clone());
-        }
-        let row = Row(codec::to_bytes(&self.shown(collection, id)?).into());
-        self.encoded.insert(key, row.clone());
-        Some(row)
+        let shown = self.shown(collection, id)?;
+        let encoded = self.encoded.entry(key).or_insert_with_key(|key| Encoded::new(&shown, key));
+        Some(encoded.whole(&shown))
+    }
+
+    /// The row of a live query that shows the record already, told by what changed.
+    pub(super) fn change(&mut self, collection: &Name, id: &RecordId) -> Option<Change> {
+        let key = RecordKey { collection: collection.clone(), record: id.clone() };
+        let shown = self.shown(collection, id)?;
+        let encoded = self.encoded.entry(key).or_insert_with_key(|key| Encoded::new(&shown, key));
+        Some(if encoded.texts.is_empty() {
+            Change::Whole(encoded.whole(&shown))
+        } else {
+            Change::Edit(encoded.edit(&shown))
+        })
+    }
+
+    /// The row for somebody who reads it once.
+    pub(super) fn once(&self, collection: &Name, id: &RecordId, texts: Texts) -> Option<Row> {
+        let shown = self.shown(collection, id)?;
+        let told = |name: &Name| texts == Texts::Whole || !shown.is_text(name);
+        Some(Row(codec::to_bytes(&Part { shown: &shown, told: &told }).into()))
+    }
+}
+
+/// Whether a row is wanted with its texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Texts {
+    /// Every text as a whole.
+    Whole,
+    /// None: they are read by themselves, if at all.
+    LeftOut,
+}
+
+impl Encoded {
+    fn new(shown: &Shown<'_>, key: &RecordKey) -> Self {
+        let texts = shown.schema.fields.keys().filter(|name| shown.is_text(name)).filter_map(|name| {
+            let field = FieldKey { key: key.clone(), field: name.clone() };
+            Some((name.clone(), shown.visible.text_changes(&field)?))
+        });
+        Self { texts: Arc::new(texts.collect()), ..Self::default() }
+    }
+
+    fn whole(&mut self, shown: &Shown<'_>) -> Row {
+        self.whole.get_or_insert_with(|| Row(codec::to_bytes(&Part { shown, told: &|_| true }).into())).clone()
+    }
+
+    fn edit(&mut self, shown: &Shown<'_>) -> RowEdit {
+        let Self { texts, edit, .. } = self;
+        let made = || {
+            let told = |name: &Name| !texts.contains_key(name);
+            RowEdit { row: Row(codec::to_bytes(&Part { shown, told: &told }).into()), texts: texts.clone() }
+        };
+        edit.get_or_insert_with(made).clone()
     }
 }
 
@@ -94,6 +192,11 @@ impl<'a> Shown<'a> {
             Column::Id => Some(Cow::Owned(Value::text(self.id.as_str()))),
             Column::Field(name) => self.field(name, self.schema.fields.get(name)?),
         }
+    }
+
+    /// Whether a field is read as a text.
+    fn is_text(&self, name: &Name) -> bool {
+        self.schema.fields.get(name).is_some_and(|field| field.strategy == Strategy::Text)
     }
 
     fn field(&self, name: &Name, schema: &'a FieldSchema) -> Option<Cow<'a, Value>> {
@@ -119,14 +222,21 @@ impl<'a> Shown<'a> {
     }
 }
 
-impl Serialize for Shown<'_> {
+/// A row as it is written, with the fields that are told.
+struct Part<'a> {
+    shown: &'a Shown<'a>,
+    told: &'a dyn Fn(&Name) -> bool,
+}
+
+impl Serialize for Part<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let fields = self.schema.fields.iter().filter_map(|(name, schema)| Some((name, self.field(name, schema)?)));
+        let fields = self.shown.schema.fields.iter().filter(|(name, _)| (self.told)(name));
+        let fields = fields.filter_map(|(name, schema)| Some((name, self.shown.field(name, schema)?)));
         let fields: Vec<_> = fields.collect();
         let mut map = serializer.serialize_map(Some(fields.len() + 2))?;
-        map.serialize_entry("id", self.id)?;
+        map.serialize_entry("id", self.shown.id)?;
         fields.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
-        map.serialize_entry("$", &About(self))?;
+        map.serialize_entry("$", &About(self.shown))?;
         map.end()
     }
 }

@@ -9,6 +9,7 @@ import {
   decode,
   encode,
   type OpenEngine,
+  spliced,
   type WireAct,
   type WireConnection,
   type WireEngine,
@@ -21,6 +22,7 @@ import {
   type WireQuery,
   type WireRow,
   type WireSchema,
+  type WireSplice,
 } from '../boundary.js';
 import { matches } from '../filter.js';
 import { compare, same } from '../value.js';
@@ -173,11 +175,39 @@ export class FakeEngine implements WireEngine {
 
   read(handle: number, collection: string, record: string): Uint8Array | undefined {
     const row = this.#rows(handle, collection).find(({ id }) => id === record);
-    return row === undefined ? undefined : encode(row);
+    return row === undefined ? undefined : encode(this.#withoutTexts(handle, collection, row));
   }
 
   select(handle: number, query: Uint8Array): Uint8Array {
-    return encode(this.#select(handle, decode<WireQuery>(query)));
+    const wanted = decode<WireQuery>(query);
+    return encode(this.#select(handle, wanted).map((row) => this.#withoutTexts(handle, wanted[0], row)));
+  }
+
+  /** Texts that were read whole. */
+  textsRead = 0;
+
+  text(handle: number, collection: string, record: string, field: string): string {
+    this.textsRead++;
+    return this.#text(handle, collection, record, field);
+  }
+
+  textLength(handle: number, collection: string, record: string, field: string): number {
+    return this.#text(handle, collection, record, field).length;
+  }
+
+  splitsCharacter(handle: number, collection: string, record: string, field: string, at: number): boolean {
+    return (this.#text(handle, collection, record, field).codePointAt(at - 1) ?? 0) > 0xffff;
+  }
+
+  #text(handle: number, collection: string, record: string, field: string): string {
+    const row = this.#rows(handle, collection).find(({ id }) => id === record);
+    return (row?.[field] ?? '') as string;
+  }
+
+  #withoutTexts(handle: number, collection: string, row: WireRow): WireRow {
+    const { fields } = this.#logs[handle]!.schema[collection]!;
+    const kept = Object.entries(row).filter(([name]) => fields[name]?.strategy !== 'text');
+    return Object.fromEntries(kept) as WireRow;
   }
 
   query(handle: number, query: Uint8Array): Uint8Array {
@@ -303,9 +333,12 @@ export class FakeEngine implements WireEngine {
 
   #patches(handle: number): WireNotice[] {
     const notices: WireNotice[] = [];
-    for (const [id, live] of this.#logs[handle]!.queries) {
+    const { queries, schema } = this.#logs[handle]!;
+    for (const [id, live] of queries) {
       const rows = this.#select(handle, live.query);
-      const patches = difference(live.rows, rows);
+      const fields = Object.entries(schema[live.query[0]]!.fields);
+      const texts = fields.filter(([, { strategy }]) => strategy === 'text').map(([name]) => name);
+      const patches = difference(live.rows, rows, texts);
       live.rows = rows;
       if (patches.length > 0) notices.push(['patch', handle, id, patches]);
     }
@@ -374,14 +407,25 @@ function written(before: unknown, [kind, value]: WireFieldOp): unknown {
     case 'remove':
       return list.filter((one) => !value.some((gone) => same(one, gone)));
     case 'text':
-      return value.reduce(
-        (text, [at, deleted, inserted]) => text.slice(0, at) + inserted + text.slice(at + deleted),
-        (before ?? '') as string,
-      );
+      return spliced((before ?? '') as string, value);
   }
 }
 
-function difference(before: readonly WireRow[], after: readonly WireRow[]): WirePatch[] {
+/** Texts by the splice that replaces what differs. */
+function update(index: number, before: WireRow, after: WireRow, texts: readonly string[]): WirePatch {
+  const known = texts.filter((field) => typeof before[field] === 'string' && typeof after[field] === 'string');
+  if (known.length === 0) return ['update', index, after];
+  const splices = known.map((field): [string, WireSplice[]] => {
+    const [was, is] = [before[field] as string, after[field] as string];
+    let at = 0;
+    while (at < was.length && was[at] === is[at]) at++;
+    return [field, was === is ? [] : [[at, was.length - at, is.slice(at)]]];
+  });
+  const row = Object.fromEntries(Object.entries(after).filter(([name]) => !known.includes(name))) as WireRow;
+  return ['edit', index, row, Object.fromEntries(splices)];
+}
+
+function difference(before: readonly WireRow[], after: readonly WireRow[], texts: readonly string[]): WirePatch[] {
   const patches: WirePatch[] = [];
   const rows = [...before];
   for (let index = rows.length - 1; index >= 0; index--) {
@@ -392,7 +436,7 @@ function difference(before: readonly WireRow[], after: readonly WireRow[]): Wire
   after.forEach((row, index) => {
     const at = rows.findIndex(({ id }) => id === row.id);
     if (at === index) {
-      if (JSON.stringify(rows[at]) !== JSON.stringify(row)) patches.push(['update', index, row]);
+      if (JSON.stringify(rows[at]) !== JSON.stringify(row)) patches.push(update(index, rows[at]!, row, texts));
       return;
     }
     if (at > index) {

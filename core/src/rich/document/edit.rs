@@ -88,6 +88,7 @@ impl Document {
         });
         match encoded {
             Ok((bytes, hash)) => {
+                splices.iter().for_each(|splice| self.note(|journal| journal.replaced(splice)));
                 self.record(&change, hash);
                 self.queue.push(bytes.clone());
                 Ok(bytes)
