@@ -60,14 +60,14 @@ impl View {
             && let Some(live) = self.live.get_mut(&id)
         {
             live.users += 1;
-            return Ok((id, live.rows(&mut Rows::new(&self.schema, visible))));
+            return Ok((id, live.rows(&Rows::new(&self.schema, visible))));
         }
         query.check(&self.schema)?;
         self.last += 1;
         let id = QueryId(self.last);
-        let mut rows = Rows::new(&self.schema, visible);
-        let live = LiveQuery::new(query.clone(), &mut rows);
-        let shown = live.rows(&mut rows);
+        let rows = Rows::new(&self.schema, visible);
+        let live = LiveQuery::new(query.clone(), &rows);
+        let shown = live.rows(&rows);
         self.live.insert(id, live);
         self.by_query.insert(query, id);
         Ok((id, shown))
@@ -101,8 +101,8 @@ impl View {
 
     fn select_with(&self, visible: Visible<'_>, query: Query, texts: Texts) -> Result<Vec<Row>, QueryError> {
         query.check(&self.schema)?;
-        let mut rows = Rows::new(&self.schema, visible);
-        Ok(LiveQuery::new(query, &mut rows).rows_once(&rows, texts))
+        let rows = Rows::new(&self.schema, visible);
+        Ok(LiveQuery::new(query, &rows).rows_once(&rows, texts))
     }
 
     /// One row, once, if the record is visible. The record of a `single` always is.

@@ -7,6 +7,9 @@ mod rights;
 
 use board::{Server, add, log, schema, splice, tag, titles, vote};
 use driftlog_core::engine::{Input, OnlineWish};
+use driftlog_core::id::Offset;
+use driftlog_core::snapshot;
+use driftlog_core::storage::{self, KeyRange};
 use driftlog_tests::database::Database;
 use driftlog_tests::native::NativeClient;
 
@@ -98,6 +101,21 @@ async fn a_long_log_is_caught_up_by_a_new_client() {
     bob.until(|engine| (board::end(engine) == 5_001).then_some(())).await;
     let rows = bob.call(|engine, _| board::rows(engine)).await;
     assert_eq!(rows[0]["votes"], 5_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_does_not_read_all_own_work_again() {
+    let server = Server::start().await;
+    let alice = client(&server).await;
+    // It comes back from the server as stubs of a few bytes each.
+    for at in 0..40 {
+        alice.act(&log(), add(&format!("todo {at:02}"), &"x".repeat(4_000))).await.unwrap();
+    }
+    alice.quiet(&log()).await;
+    let database = alice.kill().await;
+    let snapshot = database.read(&KeyRange::only(storage::snapshot_key(&log())));
+    let state = snapshot::decode(&snapshot.first().expect("a snapshot was made").1).unwrap();
+    assert!(state.cursor().next >= Offset(10), "{:?}", state.cursor());
 }
 
 pub(crate) async fn offline(client: &NativeClient) {

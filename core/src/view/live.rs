@@ -47,7 +47,7 @@ impl SortKey {
 }
 
 impl LiveQuery {
-    pub(super) fn new(query: Query, rows: &mut Rows<'_>) -> Self {
+    pub(super) fn new(query: Query, rows: &Rows<'_>) -> Self {
         let mut sorted = Vec::new();
         rows.each(&query.collection, |shown| {
             if query.matches(&shown) {
@@ -66,11 +66,11 @@ impl LiveQuery {
         &self.query
     }
 
-    /// The rows that are shown.
-    pub(super) fn rows(&self, rows: &mut Rows<'_>) -> Vec<Row> {
+    /// The rows that are shown, for a use that begins.
+    pub(super) fn rows(&self, rows: &Rows<'_>) -> Vec<Row> {
         let window = self.window();
         let keys = self.index.iter_from(window.start).take(window.len());
-        keys.filter_map(|key| rows.row(&self.query.collection, &key.id)).collect()
+        keys.filter_map(|key| rows.first(&self.query.collection, &key.id)).collect()
     }
 
     /// The rows that are shown, for somebody who reads them once.

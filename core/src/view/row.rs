@@ -125,15 +125,22 @@ impl<'a> Rows<'a> {
     pub(super) fn row(&mut self, collection: &Name, id: &RecordId) -> Option<Row> {
         let key = RecordKey { collection: collection.clone(), record: id.clone() };
         let shown = self.shown(collection, id)?;
-        let encoded = self.encoded.entry(key).or_insert_with_key(|key| Encoded::new(&shown, key));
+        let encoded = self.encoded.entry(key).or_insert_with(|| Encoded::new(&shown));
         Some(encoded.whole(&shown))
+    }
+
+    /// The row of a live query that begins: nothing else is written of the record at this time.
+    pub(super) fn first(&self, collection: &Name, id: &RecordId) -> Option<Row> {
+        let shown = self.shown(collection, id)?;
+        shown.texts().for_each(|field| drop(shown.visible.text_changes(&field)));
+        Some(Row(codec::to_bytes(&Part { shown: &shown, told: &|_| true }).into()))
     }
 
     /// The row of a live query that shows the record already, told by what changed.
     pub(super) fn change(&mut self, collection: &Name, id: &RecordId) -> Option<Change> {
         let key = RecordKey { collection: collection.clone(), record: id.clone() };
         let shown = self.shown(collection, id)?;
-        let encoded = self.encoded.entry(key).or_insert_with_key(|key| Encoded::new(&shown, key));
+        let encoded = self.encoded.entry(key).or_insert_with(|| Encoded::new(&shown));
         Some(if encoded.texts.is_empty() {
             Change::Whole(encoded.whole(&shown))
         } else {
@@ -159,10 +166,10 @@ pub(super) enum Texts {
 }
 
 impl Encoded {
-    fn new(shown: &Shown<'_>, key: &RecordKey) -> Self {
-        let texts = shown.schema.fields.keys().filter(|name| shown.is_text(name)).filter_map(|name| {
-            let field = FieldKey { key: key.clone(), field: name.clone() };
-            Some((name.clone(), shown.visible.text_changes(&field)?))
+    fn new(shown: &Shown<'_>) -> Self {
+        let texts = shown.texts().filter_map(|field| {
+            let changes = shown.visible.text_changes(&field)?;
+            Some((field.field, changes))
         });
         Self { texts: Arc::new(texts.collect()), ..Self::default() }
     }
@@ -192,6 +199,14 @@ impl<'a> Shown<'a> {
             Column::Id => Some(Cow::Owned(Value::text(self.id.as_str()))),
             Column::Field(name) => self.field(name, self.schema.fields.get(name)?),
         }
+    }
+
+    /// The fields that are read as texts.
+    fn texts(&self) -> impl Iterator<Item = FieldKey> {
+        self.schema.fields.keys().filter(|name| self.is_text(name)).map(|name| {
+            let key = RecordKey { collection: self.collection.clone(), record: self.id.clone() };
+            FieldKey { key, field: name.clone() }
+        })
     }
 
     /// Whether a field is read as a text.
