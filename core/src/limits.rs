@@ -49,6 +49,9 @@ pub const SNAPSHOT_PART_BYTES: usize = 64 * 1024;
 pub const SOCKET_BUFFERED_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of entries that one side may have outstanding in one session, before credit.
 pub const CREDIT_BYTES: u64 = 1024 * 1024;
+/// Bytes of pushes of one log that may wait for their answer in one session, so that a log whose pushes are slow to
+/// answer leaves room for the others.
+pub const CREDIT_BYTES_OF_LOG: u64 = CREDIT_BYTES / 2;
 /// Logs one session may have open at once.
 pub const SESSION_LOGS_MAX: usize = 16 * 1024;
 /// Characters of a reason given to people.

@@ -435,7 +435,7 @@ impl Engine {
                     break;
                 }
                 let Some(from) = session.push_from(name) else { continue };
-                if !slot.replica.outbox().has_to_push(from) {
+                if !slot.replica.outbox().has_to_push(from) || !session.may_push_to(name) {
                     continue;
                 }
                 if let Some((bytes, _)) = session.push(name, slot.replica.outbox().to_push(from)) {

@@ -1,7 +1,8 @@
 //! The client's end of one session: frames in and out, log numbers, and credit.
 //!
 //! It lives as long as one socket. What the frames mean for a log is the replica's to decide; when to connect is the
-//! [`super::link`]'s. Commands are `hello`, `subscribe`, `push` …, each of which queues frames; `poll` hands out the
+//! [`super::link`]'s. One log may hold only a share of the push credit, so that one whose pushes wait for their answers
+//! stops no other. Commands are `hello`, `subscribe`, `push` …, each of which queues frames; `poll` hands out the
 //! bytes to send, control frames first.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -61,7 +62,22 @@ struct Sent {
 struct SessionLog {
     name: LogName,
     sent: Option<Sent>,
+    /// Pushes without an answer: the last seq of each, and its bytes.
+    unanswered: VecDeque<(Seq, u64)>,
     snapshot: Vec<u8>,
+}
+
+impl SessionLog {
+    /// The server has answered every push through a seq.
+    fn answered(&mut self, through: Seq) {
+        while self.unanswered.front().is_some_and(|(last, _)| *last <= through) {
+            self.unanswered.pop_front();
+        }
+    }
+
+    fn unanswered_bytes(&self) -> u64 {
+        self.unanswered.iter().map(|(_, bytes)| bytes).sum()
+    }
 }
 
 /// The client's end of a session.
@@ -123,7 +139,10 @@ impl ClientSession {
         let number = self.next_number;
         self.next_number += 1;
         self.numbers.insert(name.clone(), number);
-        self.logs.insert(number, SessionLog { name: name.clone(), sent: None, snapshot: Vec::new() });
+        self.logs.insert(
+            number,
+            SessionLog { name: name.clone(), sent: None, unanswered: VecDeque::new(), snapshot: Vec::new() },
+        );
         self.send(&Frame::Subscribe(with(number)));
     }
 
@@ -138,6 +157,8 @@ impl ClientSession {
     /// Pushes start behind this seq: what the server has, as `opened` said and the replica confirmed.
     pub fn start_pushing(&mut self, name: &LogName, through: Seq, chain: Chain) {
         if let Some(log) = self.log_mut(name) {
+            // What was sent before has its answer, or is sent again.
+            log.answered(Seq(u64::MAX));
             log.sent = Some(Sent { through, chain });
         }
     }
@@ -158,6 +179,12 @@ impl ClientSession {
     /// Whether the server takes another push frame now: one may reach beyond the credit, the next waits.
     pub fn may_push(&self) -> bool {
         self.welcomed && self.pushed < self.push_credit
+    }
+
+    /// Whether this log may push now, within its share: one push may reach beyond it, the next waits.
+    pub fn may_push_to(&self, name: &LogName) -> bool {
+        let log = self.numbers.get(name).and_then(|number| self.logs.get(number));
+        self.may_push() && log.is_some_and(|log| log.unanswered_bytes() < limits::CREDIT_BYTES_OF_LOG)
     }
 
     /// One push frame of items that begin at [`ClientSession::push_from`]; returns its bytes and last seq.
@@ -191,6 +218,7 @@ impl ClientSession {
         log.sent = Some(sent);
         let push = Push { log: number, first, chain: sent.chain, entries: packer.finish() };
         let bytes = Frame::Push(push).encode();
+        log.unanswered.push_back((sent.through, bytes.len() as u64));
         self.pushed += bytes.len() as u64;
         Some((bytes, sent.through))
     }
@@ -245,7 +273,7 @@ impl ClientSession {
                 Some(SessionEvent::Welcomed(welcome))
             }
             Frame::Opened(opened) => self.name(opened.log).map(|name| SessionEvent::Opened(name, opened)),
-            Frame::Ack(ack) => self.name(ack.log).map(|name| SessionEvent::Acked(name, ack)),
+            Frame::Ack(ack) => self.answered(ack.log, ack.through).map(|name| SessionEvent::Acked(name, ack)),
             Frame::Held(held) => self.name(held.log).map(|name| SessionEvent::Held(name, held)),
             Frame::Entries(entries) => self.name(entries.log).map(|name| SessionEvent::Entries(name, entries)),
             Frame::SnapshotPart(part) => self.snapshot_part(part)?,
@@ -260,7 +288,7 @@ impl ClientSession {
             Frame::Pong(_) => None,
             Frame::GoAway(go_away) => Some(SessionEvent::SentAway(go_away)),
             Frame::Error(error) => match error.log {
-                Some(log) => self.name(log).map(|name| SessionEvent::LogRefused(name, error)),
+                Some(log) => self.answered(log, Seq(u64::MAX)).map(|name| SessionEvent::LogRefused(name, error)),
                 None => Some(SessionEvent::Refused(error)),
             },
             _ => return Err(PeerError::Unexpected),
@@ -290,6 +318,13 @@ impl ClientSession {
 
     fn log_mut(&mut self, name: &LogName) -> Option<&mut SessionLog> {
         self.logs.get_mut(self.numbers.get(name)?)
+    }
+
+    /// The server has answered pushes of a log through a seq.
+    fn answered(&mut self, number: LogNumber, through: Seq) -> Option<LogName> {
+        let log = self.logs.get_mut(&number)?;
+        log.answered(through);
+        Some(log.name.clone())
     }
 
     fn name(&self, number: LogNumber) -> Option<LogName> {
@@ -324,5 +359,54 @@ pub fn subscription(
         decided,
         held,
         priority: 128,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{Body, Entry, Header, Salt};
+    use crate::id::{Base, ClientId, Name, RunId, UserId};
+    use crate::protocol::frame::{Ack, Nonce, Welcome};
+    use crate::time::Time;
+    use crate::value::Value;
+
+    fn entry(seq: u64) -> Pushed {
+        let args = Some(Value::text("x".repeat(60_000)));
+        let body = Body::new(Name::new("act").expect("a name"), args, vec![], None, Salt([0; 8]));
+        let header = Header::new(RunId([2; 8]), seq, Seq(seq), Base::default(), Time::from_ms(seq));
+        Pushed::Entry(Entry::new(header, body.into()).expect("valid"))
+    }
+
+    /// Pushes as much of a log as it may.
+    fn push_all(session: &mut ClientSession, name: &LogName) -> u64 {
+        while session.may_push_to(name) {
+            let from = session.push_from(name).expect("it pushes");
+            session.push(name, (from.0..from.0 + 2).map(entry)).expect("a push");
+        }
+        session.push_from(name).expect("it pushes").0 - 1
+    }
+
+    #[test]
+    fn a_log_whose_pushes_are_not_answered_leaves_room_for_the_others() {
+        let identity = Identity::new(ClientId([1; 16]), ActorId([2; 16]));
+        let mut session = ClientSession::hello(&identity, "", None, 0);
+        let (user, credit) = (UserId::new("alice").expect("a user"), limits::CREDIT_BYTES);
+        let welcome = Welcome { protocol: 1, user, nonce: Nonce([0; 16]), now: 0, idle_ms: 60_000, credit };
+        session.handle(&Frame::Welcome(welcome).encode()).expect("taken");
+        let names = ["slow", "quick"].map(|name| LogName::new(name).expect("a name"));
+        for name in &names {
+            session.subscribe(name, |number| subscription(number, name, None, (Seq(0), Seq(1)), true));
+            session.start_pushing(name, Seq(0), Chain::actor_start(ActorId([2; 16]), name));
+        }
+        let slow = push_all(&mut session, &names[0]);
+        assert!(slow * 60_000 <= limits::CREDIT_BYTES_OF_LOG + limits::FRAME_BYTES_MAX as u64);
+        assert!(session.may_push_to(&names[1]), "the other has a share of its own");
+        assert!(push_all(&mut session, &names[1]) > 2);
+        session.handle(&Frame::Credit(frame::Credit { bytes: 4 * limits::CREDIT_BYTES }).encode()).expect("taken");
+        assert!(!session.may_push_to(&names[0]), "more credit is for those whose pushes are answered");
+        let ack = Ack { log: 0, through: Seq(slow), accepted: vec![], marked: vec![] };
+        session.handle(&Frame::Ack(ack).encode()).expect("taken");
+        assert!(push_all(&mut session, &names[0]) > slow, "answered, it goes on");
     }
 }
