@@ -9,27 +9,25 @@ mod memory;
 mod mutant;
 mod sessions;
 
+#[path = "../fuzz/targets.rs"]
+mod targets;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use driftlog_core::codec::unseal;
-use driftlog_core::entry::Entry;
-use driftlog_core::id::{ActorId, EntryId, Seq};
-use driftlog_core::packed::{Item, Packed, Pushed};
-use driftlog_core::protocol::Frame;
-use driftlog_core::snapshot;
-use driftlog_core::storage::row::{self, DeadLetter, Identity, Received, Verdicts, Voids};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use driftlog_core::codec::{to_bytes, unseal};
+use driftlog_core::rich::Splice;
+use driftlog_core::sequencer::AuthorRow;
 
-use mutant::{Dice, damage, digested, frame, sealed};
+use mutant::{Dice, damage};
+pub(crate) use targets::ACTOR;
+use targets::{ROWS as KINDS, TARGETS, TYPIST, digested, framed, sealed};
 
 const FRAMES: usize = 40_000;
 const ENTRIES: usize = 40_000;
 const ROWS: usize = 20_000;
 const SNAPSHOTS: usize = 10_000;
-
-/// Who wrote the own entries of the vectors.
-pub(crate) const ACTOR: ActorId = ActorId([0xa1; 16]);
+const RICH_CHANGES: usize = 10_000;
 
 /// A vector's name, kind of row, and bytes.
 pub(crate) struct Seed {
@@ -73,40 +71,11 @@ fn damaged_frames_decode_to_themselves_or_not_at_all() {
         // Most damage would stop at the checksum, so most gets a right one.
         let bytes = match case % 8 {
             0 => damage(&mut dice, &seed.bytes, &other.bytes),
-            _ => frame(&damage(&mut dice, &seed.bytes[4..], &other.bytes[4..])),
+            _ => framed(&damage(&mut dice, &seed.bytes[4..], &other.bytes[4..])),
         };
-        let case = format!("{case}, from {}", seed.name);
-        bounded(&bytes, &case, || {
-            let Ok(frame) = Frame::decode(&bytes) else { return };
-            decoded += 1;
-            let again = frame.encode();
-            assert_eq!(Frame::decode(&again).as_ref(), Ok(&frame), "case {case}");
-            assert_eq!(Frame::decode(&again).unwrap().encode(), again, "case {case}");
-            unpack(&frame, &case);
-        });
+        decoded += usize::from(bounded(&bytes, format!("{case}, from {}", seed.name), || targets::frame(&bytes)));
     }
     assert!(decoded > FRAMES / 50, "only {decoded} damaged frames decoded: the damage is too coarse to find anything");
-}
-
-fn unpack(frame: &Frame, case: &str) {
-    let entries = match frame {
-        Frame::Push(push) => pushed(&push.entries),
-        Frame::Entries(frame) => {
-            let items = frame.entries.unpack(frame.from).unwrap_or_default();
-            let entry = |item| if let Item::Entry(logged) = item { Some(logged.entry) } else { None };
-            items.into_iter().filter_map(entry).collect()
-        }
-        _ => return,
-    };
-    for entry in entries {
-        assert_eq!(Entry::from_bytes(&entry.to_bytes()), Ok(entry), "case {case}");
-    }
-}
-
-fn pushed(packed: &Packed) -> Vec<Entry> {
-    let items = packed.unpack_pushed(ACTOR).unwrap_or_default();
-    let entry = |item| if let Pushed::Entry(entry) = item { Some(entry) } else { None };
-    items.into_iter().filter_map(entry).collect()
 }
 
 #[test]
@@ -115,12 +84,7 @@ fn damaged_entries_decode_to_themselves_or_not_at_all() {
     for case in 0..ENTRIES {
         let (seed, other) = (dice.pick(&seeds), dice.pick(&seeds));
         let bytes = damage(&mut dice, &seed.bytes, &other.bytes);
-        bounded(&bytes, case, || {
-            if let Ok(entry) = Entry::from_bytes(&bytes) {
-                decoded += 1;
-                assert_eq!(entry.to_bytes(), bytes, "case {case}, from {}", seed.name);
-            }
-        });
+        decoded += usize::from(bounded(&bytes, format!("{case}, from {}", seed.name), || targets::entry(&bytes)));
     }
     assert!(decoded > ENTRIES / 50, "only {decoded} damaged entries decoded");
 }
@@ -138,36 +102,7 @@ fn damaged_rows_decode_to_themselves_or_not_at_all() {
                 sealed(&damage(&mut dice, &payload, &other.bytes[8..]))
             }
         };
-        let case = format!("{case}, from {}", seed.name);
-        bounded(&bytes, &case, || match &*seed.row {
-            "identity" => same_twice::<Identity>(&bytes, &case),
-            "next" => same_twice::<Seq>(&bytes, &case),
-            "leader" => same_twice::<u64>(&bytes, &case),
-            "voids" => same_twice::<Voids>(&bytes, &case),
-            "run" => same_row::<EntryId>(&bytes, &case),
-            "verdicts" => same_row::<Verdicts>(&bytes, &case),
-            "received" => same_row::<Received>(&bytes, &case),
-            "dead letter" => same_row::<DeadLetter>(&bytes, &case),
-            "own" => {
-                if let Ok(entries) = row::decode_group(&bytes) {
-                    assert_eq!(row::encode_group(&entries), bytes, "case {case}");
-                }
-            }
-            other => panic!("no reader for rows of {other}"),
-        });
-    }
-}
-
-fn same_twice<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(bytes: &[u8], case: &str) {
-    same_row::<T>(bytes, case);
-    if let Ok(row) = row::decode_either::<T>(bytes) {
-        assert_eq!(row::decode_either::<T>(&row::encode_twice(&row)).as_ref(), Ok(&row), "case {case}");
-    }
-}
-
-fn same_row<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(bytes: &[u8], case: &str) {
-    if let Ok(row) = row::decode::<T>(bytes) {
-        assert_eq!(row::decode::<T>(&row::encode(&row)).as_ref(), Ok(&row), "case {case}");
+        bounded(&bytes, format!("{case}, from {}", seed.name), || targets::row(&seed.row, &bytes));
     }
 }
 
@@ -181,16 +116,79 @@ fn damaged_snapshots_decode_to_themselves_or_not_at_all() {
             0 => damage(&mut dice, &seed.bytes, content),
             _ => digested(&damage(&mut dice, content, content)),
         };
-        bounded(&bytes, case, || {
-            if let Ok(mut state) = snapshot::decode(&bytes) {
-                decoded += 1;
-                let again = snapshot::encode(&mut state);
-                let mut same = snapshot::decode(&again).unwrap_or_else(|error| panic!("case {case}: {error}"));
-                assert_eq!(snapshot::encode(&mut same), again, "case {case}");
-            }
-        });
+        decoded += usize::from(bounded(&bytes, case, || targets::snapshot(&bytes)));
     }
     assert!(decoded > SNAPSHOTS / 50, "only {decoded} damaged snapshots decoded");
+}
+
+#[test]
+fn damaged_rich_changes_are_taken_whole_or_leave_no_trace() {
+    let (seeds, mut dice, mut taken) = (fuzz_seeds().remove("rich-change").unwrap(), Dice(5), 0);
+    let seeds: Vec<_> = seeds.into_values().collect();
+    for case in 0..RICH_CHANGES {
+        let (seed, other) = (dice.pick(&seeds), dice.pick(&seeds));
+        let bytes = targets::chunk(&damage(&mut dice, seed, other));
+        taken += usize::from(bounded(&bytes, case, || targets::rich_change(&bytes)));
+    }
+    assert!(taken > 0, "some damage only changes what is typed");
+}
+
+/// The fuzzer starts from these: small, and each decodes.
+#[test]
+fn the_fuzzers_seeds_are_the_vectors_and_decode() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    let rewrite = std::env::var_os("DRIFTLOG_REWRITE_SEEDS").is_some();
+    for (target, seeds) in fuzz_seeds() {
+        let folder = root.join(target);
+        if rewrite {
+            let _ = std::fs::remove_dir_all(&folder);
+            std::fs::create_dir_all(&folder).unwrap();
+            seeds.iter().for_each(|(name, content)| std::fs::write(folder.join(name), content).unwrap());
+        }
+        let files = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap());
+        let files: BTreeMap<String, Vec<u8>> =
+            files.map(|file| (file.file_name().into_string().unwrap(), std::fs::read(file.path()).unwrap())).collect();
+        assert_eq!(files, seeds, "{target}: see tests/fuzz/README.md");
+        for (name, content) in &files {
+            assert!(targets::run(target, content), "{target}/{name} does not decode");
+        }
+    }
+    assert_eq!(fuzz_seeds().len(), TARGETS.len());
+}
+
+/// Content for every target, by name.
+fn fuzz_seeds() -> BTreeMap<&'static str, BTreeMap<String, Vec<u8>>> {
+    let mut all: BTreeMap<&str, BTreeMap<String, Vec<u8>>> = BTreeMap::new();
+    let mut add = |target, name: &str, content| {
+        all.entry(target)
+            .or_default()
+            .insert(name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-"), content);
+    };
+    seeds("frames.json").iter().for_each(|seed| add("frame", &seed.name, seed.bytes[4..].to_vec()));
+    seeds("entries.json").iter().for_each(|seed| add("entry", &seed.name, seed.bytes.clone()));
+    for seed in seeds("rows.json") {
+        if seed.row == "snapshot" {
+            add("snapshot", &seed.name, seed.bytes[..seed.bytes.len() - 32].to_vec());
+        }
+        let (Some(kind), Ok(payload)) = (KINDS.iter().position(|kind| *kind == seed.row), unseal(&mut &seed.bytes[..]))
+        else {
+            continue;
+        };
+        // A group of entries may be several records, and the target makes one.
+        if seed.row != "own" || sealed(payload).len() == seed.bytes.len() {
+            add("row", &seed.name, [&[kind as u8], payload].concat());
+        }
+    }
+    let author = AuthorRow::new(ACTOR, &driftlog_core::id::LogName::new("board/42").unwrap());
+    let kind = KINDS.iter().position(|kind| *kind == "author").unwrap() as u8;
+    add("row", "author", [vec![kind], to_bytes(&author)].concat());
+    for (name, at, delete, insert) in
+        [("insert", 3, 0, "abé"), ("delete", 2, 6, ""), ("both", 1, 4, "😀"), ("key", 0, 0, "k")]
+    {
+        let splice = Splice { at, delete, insert: insert.to_owned() };
+        add("rich-change", name, targets::text().edit(TYPIST, &[splice]).unwrap()[8..].to_vec());
+    }
+    all
 }
 
 #[test]

@@ -1,8 +1,5 @@
 //! Damage: seeded, so that the number of a case is its bug report.
 
-use driftlog_core::codec::seal;
-use driftlog_core::entry::Digest;
-
 /// SplitMix64: small, and the same everywhere.
 pub(crate) struct Dice(pub(crate) u64);
 
@@ -115,21 +112,4 @@ fn leaves(bytes: &[u8]) -> Vec<(usize, usize)> {
         at = end;
     }
     leaves
-}
-
-/// A frame around its content.
-pub(crate) fn frame(content: &[u8]) -> Vec<u8> {
-    sealed(content)[4..].to_vec()
-}
-
-/// A record around its payload.
-pub(crate) fn sealed(payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    seal(payload, &mut bytes);
-    bytes
-}
-
-/// A snapshot around its content.
-pub(crate) fn digested(content: &[u8]) -> Vec<u8> {
-    [content, &Digest::of(&[content]).0].concat()
 }

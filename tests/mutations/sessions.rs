@@ -16,7 +16,8 @@ use driftlog_core::state::State;
 use driftlog_core::storage::row::Identity;
 use driftlog_core::time::Time;
 
-use crate::mutant::{Dice, damage, frame};
+use crate::mutant::{Dice, damage};
+use crate::targets::framed;
 use crate::{ACTOR, bounded, seeds};
 
 const TO_SERVERS: usize = 20_000;
@@ -141,7 +142,7 @@ fn next_frame(dice: &mut Dice, seeds: &[crate::Seed]) -> Vec<u8> {
     match dice.below(8) {
         0 => damage(dice, &seed.bytes, &other.bytes),
         1 => seed.bytes.clone(),
-        _ => frame(&damage(dice, &seed.bytes[4..], &other.bytes[4..])),
+        _ => framed(&damage(dice, &seed.bytes[4..], &other.bytes[4..])),
     }
 }
 
