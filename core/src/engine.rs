@@ -16,6 +16,7 @@ mod parking;
 mod rights;
 mod sync;
 mod tabs;
+mod timers;
 mod unstored;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -178,6 +179,8 @@ struct Slot {
     /// The schema of an `open` that waits for the loading.
     opening: Option<Schema>,
     refreshing: bool,
+    /// The last refresh could not be read.
+    refresh_failed: bool,
     /// Something grew while a refresh was under way.
     refresh_again: bool,
     snapshotting: bool,
@@ -201,6 +204,8 @@ struct Slot {
     appends_unknown: bool,
     /// The token of this session gives no right to read the log.
     unreadable: bool,
+    /// What the other tabs were told of the status.
+    told: Option<LogStatus>,
 }
 
 /// The engine of one tab.
@@ -233,6 +238,10 @@ pub struct Engine {
     token: Option<String>,
     /// When the leader looks for work by itself.
     scan_at: WallMs,
+    /// When what the database failed to do is tried again.
+    database_retry_at: WallMs,
+    /// The lead could not be taken.
+    lead_failed: bool,
     connection: Option<Connection>,
     told: Option<Connection>,
     outputs: VecDeque<Output>,
@@ -280,6 +289,8 @@ impl Engine {
             token_awaited: false,
             token: None,
             scan_at: WallMs::MAX,
+            database_retry_at: WallMs::MAX,
+            lead_failed: false,
             connection: None,
             told: None,
             outputs: VecDeque::new(),
@@ -293,7 +304,7 @@ impl Engine {
 
     /// Opens a log for the app; [`Output::Opened`] tells when it can be used.
     pub fn open(&mut self, name: &LogName, schema: Schema, now: WallMs) {
-        self.now = now;
+        self.set_now(now);
         self.slot(name);
         let Some(slot) = self.slots.get_mut(name) else { return };
         match slot.phase {
@@ -316,7 +327,7 @@ impl Engine {
     /// # Errors
     /// [`CallError`]; nothing was recorded.
     pub fn act(&mut self, name: &LogName, draft: Draft, now: WallMs) -> Result<WriteId, CallError> {
-        self.now = now;
+        self.set_now(now);
         let clock_now = self.server_now();
         let slot = self.slots.get_mut(name).filter(|slot| slot.phase == Phase::Ready);
         let Some(slot) = slot else { return Err(CallError::NotOpen(name.clone())) };
@@ -387,7 +398,7 @@ impl Engine {
 
     /// Takes what happened outside.
     pub fn handle(&mut self, input: Input, now: WallMs) {
-        self.now = now;
+        self.set_now(now);
         match input {
             Input::Committed(id, result) => self.committed(id, result),
             Input::Rows(id, result) => self.rows(id, result),
@@ -419,6 +430,7 @@ impl Engine {
         self.push_outboxes();
         self.flush_control();
         self.take_notices();
+        self.tell_statuses();
         self.tell_connection();
         self.set_timeout();
     }
@@ -451,7 +463,14 @@ impl Engine {
             (Request::Identity, Err(failure)) => {
                 self.outputs.push_back(Output::Broken(format!("the local database cannot be read: {failure:?}")));
             }
-            (Request::Lead, Ok(Committed::Lead(epoch))) => self.leading(epoch),
+            (Request::Lead, Ok(Committed::Lead(epoch, identity))) => {
+                self.identified(identity);
+                self.leading(epoch);
+            }
+            (Request::Lead, Err(_)) => {
+                self.lead_failed = true;
+                self.retry_database();
+            }
             (Request::Append(name), Ok(Committed::Appended(entries))) => self.appended(&name, &entries),
             (Request::Append(name), Err(failure)) => self.append_failed(&name, failure),
             (Request::Receive(name), Ok(_)) => self.received(&name),
@@ -556,27 +575,6 @@ impl Engine {
             slot.replica.show(View::new(schema));
         }
         self.outputs.push_back(Output::Opened(name.clone(), Ok(())));
-    }
-
-    fn timed_out(&mut self) {
-        self.timeout = None;
-        if self.now >= self.scan_at && self.fence.is_some() {
-            self.scan();
-        }
-        let act = self.link.timeout(self.now, &mut self.random);
-        self.link_act(act);
-        self.push_held();
-    }
-
-    fn set_timeout(&mut self) {
-        let leads = self.fence.is_some();
-        let scan_at = if leads { self.scan_at } else { WallMs::MAX };
-        let held_until = self.held_until().filter(|_| leads).unwrap_or(WallMs::MAX);
-        let due = self.link.deadline().unwrap_or(WallMs::MAX).min(scan_at).min(held_until).min(self.unstored_due());
-        if due < WallMs::MAX && self.timeout.is_none_or(|set| set > due || set <= self.now) {
-            self.timeout = Some(due);
-            self.outputs.push_back(Output::Timeout(due));
-        }
     }
 
     fn closed(&mut self) {

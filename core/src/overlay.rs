@@ -26,7 +26,7 @@ pub use visible::{Conflict, Status, Visible};
 use crate::entry::Body;
 use crate::id::{ActorId, Name, Offset, RecordId, Seq, UserId, WriteId};
 use crate::op::{FieldOp, Op};
-use crate::state::{Author, Fold, RecordKey, Stamp, State};
+use crate::state::{Author, Fold, Outcome, RecordKey, Stamp, State};
 use crate::time::Time;
 use laid::Laid;
 use live::Documents;
@@ -161,6 +161,10 @@ impl Overlay {
         if let Some(held) = own.and_then(|place| self.entries.get_mut(&place)) {
             held.author.stamp.confirm(fold.offset);
             held.folded = true;
+            if let Outcome::RecordGone(gone) = &fold.outcome {
+                let body = held.body.clone();
+                self.part_with(gone.iter().filter_map(|at| body.ops.get(*at)));
+            }
         }
         for key in &fold.touched {
             let Some(laid) = self.laid_mut(key) else { continue };
@@ -169,6 +173,16 @@ impl Overlay {
                 Some(place) if as_laid => laid.remove(place),
                 _ => drop(self.dirty.insert(key.clone())),
             }
+        }
+    }
+
+    /// These ops were laid here and are void in the log: their edits are in no confirmed document.
+    fn part_with<'a>(&mut self, ops: impl Iterator<Item = &'a Op>) {
+        for op in ops {
+            let Some(key) = RecordKey::of(op) else { continue };
+            let edits = op.field_ops().filter(|(_, op)| matches!(op, FieldOp::Edit(_)));
+            edits.for_each(|(field, _)| self.documents.restart_field(&key, field));
+            self.dirty.insert(key);
         }
     }
 

@@ -30,6 +30,7 @@ impl Engine {
             phase: Phase::Loading,
             opening: None,
             refreshing: false,
+            refresh_failed: false,
             refresh_again: false,
             snapshotting: false,
             catching_up: false,
@@ -42,6 +43,7 @@ impl Engine {
             opened: None,
             appends_unknown: false,
             unreadable: false,
+            told: None,
         };
         self.slots.insert(name.clone(), slot);
         if self.identity.is_some() {
@@ -183,7 +185,8 @@ impl Engine {
 
     pub(super) fn refresh_failed(&mut self, name: &LogName) {
         if let Some(slot) = self.slots.get_mut(name) {
-            slot.refreshing = false;
+            (slot.refreshing, slot.refresh_failed) = (false, true);
+            self.retry_database();
         }
     }
 

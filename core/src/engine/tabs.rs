@@ -132,6 +132,7 @@ impl Engine {
         else {
             return;
         };
+        slot.told = None;
         if *status == LogStatus::Held {
             // What is held is the first entry without a verdict, so its verdict ends this here too.
             let seq = slot.replica.outbox().verdicts().through.next();
@@ -270,10 +271,29 @@ impl Engine {
         self.hint(&Hint::Connection(ConnectionHint { state, reason, retry_at, user }));
     }
 
+    /// Tells the other tabs again how everything stands: what was told before may have been lost.
+    pub(super) fn tell_all(&mut self) {
+        let connection = self.connection();
+        self.hint_connection(connection);
+        let names: Vec<_> = self.slots.keys().cloned().collect();
+        names.iter().for_each(|name| self.tell_status(name));
+    }
+
+    /// Tells the other tabs where a log stands otherwise than they were told.
+    pub(super) fn tell_statuses(&mut self) {
+        if self.fence.is_none() {
+            return;
+        }
+        let news = self.slots.iter().filter(|(_, slot)| slot.told != Some(slot.replica.log_state().status));
+        let names: Vec<_> = news.map(|(name, _)| name.clone()).collect();
+        names.iter().for_each(|name| self.tell_status(name));
+    }
+
     /// Tells the other tabs how a log stands.
     pub(super) fn tell_status(&mut self, name: &LogName) {
-        let Some(slot) = self.slots.get(name) else { return };
+        let Some(slot) = self.slots.get_mut(name) else { return };
         let state = slot.replica.log_state();
+        slot.told = Some(state.status);
         let status = LogStatus::ALL.iter().position(|status| *status == state.status).unwrap_or(0) as u8;
         let hint = LogHint { log: name.clone(), status, reason: state.reason, retry_at: state.retry_at };
         self.hint(&Hint::Log(hint));

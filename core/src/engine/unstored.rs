@@ -31,6 +31,11 @@ impl Unstored {
         }
     }
 
+    /// The clock stepped back by so much.
+    pub(super) fn clock_stepped_back(&mut self, by: WallMs) {
+        self.at = self.at.saturating_sub(by);
+    }
+
     fn fail(&mut self, now: WallMs, (entries, verdicts): (bool, bool), random: &mut Random) {
         self.verdicts_too = verdicts && !entries;
         // Verdicts that fail alone, right behind the whole, are one failure with it.

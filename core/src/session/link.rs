@@ -198,6 +198,12 @@ impl Link {
         }
     }
 
+    /// The clock stepped back by so much: what is due comes that much earlier by it.
+    pub fn clock_stepped_back(&mut self, by: WallMs) {
+        self.due = self.due.map(|due| due.saturating_sub(by));
+        self.heard = self.heard.saturating_sub(by);
+    }
+
     /// The app gave a token.
     pub fn authorize(&mut self, now: WallMs) -> Option<LinkAct> {
         if self.state == LinkState::NeedsAuth { Some(self.attempt(now)) } else { None }

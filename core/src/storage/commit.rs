@@ -139,8 +139,8 @@ pub struct Park {
 pub enum Committed {
     /// The identity in force.
     Identity(Identity),
-    /// The new leader's epoch.
-    Lead(u64),
+    /// The new leader's epoch, and the identity in force: the leader before may have renewed it since this tab read it.
+    Lead(u64, Identity),
     /// The entries as appended, with their seqs.
     Appended(Vec<Entry>),
     /// Everything that is given up in this log by now, and the new dead letters.
@@ -177,13 +177,13 @@ impl Commit {
     pub fn reads(&self) -> Vec<Key> {
         match self {
             Self::Identity(_) => vec![storage::identity_key()],
-            Self::Greeted { .. } => vec![storage::leader_key(), storage::identity_key()],
+            Self::Lead | Self::Greeted { .. } => vec![storage::leader_key(), storage::identity_key()],
             Self::Append(append) => {
                 let letters = append.letters().map(|(_, key)| key);
                 [storage::identity_key(), storage::next_key(&append.log)].into_iter().chain(letters).collect()
             }
             Self::Park(park) => vec![storage::voids_key(&park.log, park.actor), storage::verdicts_key(&park.log)],
-            Self::Lead | Self::Receive(_) | Self::Snapshot { .. } => vec![storage::leader_key()],
+            Self::Receive(_) | Self::Snapshot { .. } => vec![storage::leader_key()],
             Self::Discard { .. } => Vec::new(),
         }
     }
@@ -209,7 +209,9 @@ impl Commit {
             Self::Identity(proposed) => decide_identity(proposed, row(0)),
             Self::Lead => {
                 let epoch = leader_epoch(row(0))? + 1;
-                Ok((vec![Write::Put(storage::leader_key(), row::encode_twice(&epoch))], Committed::Lead(epoch)))
+                let Some(identity) = row(1) else { return Err(CommitAbort::ActorChanged) };
+                let committed = Committed::Lead(epoch, row::decode_either(identity)?);
+                Ok((vec![Write::Put(storage::leader_key(), row::encode_twice(&epoch))], committed))
             }
             Self::Greeted { fence, user, nonce } => {
                 check_fence(*fence, row(0))?;

@@ -1,0 +1,81 @@
+//! Everything of a tab that waits for a time, and the one timer that stands for all of it.
+
+use crate::id::LogName;
+use crate::replica::Hold;
+use crate::storage::commit::Commit;
+use crate::time::WallMs;
+
+use super::{Engine, Output, Request, Slot};
+
+/// How long the engine waits before it asks a database again that failed, in milliseconds.
+const DATABASE_RETRY_MS: WallMs = 1_000;
+
+impl Engine {
+    /// Takes the time of a call. Where the clock stepped back, what waits for a time waits no longer than before.
+    pub(super) fn set_now(&mut self, now: WallMs) {
+        let back = self.now.saturating_sub(now);
+        self.now = now;
+        if back == 0 {
+            return;
+        }
+        for at in [&mut self.scan_at, &mut self.database_retry_at] {
+            if *at < WallMs::MAX {
+                *at = at.saturating_sub(back);
+            }
+        }
+        self.link.clock_stepped_back(back);
+        for slot in self.slots.values_mut() {
+            if let Some(unstored) = &mut slot.unstored {
+                unstored.clock_stepped_back(back);
+            }
+            if let Some(hold) = slot.replica.hold().cloned() {
+                let retry_at = hold.retry_at.map(|at| at.saturating_sub(back));
+                slot.replica.set_hold(Some(Hold { retry_at, ..hold }));
+            }
+        }
+        // The shell's timer was set for the due time of before.
+        self.timeout = None;
+    }
+
+    /// What the database could not do is tried again a little later.
+    pub(super) fn retry_database(&mut self) {
+        self.database_retry_at = self.database_retry_at.min(self.now.saturating_add(DATABASE_RETRY_MS));
+    }
+
+    pub(super) fn timed_out(&mut self) {
+        self.timeout = None;
+        if self.now >= self.database_retry_at {
+            self.database_retry_at = WallMs::MAX;
+            self.try_database();
+        }
+        if self.now >= self.scan_at && self.fence.is_some() {
+            self.scan();
+            self.tell_all();
+        }
+        self.push_held();
+        let act = self.link.timeout(self.now, &mut self.random);
+        self.link_act(act);
+    }
+
+    fn try_database(&mut self) {
+        if std::mem::take(&mut self.lead_failed) && self.elected && self.fence.is_none() {
+            self.commit(Request::Lead, Commit::Lead);
+        }
+        let failed =
+            |(name, slot): (&LogName, &mut Slot)| std::mem::take(&mut slot.refresh_failed).then(|| name.clone());
+        let names: Vec<_> = self.slots.iter_mut().filter_map(failed).collect();
+        names.iter().for_each(|name| self.refresh(name));
+    }
+
+    pub(super) fn set_timeout(&mut self) {
+        let leads = self.fence.is_some();
+        let scan_at = if leads { self.scan_at } else { WallMs::MAX };
+        let held_until = self.held_until().filter(|_| leads).unwrap_or(WallMs::MAX);
+        let link = self.link.deadline().unwrap_or(WallMs::MAX);
+        let due = link.min(scan_at).min(held_until).min(self.unstored_due()).min(self.database_retry_at);
+        if due < WallMs::MAX && self.timeout.is_none_or(|set| set > due || set <= self.now) {
+            self.timeout = Some(due);
+            self.outputs.push_back(Output::Timeout(due));
+        }
+    }
+}
