@@ -1,11 +1,11 @@
-//! The client's database in memory, for engines that run without a browser.
+//! The client's database in memory, for engines that run without a browser; it breaks when told to.
 
 use std::collections::BTreeMap;
 
 use driftlog_core::engine::CommitFailure;
 use driftlog_core::entry::Entry;
 use driftlog_core::storage::commit::{Commit, Committed};
-use driftlog_core::storage::{Direction, KeyRange, Row, Write, row};
+use driftlog_core::storage::{Direction, Durability, KeyRange, Row, Write, row};
 
 /// What still fits into the quota.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -29,16 +29,35 @@ impl Room {
     }
 }
 
+/// A key with the value it had before, if it had one.
+type Before = (Vec<u8>, Option<Vec<u8>>);
+
 /// All rows of one client.
 #[derive(Clone, Default)]
 pub struct Database {
     rows: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// What each commit since the last flush replaced, oldest commit first.
+    unflushed: Vec<Vec<Before>>,
     /// Whether the quota is used up.
     pub full: bool,
     /// What fits while it is not.
     pub room: Room,
     /// The next append's answer is lost; whether it was written.
     pub lose_next_answer: Option<bool>,
+    /// A disk that says of strict commits that they are flushed, and does not flush them.
+    pub lies: bool,
+}
+
+/// What happens to a commit instead of what it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing is written, and that is known.
+    Failed,
+    /// The connection to the database is lost in mid-commit.
+    Unknown {
+        /// Whether it was written.
+        written: bool,
+    },
 }
 
 impl Database {
@@ -47,24 +66,93 @@ impl Database {
     /// # Errors
     /// As the store would answer.
     pub fn commit(&mut self, commit: &Commit) -> Result<Committed, CommitFailure> {
+        let lost = if matches!(commit, Commit::Append(_)) { self.lose_next_answer.take() } else { None };
+        self.commit_with(commit, lost.map(|written| Fault::Unknown { written }))
+    }
+
+    /// Runs a commit that a fault may befall.
+    ///
+    /// # Errors
+    /// As the store would answer.
+    ///
+    /// # Panics
+    /// If a row is added that is there already: two tabs gave the same seqs.
+    pub fn commit_with(&mut self, commit: &Commit, fault: Option<Fault>) -> Result<Committed, CommitFailure> {
         let reads: Vec<_> = commit.reads().iter().map(|key| self.rows.get(key).cloned()).collect();
         let (writes, committed) = commit.decide(&reads).map_err(CommitFailure::Aborted)?;
-        if self.full || !self.room.has_place_for(commit) {
+        if !writes.is_empty() && (self.full || !self.room.has_place_for(commit)) {
             return Err(CommitFailure::Full("quota".into()));
         }
-        let lost = if matches!(commit, Commit::Append(_)) { self.lose_next_answer.take() } else { None };
-        if lost == Some(false) {
-            return Err(CommitFailure::Unknown("lost".into()));
+        match fault {
+            Some(Fault::Failed) => return Err(CommitFailure::Failed("i/o error".into())),
+            Some(Fault::Unknown { written: false }) => return Err(CommitFailure::Unknown("lost".into())),
+            Some(Fault::Unknown { written: true }) | None => self.write(writes),
         }
+        if commit.durability() == Durability::Strict && !self.lies {
+            self.flush();
+        }
+        if fault.is_some() { Err(CommitFailure::Unknown("lost".into())) } else { Ok(committed) }
+    }
+
+    fn write(&mut self, writes: Vec<Write>) {
+        let mut before = Vec::new();
         for write in writes {
             match write {
-                Write::Add(key, value) => assert!(self.rows.insert(key, value).is_none(), "added twice"),
-                Write::Put(key, value) => drop(self.rows.insert(key, value)),
-                Write::Delete(key) => drop(self.rows.remove(&key)),
-                Write::DeleteRange(from, to) => self.rows.retain(|key, _| *key < from || *key >= to),
+                Write::Add(key, value) => {
+                    assert!(!self.rows.contains_key(&key), "added twice");
+                    self.rows.insert(key.clone(), value);
+                    before.push((key, None));
+                }
+                Write::Put(key, value) => {
+                    let old = self.rows.insert(key.clone(), value);
+                    before.push((key, old));
+                }
+                Write::Delete(key) => {
+                    let old = self.rows.remove(&key);
+                    before.push((key, old));
+                }
+                Write::DeleteRange(from, to) => {
+                    let keys: Vec<_> = self.rows.range(from..to).map(|(key, _)| key.clone()).collect();
+                    for key in keys {
+                        let old = self.rows.remove(&key);
+                        before.push((key, old));
+                    }
+                }
             }
         }
-        if lost == Some(true) { Err(CommitFailure::Unknown("lost".into())) } else { Ok(committed) }
+        self.unflushed.push(before);
+    }
+
+    /// Everything written up to now survives a power loss.
+    pub fn flush(&mut self) {
+        self.unflushed.clear();
+    }
+
+    /// Commits that a power loss may take.
+    pub fn unflushed(&self) -> usize {
+        self.unflushed.len()
+    }
+
+    /// The power goes: of the commits that are not flushed, the first `kept` survive.
+    pub fn lose_power(&mut self, kept: usize) {
+        while self.unflushed.len() > kept {
+            for (key, old) in self.unflushed.pop().unwrap_or_default().into_iter().rev() {
+                match old {
+                    Some(value) => self.rows.insert(key, value),
+                    None => self.rows.remove(&key),
+                };
+            }
+        }
+        self.flush();
+    }
+
+    /// Flips one bit of the `nth` row of a table, counted over all rows of it; whether there is such a row.
+    pub fn flip(&mut self, table: u8, nth: usize, bit: usize) -> bool {
+        let rows = self.rows.iter_mut().filter(|(key, _)| key.first() == Some(&table));
+        let Some((_, bytes)) = rows.into_iter().nth(nth) else { return false };
+        let bit = bit % (bytes.len() * 8);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        true
     }
 
     /// The rows of one range.
@@ -100,6 +188,9 @@ impl Database {
     }
 
     /// Every own entry of every log, in key order.
+    ///
+    /// # Panics
+    /// If a row does not read.
     pub fn own_entries(&self) -> Vec<Entry> {
         let own = self.rows.iter().filter(|(key, _)| key[0] == 0x11);
         own.flat_map(|(_, bytes)| row::decode_group(bytes).expect("rows in memory are whole")).collect()

@@ -1,8 +1,9 @@
-//! Everything that crosses a crate: clients without a browser, disks that break, replays of editing traces, and the
-//! tests beside.
+//! Everything that crosses a crate: clients without a browser, disks that break, the simulator, replays of editing
+//! traces, and the tests beside.
 
 pub mod database;
 pub mod disk;
 pub mod native;
 pub mod replay;
+pub mod sim;
 pub mod trace;

@@ -1,0 +1,93 @@
+//! `cargo run --release -p driftlog-tests --bin simulate -- --seeds N [--first-seed M]`: runs drawn worlds.
+//!
+//! The last line sums up. A run that fails prints its seed and the end of its trace, and the exit is not zero;
+//! `--seeds 1 --first-seed M --trace` prints the trace of a run in any case.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use driftlog_tests::sim::seeds::{self, Outcome};
+
+struct Options {
+    seeds: u64,
+    first: u64,
+    trace: bool,
+}
+
+#[derive(Default)]
+struct Sum {
+    failed: u64,
+    entries: u64,
+    acked_lost: u64,
+    stored_lost: u64,
+    diverged: u64,
+    simulated_ms: u64,
+    lively_ms: u64,
+}
+
+impl Sum {
+    fn add(&mut self, outcome: &Outcome) {
+        self.entries += outcome.report.entries;
+        self.simulated_ms += outcome.simulated_ms;
+        self.lively_ms += outcome.lively_ms;
+        let Some((kind, _)) = &outcome.report.violation else { return };
+        self.failed += 1;
+        match *kind {
+            "acked-lost" => self.acked_lost += 1,
+            "stored-lost" => self.stored_lost += 1,
+            "diverged" => self.diverged += 1,
+            _ => {}
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let options = match options(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(reason) => {
+            eprintln!("simulate: {reason}\nusage: simulate [--seeds N] [--first-seed M] [--trace]");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (begun, mut sum) = (Instant::now(), Sum::default());
+    for seed in options.first..options.first + options.seeds {
+        let outcome = seeds::run(seed);
+        sum.add(&outcome);
+        if let Some((kind, what)) = &outcome.report.violation {
+            outcome.trace.iter().for_each(|line| println!("{line}"));
+            println!("seed {seed} failed: {kind}: {what}\n");
+        } else if options.trace {
+            outcome.trace.iter().for_each(|line| println!("{line}"));
+        }
+    }
+    let per_second = sum.lively_ms as f64 / 1_000.0 / begun.elapsed().as_secs_f64();
+    println!(
+        "seeds={} failed={} entries={} acked_lost={} stored_lost={} diverged={} simulated_hours={:.1} per_second={:.0}",
+        options.seeds,
+        sum.failed,
+        sum.entries,
+        sum.acked_lost,
+        sum.stored_lost,
+        sum.diverged,
+        sum.simulated_ms as f64 / 3_600_000.0,
+        per_second,
+    );
+    if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
+    let mut options = Options { seeds: 200, first: 1, trace: false };
+    while let Some(argument) = arguments.next() {
+        let mut number = || {
+            let value = arguments.next().ok_or_else(|| format!("{argument} wants a number"))?;
+            value.parse().map_err(|_| format!("{argument} wants a number, not {value:?}"))
+        };
+        match argument.as_str() {
+            "--seeds" => options.seeds = number()?,
+            "--first-seed" => options.first = number()?,
+            "--trace" => options.trace = true,
+            other => return Err(format!("{other} is not known")),
+        }
+    }
+    Ok(options)
+}

@@ -1,0 +1,279 @@
+//! The checker: it hears what every app is told and sees every commit of the server, and stops the run when the two do
+//! not fit, or when anything is lost, doubled, reordered or without bound. [`super::quiet`] looks at the whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use driftlog_core::chain::Cursor;
+use driftlog_core::entry::Logged;
+use driftlog_core::id::{EntryId, LogName, Offset, WriteId};
+use driftlog_core::limits;
+use driftlog_core::notice::WriteStatus;
+use driftlog_core::time::Time;
+use driftlog_server::stepped::Server;
+
+use super::device::{DeviceNumber, TabNumber};
+
+/// Bytes of answers that the server lets wait for a page that does not read.
+const ANSWERS_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What a run came to.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Entries in the server's logs.
+    pub entries: u64,
+    /// Actions that a device said are stored.
+    pub stored: u64,
+    /// Actions whose author was told that they are accepted.
+    pub accepted: u64,
+    /// Actions whose author was told that they are refused.
+    pub refused: u64,
+    /// What went wrong first, by its kind and in words.
+    pub violation: Option<(&'static str, String)>,
+}
+
+/// Looks whether all is well.
+#[derive(Default)]
+pub struct Checker {
+    report: Report,
+    pub(super) logs: BTreeMap<LogName, Record>,
+    pub(super) told: BTreeMap<(LogName, WriteId), Told>,
+    told_in: BTreeSet<(TabNumber, LogName, WriteId)>,
+    /// The disk was put back to a backup: the next start may know less.
+    restoring: bool,
+    restored: bool,
+}
+
+/// What the checker saw of one log at the server.
+#[derive(Default)]
+pub(super) struct Record {
+    pub(super) ends: Vec<Cursor>,
+    pub(super) writes: BTreeMap<WriteId, Offset>,
+    ids: BTreeMap<EntryId, Offset>,
+    /// Entries that went with a restored backup.
+    pub(super) gone: BTreeSet<WriteId>,
+    accepted_last: Time,
+}
+
+/// What apps were told of one action.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub(super) device: DeviceNumber,
+    pub(super) stored: bool,
+    pub(super) verdict: Option<Verdict>,
+}
+
+/// How it was decided, as far as an app was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Accepted,
+    Refused,
+}
+
+impl Checker {
+    /// Whether nothing was found wrong.
+    pub fn is_well(&self) -> bool {
+        self.report.violation.is_none()
+    }
+
+    /// What the run came to so far.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Whether the server was ever put back to a backup.
+    pub fn was_restored(&self) -> bool {
+        self.restored
+    }
+
+    /// Entries that the server has of a log.
+    pub fn end(&self, log: &LogName) -> Offset {
+        Offset(self.logs.get(log).map_or(0, |record| record.ends.len() as u64))
+    }
+
+    /// Looks after a log from now on.
+    pub fn watch(&mut self, log: &LogName) {
+        self.logs.entry(log.clone()).or_default();
+    }
+
+    /// Something is wrong; the first thing counts.
+    pub fn violated(&mut self, kind: &'static str, what: String) {
+        self.report.violation.get_or_insert((kind, what));
+    }
+
+    /// The server committed: what is new must continue what was there.
+    pub fn committed(&mut self, server: &Server) {
+        let names: Vec<_> = self.logs.keys().cloned().collect();
+        for name in names {
+            while self.is_well() {
+                let from = self.end(&name);
+                match server.entries(&name, from) {
+                    Ok(entries) if entries.is_empty() => break,
+                    Ok(entries) => entries.into_iter().for_each(|(logged, end)| self.grew(&name, &logged, end)),
+                    Err(error) => self.violated("acked-lost", format!("{name} does not read at the server: {error}")),
+                }
+            }
+        }
+    }
+
+    fn grew(&mut self, name: &LogName, logged: &Logged, end: Cursor) {
+        let Some(record) = self.logs.get_mut(name) else { return };
+        let (expected, id) = (record.ends.len() as u64, logged.id());
+        let write = WriteId { run: logged.entry.header.run, n: logged.entry.header.n };
+        let last_seq = record.ids.range(..=id).next_back().filter(|(last, _)| last.actor == id.actor);
+        let trouble = if logged.offset.0 != expected {
+            Some(("order", format!("offset {} follows {expected}", logged.offset)))
+        } else if logged.accepted < record.accepted_last {
+            Some(("order", format!("offset {expected} was accepted before the entry before it")))
+        } else if let Some(before) = record.writes.get(&write) {
+            Some(("doubled", format!("{write} stands at offset {before} and again at {expected}")))
+        } else if record.ids.contains_key(&id) {
+            Some(("doubled", format!("{id} stands twice, at last at offset {expected}")))
+        } else if let Some((last, _)) = last_seq.filter(|(last, _)| last.seq >= id.seq) {
+            Some(("order", format!("{id} follows {last}")))
+        } else if record.ends.last().is_some_and(|before| before.after(logged) != end) {
+            Some(("order", format!("the chain breaks at offset {expected}")))
+        } else {
+            None
+        };
+        if let Some((kind, what)) = trouble {
+            return self.violated(kind, format!("{name}: {what}"));
+        }
+        record.ends.push(end);
+        record.writes.insert(write, logged.offset);
+        record.ids.insert(id, logged.offset);
+        record.gone.remove(&write);
+        record.accepted_last = logged.accepted;
+        self.report.entries += 1;
+    }
+
+    /// The server's disk was put back to a backup.
+    pub(super) fn server_restored(&mut self) {
+        (self.restoring, self.restored) = (true, true);
+    }
+
+    /// The server started: what it ever committed must be there.
+    pub(super) fn server_started(&mut self, server: Option<&Server>) {
+        let Some(server) = server else { return };
+        let restoring = std::mem::take(&mut self.restoring);
+        let names: Vec<_> = self.logs.keys().cloned().collect();
+        for name in names {
+            let ends = match ends(server, &name) {
+                Ok(ends) => ends,
+                Err(error) => return self.violated("acked-lost", format!("{name} does not read: {error}")),
+            };
+            let Some(record) = self.logs.get_mut(&name) else { continue };
+            let common = record.ends.iter().zip(&ends).take_while(|(ours, theirs)| ours == theirs).count();
+            if common == record.ends.len() {
+                continue;
+            }
+            if restoring {
+                record.cut(common);
+            } else {
+                let had = record.ends.len();
+                self.violated(
+                    "acked-lost",
+                    format!("{name} had {had} entries before the start, and {common} after it"),
+                );
+            }
+        }
+        self.committed(server);
+    }
+
+    /// An app was told how far an action came.
+    pub(super) fn told(
+        &mut self,
+        device: DeviceNumber,
+        tab: TabNumber,
+        log: &LogName,
+        write: WriteId,
+        status: &WriteStatus,
+    ) {
+        let told = self.told.entry((log.clone(), write)).or_insert(Told { device, stored: false, verdict: None });
+        let record = self.logs.get(log);
+        let offset = record.and_then(|record| record.writes.get(&write)).copied();
+        let gone = record.is_some_and(|record| record.gone.contains(&write));
+        let before = told.clone();
+        match status {
+            WriteStatus::Stored(_) => told.stored = true,
+            WriteStatus::Accepted(_) => told.verdict = Some(Verdict::Accepted),
+            WriteStatus::Refused(_) => told.verdict = Some(Verdict::Refused),
+            WriteStatus::Failed(..) => {}
+        }
+        let trouble = match status {
+            WriteStatus::Stored(_) if before.stored => None,
+            WriteStatus::Stored(_) => {
+                self.report.stored += 1;
+                None
+            }
+            WriteStatus::Failed(..) if before.stored || offset.is_some() => {
+                Some(("stored-lost", "was stored, and then it is said that it failed".to_owned()))
+            }
+            WriteStatus::Failed(..) => None,
+            WriteStatus::Accepted(_) if before.verdict == Some(Verdict::Refused) => {
+                Some(("verdict", "was refused, and then accepted".to_owned()))
+            }
+            WriteStatus::Accepted(accepted) => {
+                self.report.accepted += u64::from(before.verdict.is_none());
+                let place = accepted.offset.or(offset);
+                if gone {
+                    None
+                } else if offset.is_none() {
+                    Some(("acked-lost", "is said to be accepted, and the server does not have it".to_owned()))
+                } else if place != offset {
+                    Some(("order", format!("is said to stand at {place:?}, and stands at {offset:?}")))
+                } else {
+                    None
+                }
+            }
+            WriteStatus::Refused(_) if offset.is_some() => {
+                Some(("verdict", format!("is said to be refused, and stands at {offset:?}")))
+            }
+            WriteStatus::Refused(_) if before.verdict == Some(Verdict::Accepted) => {
+                Some(("verdict", "was accepted, and then refused".to_owned()))
+            }
+            WriteStatus::Refused(_) => {
+                self.report.refused += u64::from(before.verdict.is_none());
+                None
+            }
+        };
+        if let Some((kind, what)) = trouble {
+            self.violated(kind, format!("{log} {write} {what}"));
+        }
+        let end = !matches!(status, WriteStatus::Stored(_));
+        if end && !self.told_in.insert((tab, log.clone(), write)) {
+            self.violated("verdict", format!("{log} {write}: tab {tab} is told its end twice, at last {status:?}"));
+        }
+    }
+
+    /// So many bytes wait in a page that hears nothing.
+    pub(super) fn page_holds(&mut self, device: &str, bytes: usize) {
+        let bound = limits::CREDIT_BYTES as usize + limits::FRAME_BYTES_MAX + ANSWERS_BYTES_MAX;
+        if bytes > bound {
+            self.violated("queue", format!("{bytes} bytes wait in a frozen page of {device}; the bound is {bound}"));
+        }
+    }
+}
+
+impl Record {
+    /// What came after so many entries is gone with a restored backup.
+    fn cut(&mut self, kept: usize) {
+        let is_kept = |offset: &Offset| (offset.0 as usize) < kept;
+        self.gone.extend(self.writes.iter().filter(|(_, offset)| !is_kept(offset)).map(|(write, _)| *write));
+        self.writes.retain(|_, offset| is_kept(offset));
+        self.ids.retain(|_, offset| is_kept(offset));
+        self.ends.truncate(kept);
+        self.accepted_last = Time::MIN;
+    }
+}
+
+/// The cursor behind every entry that a server has of a log.
+fn ends(server: &Server, name: &LogName) -> Result<Vec<Cursor>, driftlog_server::StoreError> {
+    let mut ends: Vec<Cursor> = Vec::new();
+    loop {
+        let entries = server.entries(name, Offset(ends.len() as u64))?;
+        if entries.is_empty() {
+            return Ok(ends);
+        }
+        ends.extend(entries.into_iter().map(|(_, end)| end));
+    }
+}
