@@ -10,7 +10,8 @@
 //!                              checker: looks at both ends all the time
 //! ```
 //!
-//! [`user`] has the random inhabitants and mishaps of a seed, [`seeds`] runs one.
+//! [`story`] is the vocabulary of hand-written scenarios, [`user`] has the random inhabitants and mishaps of a seed, and
+//! [`seeds`] runs one.
 
 pub mod board;
 pub mod checker;
@@ -20,6 +21,7 @@ pub mod network;
 pub mod page;
 pub mod quiet;
 pub mod seeds;
+pub mod story;
 pub mod trace;
 pub mod user;
 pub mod weather;

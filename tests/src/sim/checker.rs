@@ -60,6 +60,7 @@ pub(super) struct Told {
     pub(super) device: DeviceNumber,
     pub(super) stored: bool,
     pub(super) verdict: Option<Verdict>,
+    last: Option<WriteStatus>,
 }
 
 /// How it was decided, as far as an app was told.
@@ -188,11 +189,13 @@ impl Checker {
         write: WriteId,
         status: &WriteStatus,
     ) {
-        let told = self.told.entry((log.clone(), write)).or_insert(Told { device, stored: false, verdict: None });
+        let told =
+            self.told.entry((log.clone(), write)).or_insert(Told { device, stored: false, verdict: None, last: None });
         let record = self.logs.get(log);
         let offset = record.and_then(|record| record.writes.get(&write)).copied();
         let gone = record.is_some_and(|record| record.gone.contains(&write));
         let before = told.clone();
+        told.last = Some(status.clone());
         match status {
             WriteStatus::Stored(_) => told.stored = true,
             WriteStatus::Accepted(_) => told.verdict = Some(Verdict::Accepted),
@@ -243,6 +246,11 @@ impl Checker {
         if end && !self.told_in.insert((tab, log.clone(), write)) {
             self.violated("verdict", format!("{log} {write}: tab {tab} is told its end twice, at last {status:?}"));
         }
+    }
+
+    /// What an app was told of an action at last.
+    pub fn last_told(&self, log: &LogName, write: WriteId) -> Option<&WriteStatus> {
+        self.told.get(&(log.clone(), write))?.last.as_ref()
     }
 
     /// So many bytes wait in a page that hears nothing.

@@ -84,6 +84,11 @@ impl Sockets {
 }
 
 impl World {
+    /// Sockets of one device, open or not yet forgotten.
+    pub fn sockets_of(&self, device: DeviceNumber) -> Vec<SocketNumber> {
+        self.sockets.of_device(device)
+    }
+
     /// A tab opens a socket.
     pub(super) fn socket_open(&mut self, device: DeviceNumber, tab: TabNumber) -> SocketNumber {
         self.sockets.last += 1;

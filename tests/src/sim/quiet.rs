@@ -7,11 +7,13 @@
 use std::collections::BTreeSet;
 
 use driftlog_core::engine::OnlineWish;
-use driftlog_core::id::{LogName, Offset, WriteId};
+use driftlog_core::id::{ActorId, LogName, Offset, WriteId};
 use driftlog_core::notice::LogStatus;
 use driftlog_core::overlay::{Overlay, Visible};
 use driftlog_core::session::link::LinkState;
 use driftlog_core::state::{FieldKey, RecordKey, State};
+use driftlog_core::storage::row::{self, Verdicts};
+use driftlog_core::storage::{self, KeyRange};
 use driftlog_core::view::{Query, Row, View};
 
 use super::board;
@@ -121,7 +123,8 @@ impl World {
             }
             for tab in self.devices[device].awake() {
                 let Ok(replica) = self.devices[device].engine(tab).replica(log) else { continue };
-                if replica.status() != LogStatus::Synced {
+                // A tab that has received nothing of a log cannot know who it is.
+                if replica.status() != LogStatus::Synced || !replica.met() {
                     continue;
                 }
                 let got = portrait(replica.state());
@@ -161,15 +164,25 @@ impl World {
         }
     }
 
-    /// Whether a device, or a copy of it, still holds an action: as an own entry or as a dead letter.
-    fn holds(&mut self, device: DeviceNumber, log: &LogName, write: WriteId) -> bool {
+    /// Whether a device, or a copy of it, still holds an action: in its outbox, or refused with a dead letter.
+    fn holds(&self, device: DeviceNumber, log: &LogName, write: WriteId) -> bool {
         let copied = self.devices[device].copied;
-        let holders = (0..self.devices.len()).filter(|other| *other == device || copied && self.devices[*other].copied);
-        let holders: Vec<_> = holders.collect();
-        holders.into_iter().any(|holder| {
-            let of = |run, n| WriteId { run, n } == write;
-            let own = self.devices[holder].database.own_entries();
-            own.iter().any(|entry| of(entry.header.run, entry.header.n)) && !log.as_str().is_empty()
+        let mut holders =
+            (0..self.devices.len()).filter(|other| *other == device || copied && self.devices[*other].copied);
+        holders.any(|holder| {
+            let database = &self.devices[holder].database;
+            let own = database.read(&KeyRange::prefix(own_prefix(log)));
+            let own = own.iter().flat_map(|(_, bytes)| row::decode_group(bytes).unwrap_or_default());
+            let mut own = own.filter(|entry| WriteId { run: entry.header.run, n: entry.header.n } == write);
+            let verdicts = database.read(&KeyRange::only(storage::verdicts_key(log)));
+            let verdicts = verdicts.first().and_then(|(_, bytes)| row::decode::<Verdicts>(bytes).ok());
+            own.any(|entry| {
+                let seq = entry.header.seq;
+                let Some(verdicts) = verdicts.as_ref().filter(|verdicts| seq <= verdicts.through) else { return true };
+                let letter = storage::dead_letter_key(log, verdicts.actor, seq);
+                verdicts.mark(seq).is_some_and(|mark| !mark.is_accepted())
+                    && !database.read(&KeyRange::only(letter)).is_empty()
+            })
         })
     }
 
@@ -177,6 +190,13 @@ impl World {
     pub fn server_end(&self, log: &LogName) -> Offset {
         self.checker.end(log)
     }
+}
+
+/// What all keys of own entries of a log begin with, whoever their actor is.
+fn own_prefix(log: &LogName) -> Vec<u8> {
+    let mut prefix = storage::own_prefix(log, ActorId::LOG);
+    prefix.truncate(prefix.len() - ActorId::BYTES);
+    prefix
 }
 
 /// Everything that a state says, in one form: two states that say the same have the same portrait.

@@ -1,0 +1,13 @@
+//! Stories on the simulator: the real engines and the real server, in virtual time, on disks and networks that break.
+//! Whatever a story asserts, the checker of the simulator holds every promise beside it.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod clocks;
+mod local;
+mod network;
+mod reported;
+mod rich;
+mod seeds;
+mod server;
+mod users;
+mod verdicts;
