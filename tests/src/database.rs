@@ -146,15 +146,6 @@ impl Database {
         self.flush();
     }
 
-    /// Flips one bit of the `nth` row of a table, counted over all rows of it; whether there is such a row.
-    pub fn flip(&mut self, table: u8, nth: usize, bit: usize) -> bool {
-        let rows = self.rows.iter_mut().filter(|(key, _)| key.first() == Some(&table));
-        let Some((_, bytes)) = rows.into_iter().nth(nth) else { return false };
-        let bit = bit % (bytes.len() * 8);
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        true
-    }
-
     /// The rows of one range.
     pub fn read(&self, range: &KeyRange) -> Vec<Row> {
         let inside = self

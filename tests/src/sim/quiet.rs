@@ -175,7 +175,7 @@ impl World {
             let own = own.iter().flat_map(|(_, bytes)| row::decode_group(bytes).unwrap_or_default());
             let mut own = own.filter(|entry| WriteId { run: entry.header.run, n: entry.header.n } == write);
             let verdicts = database.read(&KeyRange::only(storage::verdicts_key(log)));
-            let verdicts = verdicts.first().and_then(|(_, bytes)| row::decode::<Verdicts>(bytes).ok());
+            let verdicts = verdicts.first().and_then(|(_, bytes)| row::decode_either::<Verdicts>(bytes).ok());
             own.any(|entry| {
                 let seq = entry.header.seq;
                 let Some(verdicts) = verdicts.as_ref().filter(|verdicts| seq <= verdicts.through) else { return true };
