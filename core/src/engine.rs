@@ -467,10 +467,6 @@ impl Engine {
                 self.identified(identity);
                 self.leading(epoch);
             }
-            (Request::Lead, Err(_)) => {
-                self.lead_failed = true;
-                self.retry_database();
-            }
             (Request::Append(name), Ok(Committed::Appended(entries))) => self.appended(&name, &entries),
             (Request::Append(name), Err(failure)) => self.append_failed(&name, failure),
             (Request::Receive(name), Ok(_)) => self.received(&name),
@@ -480,6 +476,10 @@ impl Engine {
             (Request::Park(name), _) => self.park_failed(&name),
             (Request::Lead, Err(CommitFailure::Aborted(CommitAbort::Damaged(error)))) => {
                 self.outputs.push_back(Output::Broken(format!("the local database is damaged: {error}")));
+            }
+            (Request::Lead, Err(_)) => {
+                self.lead_failed = true;
+                self.retry_database();
             }
             (Request::Discard(name, id), Ok(_)) => {
                 if let Some(slot) = self.slots.get_mut(&name) {
