@@ -2,3 +2,4 @@
 
 pub(crate) mod dead_letters;
 mod http;
+pub(crate) mod verify;

@@ -29,6 +29,8 @@ enum Command {
     Serve(Serve),
     /// Print a token for a user.
     Token(Token),
+    /// Read everything that a data directory holds and tell what is damaged; also beside a running server.
+    Verify(command::verify::Options),
     /// What was refused or could not be read: list, show, redrive, discard, export.
     DeadLetters(command::dead_letters::Options),
     /// Read rich changes for a server that runs this program again; not for people.
@@ -111,13 +113,16 @@ struct Token {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Serve(options) => run(options),
-        Command::Token(options) => print_token(&options),
-        Command::DeadLetters(options) => command::dead_letters::run(options),
-        Command::GateWorker { memory_bytes } => gate_worker(memory_bytes, inspect).map_err(Into::into),
+        Command::Serve(options) => run(options).map(|()| ExitCode::SUCCESS),
+        Command::Token(options) => print_token(&options).map(|()| ExitCode::SUCCESS),
+        Command::Verify(options) => command::verify::run(&options),
+        Command::DeadLetters(options) => command::dead_letters::run(options).map(|()| ExitCode::SUCCESS),
+        Command::GateWorker { memory_bytes } => {
+            gate_worker(memory_bytes, inspect).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("driftlog-server: {error}");
             ExitCode::FAILURE

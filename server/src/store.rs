@@ -63,6 +63,9 @@ pub enum StoreError {
         /// Which directory.
         path: std::path::PathBuf,
     },
+    /// The disk failed while the file was made, or cannot share memory between connections.
+    #[error("the database keeps no write-ahead log")]
+    NoLog,
     /// The file was written by a newer server.
     #[error("the database has format {got}; this server reads {max}")]
     Format {

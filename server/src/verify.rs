@@ -97,7 +97,7 @@ pub fn verify(directory: &Path, vfs: Option<&str>, mut tell: impl FnMut(u64, u64
 }
 
 /// Every row for itself, and what belongs to no log.
-fn check_tables(reads: Reads<'_>, report: &mut Report) -> Result<(), StoreError> {
+pub(crate) fn check_tables(reads: Reads<'_>, report: &mut Report) -> Result<(), StoreError> {
     let found = reads.damaged_rows().and_then(|mut found| {
         found.extend(reads.orphans()?);
         Ok((found, reads.counts()?))
@@ -112,7 +112,7 @@ fn check_tables(reads: Reads<'_>, report: &mut Report) -> Result<(), StoreError>
     }
 }
 
-fn check_log(
+pub(crate) fn check_log(
     reads: Reads<'_>,
     name: &LogName,
     report: &mut Report,

@@ -257,18 +257,20 @@ impl LogWriter {
             self.begin_epoch(writes, &log)?;
         }
         let (end, accepted) = reads.end(&log)?;
-        let binding = reads.binding(open.actor)?;
-        let stored = binding.as_ref().map(|(author, _)| reads.author_row(log.key, *author)).transpose()?.flatten();
+        let Some((author, _)) = reads.binding(open.actor)? else {
+            return Err(StoreError::corrupt("bindings", "the actor of an open log is not bound"));
+        };
+        let stored = reads.author_row(log.key, author)?;
         let row = stored.unwrap_or_else(|| AuthorRow::new(open.actor, &open.name));
         let from = open.decided.next();
-        let verdicts = match &binding {
-            Some((author, _)) if from <= row.seq => {
+        let verdicts = match from <= row.seq {
+            true => {
                 let placed = from.max(Seq(row.seq.0.saturating_sub(REPEATED_PLACES_MAX)));
-                let places = reads.places(log.key, *author, &row, (placed, row.seq))?;
+                let places = reads.places(log.key, author, &row, (placed, row.seq))?;
                 let places = places.into_iter().map(|(seq, place)| (seq, place.offset, place.accepted));
                 Some(row.verdicts(from, row.seq, places))
             }
-            _ => None,
+            false => None,
         };
         let chain_at_cursor = match &open.cursor {
             Some(cursor) => reads.chain_at(&log, cursor.next)?,
@@ -318,7 +320,9 @@ impl LogWriter {
         self.begin_epoch(writes, &log)?;
         let stored = reads.author_row(log.key, author)?;
         let mut row = stored.unwrap_or_else(|| AuthorRow::new(actor, &name));
-        let mut known = reads.known(log.key, author, &row, &Sequencer::wanted(&row, &push))?;
+        let wanted = Sequencer::wanted(&row, &push);
+        writes.check_replacements(&wanted)?;
+        let mut known = reads.known(log.key, author, &row, &wanted)?;
         known.read = read;
         let now = self.environment.now();
         let hot = self.hot.load(reads, &log)?;
@@ -389,19 +393,26 @@ fn bind(
     user: &UserId,
     nonce: Nonce,
 ) -> Result<Result<Binding, BindError>, StoreError> {
-    let stored = match writes.reads().binding(hello.actor) {
-        Ok(stored) => stored.map(|(_, binding)| binding),
+    let bind = || -> Result<_, StoreError> {
+        let stored = writes.reads().binding(hello.actor)?.map(|(_, binding)| binding);
+        let bound = Binding::hello(stored.as_ref(), hello, user, nonce);
+        match (&bound, &stored) {
+            (Ok(binding), _) => {
+                writes.put_binding(hello.actor, binding)?;
+            }
+            // Forgotten, or not found.
+            (Err(_), None) => writes.check_bindings()?,
+            (Err(_), Some(_)) => {}
+        }
+        Ok(bound)
+    };
+    match bind() {
         Err(error) if error.is_corruption() => {
             tracing::error!(actor = %hello.actor, %error, "an actor's binding is damaged; others go on");
-            return Ok(Err(BindError::Damaged));
+            Ok(Err(BindError::Damaged))
         }
-        Err(error) => return Err(error),
-    };
-    let bound = Binding::hello(stored.as_ref(), hello, user, nonce);
-    if let Ok(binding) = &bound {
-        writes.put_binding(hello.actor, binding)?;
+        bound => bound,
     }
-    Ok(bound)
 }
 
 fn settle(writes: Writes<'_>, name: &LogName, actor: ActorId, through: Seq) -> Result<(), StoreError> {
@@ -415,6 +426,9 @@ fn settle(writes: Writes<'_>, name: &LogName, actor: ActorId, through: Seq) -> R
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod flips;
 
 #[cfg(test)]
 mod tests {

@@ -98,6 +98,10 @@ struct State {
     syncs: u64,
     planned: Vec<(Moment, Fault)>,
     capacity: Option<u64>,
+    /// Syncs succeed and do nothing.
+    lies: bool,
+    /// The contents before each sync, if they are recorded.
+    recorded: Option<Vec<Contents>>,
     random: Random,
     handles: u64,
     locks: BTreeMap<Inode, Locks>,
@@ -132,6 +136,8 @@ impl Disk {
             syncs: 0,
             planned: Vec::new(),
             capacity: None,
+            lies: false,
+            recorded: None,
             random: Random::new(bytes),
             handles: 0,
             locks: BTreeMap::new(),
@@ -194,6 +200,22 @@ impl Disk {
     /// Bounds the size of all files together; writes beyond it find no space.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.0.lock().capacity = bytes;
+    }
+
+    /// Makes syncs succeed and do nothing, as `synchronous=OFF` would: what is checked on this disk must fail.
+    pub fn lie(&self) {
+        self.0.lock().lies = true;
+    }
+
+    /// Keeps the state before each sync from now on.
+    pub fn record(&self) {
+        self.0.lock().recorded = Some(Vec::new());
+    }
+
+    /// The states before each sync since the last call, each as a disk to crash.
+    pub fn take_recorded(&self) -> Vec<Self> {
+        let recorded = self.0.lock().recorded.as_mut().map(std::mem::take).unwrap_or_default();
+        recorded.into_iter().zip(1..).map(|(contents, seed)| Self::with(contents, seed)).collect()
     }
 
     /// Calls so far.

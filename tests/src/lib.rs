@@ -1,9 +1,13 @@
 //! Everything that crosses a crate: clients without a browser, disks that break, the simulator, replays of editing
 //! traces, and the tests beside.
 
+pub mod author;
 pub mod database;
 pub mod disk;
+pub mod kills;
 pub mod native;
+pub mod peer;
+pub mod process;
 pub mod replay;
 pub mod sim;
 pub mod trace;

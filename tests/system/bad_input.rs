@@ -5,8 +5,8 @@ use driftlog_core::limits;
 use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::{Frame, Ping, Unsubscribe};
 
-use crate::peer::{Peer, Socket, accepted};
 use crate::running::Server;
+use driftlog_tests::peer::{Peer, Socket, accepted};
 
 fn damaged(peer: &Peer) -> Vec<u8> {
     let mut bytes = Frame::Hello(peer.hello()).encode();

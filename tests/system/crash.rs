@@ -3,8 +3,8 @@
 use driftlog_core::id::Offset;
 use tempfile::TempDir;
 
-use crate::peer::{Peer, accepted, marks};
-use crate::running::Process;
+use driftlog_tests::peer::{Peer, accepted, marks};
+use driftlog_tests::process::Process;
 
 #[tokio::test]
 async fn nothing_acknowledged_is_missing_after_twenty_kills() {

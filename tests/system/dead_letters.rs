@@ -16,8 +16,10 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::peer::{LOG, Peer, Socket, accepted, marks};
-use crate::running::{Server, binary, secret};
+use driftlog_tests::process::binary;
+
+use crate::running::{Server, secret};
+use driftlog_tests::peer::{LOG, Peer, Socket, accepted, marks};
 
 /// Nobody adds anything while the door is closed.
 fn door() -> (Arc<AtomicBool>, Arc<dyn Policy>) {

@@ -7,8 +7,8 @@ use driftlog_core::protocol::frame::{Credit, Frame};
 use driftlog_core::snapshot;
 use driftlog_core::state::State;
 
-use crate::peer::{Peer, Socket};
 use crate::running::Server;
+use driftlog_tests::peer::{Peer, Socket};
 
 /// Pushes records in frames of `per_push` until `entries` are in the log.
 async fn fill(peer: &mut Peer, socket: &mut Socket, entries: usize, per_push: usize, bytes: usize) {

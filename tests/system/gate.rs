@@ -12,9 +12,10 @@ use driftlog_server::{Gate, GateWorkers};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use crate::peer::{Peer, Socket, accepted, marks};
 use crate::rich::{change, insert, typed, writer};
-use crate::running::{Process, Server};
+use crate::running::Server;
+use driftlog_tests::peer::{Peer, Socket, accepted, marks};
+use driftlog_tests::process::Process;
 
 /// A server whose workers have faults; with a path, they are broken until it exists.
 async fn start(broken_until: Option<&Path>) -> Server {

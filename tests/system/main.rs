@@ -6,7 +6,6 @@ mod dead_letters;
 mod fan_out;
 mod files;
 mod gate;
-mod peer;
 mod rich;
 mod rules;
 mod running;

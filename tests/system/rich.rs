@@ -5,8 +5,8 @@ use driftlog_core::op::{Edit, FieldOp, Insert, Op, RichChange, Update};
 use driftlog_core::protocol::Code;
 use driftlog_core::rich::{Document, RichActor, Splice, initial};
 
-use crate::peer::{Peer, accepted, marks, name};
 use crate::running::Server;
+use driftlog_tests::peer::{Peer, accepted, marks, name};
 
 fn record() -> RecordId {
     RecordId::new("a").expect("an id")

@@ -4,8 +4,8 @@ use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::MarkedStatus;
 use tempfile::TempDir;
 
-use crate::peer::{Peer, accepted};
-use crate::running::Process;
+use driftlog_tests::peer::{Peer, accepted};
+use driftlog_tests::process::Process;
 
 #[tokio::test]
 async fn the_demos_rules_refuse_a_long_title_and_nothing_else() {

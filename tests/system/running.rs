@@ -1,13 +1,8 @@
-//! A server to test: in this process, or as the binary when it must be killed.
-
-use std::path::Path;
-use std::process::Stdio;
+//! A server to test, in this process. The binary is `driftlog_tests::process`.
 
 use driftlog_server::{Access, Config, Secret, serve};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
-use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -85,50 +80,4 @@ impl Server {
 /// The secret of every server with tokens here.
 pub(crate) fn secret() -> Secret {
     Secret::new([42; 32]).expect("long enough")
-}
-
-/// The server as a process of its own.
-pub(crate) struct Process {
-    pub(crate) url: String,
-    child: Child,
-}
-
-impl Process {
-    /// Spawns the binary over a directory, without authentication.
-    pub(crate) async fn spawn(directory: &Path) -> Self {
-        Self::spawn_with(directory, &[]).await
-    }
-
-    /// Spawns it with more arguments of `serve`.
-    pub(crate) async fn spawn_with(directory: &Path, args: &[&str]) -> Self {
-        let mut child = Command::new(binary())
-            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"])
-            .arg(directory)
-            .args(args)
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the server starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let line = lines.next_line().await.expect("readable").expect("a line");
-        let url = line.strip_prefix("listening on http://").expect("the first line").to_owned();
-        Self { url, child }
-    }
-
-    /// kill -9, and waits until it is gone.
-    pub(crate) async fn kill(mut self) {
-        self.child.kill().await.expect("killed");
-    }
-}
-
-/// The binary beside this test: the same build, found without asking cargo.
-pub(crate) fn binary() -> std::path::PathBuf {
-    let mut path = std::env::current_exe().expect("a path");
-    path.pop();
-    if path.ends_with("deps") {
-        path.pop();
-    }
-    let binary = path.join(format!("driftlog-server{}", std::env::consts::EXE_SUFFIX));
-    assert!(binary.exists(), "build it first: cargo build -p driftlog-server ({})", binary.display());
-    binary
 }

@@ -5,8 +5,8 @@ use driftlog_core::packed::Item;
 use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::Frame;
 
-use crate::peer::{Peer, accepted};
 use crate::running::Server;
+use driftlog_tests::peer::{Peer, accepted};
 
 #[tokio::test]
 async fn a_pushed_entry_is_acked_and_reaches_another_reader() {

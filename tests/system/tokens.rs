@@ -4,8 +4,10 @@ use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::{self, Frame};
 use driftlog_server::{Claims, LogClaim, Right, token};
 
-use crate::peer::{Peer, Socket};
-use crate::running::{Server, binary, secret};
+use driftlog_tests::peer::{Peer, Socket};
+use driftlog_tests::process::binary;
+
+use crate::running::{Server, secret};
 
 const FAR: u64 = 4_000_000_000;
 

@@ -4,8 +4,8 @@ use driftlog_core::id::{ActorId, EntryId, Offset, Seq};
 use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::{Frame, MarkedStatus, Settled};
 
-use crate::peer::{LOG, Peer, accepted, marks};
 use crate::running::Server;
+use driftlog_tests::peer::{LOG, Peer, accepted, marks};
 
 #[tokio::test]
 async fn a_push_sent_twice_is_in_the_log_once() {
@@ -159,7 +159,7 @@ async fn nobody_pushes_as_the_log_itself_or_as_somebody_else() {
     for (actor, token) in [(ActorId::LOG, "dev:mallory"), (alice.actor, "dev:mallory")] {
         let mut mallory = Peer::new("mallory");
         (mallory.actor, mallory.token) = (actor, Some(token.to_owned()));
-        let mut socket = crate::peer::Socket::connect(&server.url).await;
+        let mut socket = driftlog_tests::peer::Socket::connect(&server.url).await;
         socket.send(&Frame::Hello(mallory.hello())).await;
         socket.ends_with(Code::ActorTaken).await;
     }
@@ -180,11 +180,11 @@ async fn a_copy_of_a_profile_and_a_forgotten_actor_are_told_so() {
     let unborn = alice.clone();
     drop(alice.connect(&server.url).await);
     drop(alice.connect(&server.url).await);
-    let mut socket = crate::peer::Socket::connect(&server.url).await;
+    let mut socket = driftlog_tests::peer::Socket::connect(&server.url).await;
     socket.send(&Frame::Hello(unborn.hello())).await;
     socket.ends_with(Code::ActorForked).await;
     let other = Server::start().await;
-    let mut socket = crate::peer::Socket::connect(&other.url).await;
+    let mut socket = driftlog_tests::peer::Socket::connect(&other.url).await;
     socket.send(&Frame::Hello(alice.hello())).await;
     socket.ends_with(Code::ActorForgotten).await;
     server.stop().await;

@@ -56,9 +56,15 @@ impl Store {
     pub(crate) fn writer(&self) -> Result<Writer, StoreError> {
         let lock = if self.vfs.is_none() { Some(self.lock()?) } else { None };
         let connection = self.connect(OpenFlags::default())?;
+        // A switch that fails is no error of the statement that asks for it, nor does the mode tell: only a checkpoint
+        // knows whether there is a log. Without it a crash right behind a commit may take that back.
+        connection.execute_batch("PRAGMA journal_mode = WAL")?;
+        let pages: i64 = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
+        if pages < 0 {
+            return Err(StoreError::NoLog);
+        }
         connection.execute_batch(
-            "PRAGMA journal_mode = WAL;
-             PRAGMA synchronous = FULL;
+            "PRAGMA synchronous = FULL;
              PRAGMA fullfsync = ON;
              PRAGMA wal_autocheckpoint = 8192;
              PRAGMA journal_size_limit = 67108864;
@@ -77,7 +83,7 @@ impl Store {
             got => return Err(StoreError::Format { got, max: FORMAT }),
         }
         mend_indexes(&connection)?;
-        Ok(Writer::new(connection, lock))
+        Writer::new(connection, lock)
     }
 
     /// Two writers would give the same offsets. The system gives the lock back however its holder ends.

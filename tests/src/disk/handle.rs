@@ -127,7 +127,14 @@ impl Handle {
         let mut state = self.shared.lock();
         match state.admit(Call::Sync, self.generation) {
             Ok(()) => {
-                state.contents.sync(self.inode);
+                let State { contents, recorded, lies, .. } = &mut *state;
+                if let Some(recorded) = recorded {
+                    recorded.push(contents.clone());
+                }
+                if *lies {
+                    return ffi::SQLITE_OK;
+                }
+                contents.sync(self.inode);
                 if std::mem::take(&mut self.is_new_journal) {
                     state.contents.sync_names();
                 }

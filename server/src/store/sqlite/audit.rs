@@ -94,8 +94,16 @@ impl Reads<'_> {
 
     /// Every row that is not as it was written: its table, and what is wrong.
     pub(crate) fn damaged_rows(self) -> Result<Vec<(&'static str, String)>, StoreError> {
+        self.damaged_rows_of(|_| true)
+    }
+
+    /// The same of some tables.
+    pub(crate) fn damaged_rows_of(
+        self,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<(&'static str, String)>, StoreError> {
         let mut damaged = Vec::new();
-        for (table, sql, sum_at) in SUMMED {
+        for (table, sql, sum_at) in SUMMED.into_iter().filter(|(table, ..)| wanted(table)) {
             let mut statement = self.0.prepare(sql)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {

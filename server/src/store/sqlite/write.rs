@@ -7,7 +7,7 @@ use driftlog_core::codec;
 use driftlog_core::entry::Digest;
 use driftlog_core::id::{ActorId, EpochId, LogId, LogName};
 use driftlog_core::protocol::Code;
-use driftlog_core::sequencer::{AuthorRow, Binding, Refused};
+use driftlog_core::sequencer::{AuthorRow, Binding, Refused, Wanted};
 use driftlog_core::time::{Time, WallMs};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row};
@@ -20,6 +20,7 @@ use crate::store::{AuthorKey, LogKey, LogRow, Placed, StoreError, StoredSnapshot
 /// The one connection that writes.
 pub(crate) struct Writer {
     connection: Connection,
+    damaged: Damaged,
     /// Held as long as this writes; a VFS has none.
     _lock: Option<File>,
 }
@@ -28,11 +29,20 @@ const PUT_LETTER: &str = "INSERT INTO dead_letters VALUES (?1, ?2, ?3, ?4, ?5, ?
 
 /// An open transaction of the writer.
 #[derive(Clone, Copy)]
-pub(crate) struct Writes<'c>(pub(super) &'c Connection);
+pub(crate) struct Writes<'c>(pub(super) &'c Connection, Damaged);
+
+/// Tables of which a row was damaged when the store was opened: what is not found there may be that row.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Damaged {
+    logs: bool,
+    bindings: bool,
+    replacements: bool,
+}
 
 impl Writer {
-    pub(super) fn new(connection: Connection, lock: Option<File>) -> Self {
-        Self { connection, _lock: lock }
+    pub(super) fn new(connection: Connection, lock: Option<File>) -> Result<Self, StoreError> {
+        let damaged = Damaged::find(&connection)?;
+        Ok(Self { connection, _lock: lock, damaged })
     }
 
     /// Runs writes in one transaction; when this returns, they are durable.
@@ -41,19 +51,67 @@ impl Writer {
         writes: impl FnOnce(Writes<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let transaction = self.connection.transaction()?;
-        let answer = writes(Writes(&transaction))?;
+        let answer = writes(Writes(&transaction, self.damaged))?;
         transaction.commit()?;
         Ok(answer)
     }
 }
 
+impl Damaged {
+    pub(super) fn find(connection: &Connection) -> Result<Self, StoreError> {
+        let mut damaged = Self::default();
+        for (table, what) in Reads(connection).damaged_rows_of(|table| super::FOUND_BY_NAME.contains(&table))? {
+            tracing::error!(table, what, "a row is damaged");
+            match table {
+                "logs" => damaged.logs = true,
+                "bindings" => damaged.bindings = true,
+                "replacements" => damaged.replacements = true,
+                // How many a log has is known.
+                _ => {}
+            }
+        }
+        Ok(damaged)
+    }
+}
+
+/// Nothing is made anew that may only be damaged.
+fn missing_or(damaged: bool, table: &'static str) -> Result<(), StoreError> {
+    match damaged {
+        true => Err(StoreError::corrupt(table, "a row is damaged, and this may be the one")),
+        false => Ok(()),
+    }
+}
+
 impl<'c> Writes<'c> {
+    /// The same as after a start on what stands in the file now, for tests that damage it.
+    #[cfg(test)]
+    pub(crate) fn restarted(self) -> Result<Self, StoreError> {
+        Ok(Self(self.0, Damaged::find(self.0)?))
+    }
+
+    /// Fails if an actor that is not found may be bound.
+    pub(crate) fn check_bindings(self) -> Result<(), StoreError> {
+        missing_or(self.1.bindings, "bindings")
+    }
+
+    /// Fails if what an entry replaces may have been replaced without its being known.
+    pub(crate) fn check_replacements(self, wanted: &Wanted) -> Result<(), StoreError> {
+        missing_or(self.1.replacements && !wanted.replaces.is_empty(), "replacements")
+    }
+
     /// Reads that see what this transaction has written.
     pub(crate) fn reads(self) -> Reads<'c> {
         Reads(self.0)
     }
 
+    /// The transaction itself, for tests that damage it.
+    #[cfg(test)]
+    pub(crate) fn connection(self) -> &'c Connection {
+        self.0
+    }
+
     pub(crate) fn create_log(self, name: &LogName, log_id: LogId) -> Result<LogRow, StoreError> {
+        missing_or(self.1.logs, "logs")?;
         let log = LogRow { key: LogKey(self.next_key("logs", "log")?), name: name.clone(), log_id };
         let end = LogEnd { epochs: 0, end: Cursor::start(log_id), accepted: Time::MIN };
         self.put("INSERT INTO logs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", "logs", &log_values(&log, &end))?;
@@ -77,6 +135,8 @@ impl<'c> Writes<'c> {
 
     /// Begins an epoch at the end of a log.
     pub(crate) fn add_epoch(self, log: &LogRow, epoch: EpochId) -> Result<(), StoreError> {
+        // Every epoch before is there and whole, or none is added.
+        self.reads().epochs(log)?;
         let before = self.reads().log_end(log)?;
         let (number, first) = (before.epochs, before.end.next);
         let values = [integer(log.key.0), number_value(number), ValueRef::Blob(&epoch.0), number_value(first.0)];
@@ -87,7 +147,10 @@ impl<'c> Writes<'c> {
     pub(crate) fn put_binding(self, actor: ActorId, binding: &Binding) -> Result<AuthorKey, StoreError> {
         let author = match self.reads().binding(actor)? {
             Some((author, _)) => author.0,
-            None => self.next_key("bindings", "author")?,
+            None => {
+                missing_or(self.1.bindings, "bindings")?;
+                self.next_key("bindings", "author")?
+            }
         };
         let (user, bytes) = (binding.user.as_str().as_bytes(), codec::to_bytes(binding));
         let values = [integer(author), ValueRef::Blob(&actor.0), ValueRef::Text(user), ValueRef::Blob(&bytes)];

@@ -20,29 +20,35 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 /// The log that most tests write to.
-pub(crate) const LOG: &str = "board/1";
+pub const LOG: &str = "board/1";
 
-/// One socket.
-pub(crate) struct Socket {
+/// One socket. Whatever does not go as expected is a panic, which fails its test.
+///
+/// # Panics
+/// Every method.
+pub struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }
 
 impl Socket {
-    pub(crate) async fn connect(url: &str) -> Self {
+    /// Connects to `host:port`.
+    pub async fn connect(url: &str) -> Self {
         let (stream, _) = tokio_tungstenite::connect_async(format!("ws://{url}/sync")).await.expect("connects");
         Self { stream }
     }
 
-    pub(crate) async fn send(&mut self, frame: &Frame) {
+    /// Sends a frame.
+    pub async fn send(&mut self, frame: &Frame) {
         self.send_bytes(frame.encode()).await;
     }
 
-    pub(crate) async fn send_bytes(&mut self, bytes: Vec<u8>) {
+    /// Sends bytes that may be no frame.
+    pub async fn send_bytes(&mut self, bytes: Vec<u8>) {
         self.stream.send(Message::binary(bytes)).await.expect("sends");
     }
 
     /// The next frame; none when the socket has ended.
-    pub(crate) async fn receive(&mut self) -> Option<Frame> {
+    pub async fn receive(&mut self) -> Option<Frame> {
         loop {
             match self.stream.next().await? {
                 Ok(Message::Binary(bytes)) => return Some(Frame::decode(&bytes).expect("a frame")),
@@ -53,18 +59,20 @@ impl Socket {
     }
 
     /// The next frame of an open socket.
-    pub(crate) async fn next(&mut self) -> Frame {
+    pub async fn next(&mut self) -> Frame {
         self.receive().await.expect("the socket is open")
     }
 
-    pub(crate) async fn welcome(&mut self) -> Welcome {
+    /// The welcome, which must be next.
+    pub async fn welcome(&mut self) -> Welcome {
         match self.next().await {
             Frame::Welcome(welcome) => welcome,
             other => panic!("welcome expected: {other:?}"),
         }
     }
 
-    pub(crate) async fn opened(&mut self) -> Opened {
+    /// The opened frame, which must be next.
+    pub async fn opened(&mut self) -> Opened {
         match self.next().await {
             Frame::Opened(opened) => opened,
             other => panic!("opened expected: {other:?}"),
@@ -72,7 +80,7 @@ impl Socket {
     }
 
     /// The next ack; entries and credit on the way are passed over.
-    pub(crate) async fn ack(&mut self) -> Ack {
+    pub async fn ack(&mut self) -> Ack {
         loop {
             match self.next().await {
                 Frame::Ack(ack) => return ack,
@@ -83,7 +91,7 @@ impl Socket {
     }
 
     /// The next entries; acks and credit on the way are passed over.
-    pub(crate) async fn entries(&mut self) -> Entries {
+    pub async fn entries(&mut self) -> Entries {
         loop {
             match self.next().await {
                 Frame::Entries(entries) => return entries,
@@ -94,7 +102,7 @@ impl Socket {
     }
 
     /// Reads entries until the cursor stands at `end`; gives all items.
-    pub(crate) async fn items_until(&mut self, end: u64) -> (Vec<Item>, Cursor) {
+    pub async fn items_until(&mut self, end: u64) -> (Vec<Item>, Cursor) {
         let mut items = Vec::new();
         loop {
             let frame = self.entries().await;
@@ -106,7 +114,7 @@ impl Socket {
     }
 
     /// The next error; everything else on the way is passed over.
-    pub(crate) async fn error(&mut self) -> frame::Error {
+    pub async fn error(&mut self) -> frame::Error {
         loop {
             if let Frame::Error(error) = self.next().await {
                 return error;
@@ -115,7 +123,7 @@ impl Socket {
     }
 
     /// The next error ends the session with this code.
-    pub(crate) async fn ends_with(mut self, code: Code) {
+    pub async fn ends_with(mut self, code: Code) {
         let error = self.error().await;
         assert_eq!((error.code, error.log), (code, None), "{}", error.reason);
         assert_eq!(self.receive().await, None, "the socket closes");
@@ -124,19 +132,28 @@ impl Socket {
 
 /// One client's memory: what a real one keeps in its database.
 #[derive(Clone)]
-pub(crate) struct Peer {
-    pub(crate) client: ClientId,
-    pub(crate) actor: ActorId,
-    pub(crate) nonces: Vec<Nonce>,
-    pub(crate) token: Option<String>,
-    pub(crate) seq: Seq,
-    pub(crate) chain: Chain,
-    pub(crate) base: Base,
-    pub(crate) log: LogName,
+pub struct Peer {
+    /// Its client.
+    pub client: ClientId,
+    /// Its actor.
+    pub actor: ActorId,
+    /// Of the last two welcomes, newest first.
+    pub nonces: Vec<Nonce>,
+    /// What it shows.
+    pub token: Option<String>,
+    /// The last seq it gave.
+    pub seq: Seq,
+    /// Its chain there.
+    pub chain: Chain,
+    /// The base of its next entry.
+    pub base: Base,
+    /// Its one log.
+    pub log: LogName,
 }
 
 impl Peer {
-    pub(crate) fn new(name: &str) -> Self {
+    /// A client of the user with this name, at most 16 bytes long, that has done nothing yet.
+    pub fn new(name: &str) -> Self {
         let mut id = [0; 16];
         id[..name.len()].copy_from_slice(name.as_bytes());
         let (actor, log) = (ActorId(id), LogName::new(LOG).expect("a name"));
@@ -152,7 +169,8 @@ impl Peer {
         }
     }
 
-    pub(crate) fn hello(&self) -> Hello {
+    /// Its next hello.
+    pub fn hello(&self) -> Hello {
         Hello {
             protocol_min: VERSION,
             protocol_max: VERSION,
@@ -167,7 +185,8 @@ impl Peer {
         }
     }
 
-    pub(crate) fn subscription(&self, log: LogNumber) -> Subscribe {
+    /// A subscription to its log from the beginning.
+    pub fn subscription(&self, log: LogNumber) -> Subscribe {
         Subscribe {
             log,
             name: self.log.clone(),
@@ -182,7 +201,7 @@ impl Peer {
     }
 
     /// Connects and is welcomed.
-    pub(crate) async fn connect(&mut self, url: &str) -> Socket {
+    pub async fn connect(&mut self, url: &str) -> Socket {
         let mut socket = Socket::connect(url).await;
         socket.send(&Frame::Hello(self.hello())).await;
         let welcome = socket.welcome().await;
@@ -192,14 +211,15 @@ impl Peer {
     }
 
     /// Connects and opens its log as number 1, reading from the beginning.
-    pub(crate) async fn open(&mut self, url: &str) -> (Socket, Opened) {
+    pub async fn open(&mut self, url: &str) -> (Socket, Opened) {
         let mut socket = self.connect(url).await;
         let subscription = self.subscription(1);
         let opened = self.subscribe(&mut socket, subscription).await;
         (socket, opened)
     }
 
-    pub(crate) async fn subscribe(&mut self, socket: &mut Socket, subscription: Subscribe) -> Opened {
+    /// Subscribes, and takes the end of the log as the base of what it does next.
+    pub async fn subscribe(&mut self, socket: &mut Socket, subscription: Subscribe) -> Opened {
         socket.send(&Frame::Subscribe(subscription)).await;
         let opened = socket.opened().await;
         self.base = Base { epoch: opened.epochs.last().expect("an epoch").0, end: opened.end };
@@ -207,29 +227,30 @@ impl Peer {
     }
 
     /// A body that inserts a record.
-    pub(crate) fn insert(record: &str) -> Vec<Op> {
+    pub fn insert(record: &str) -> Vec<Op> {
         let fields = vec![(name("title"), FieldOp::Set(Value::from(record)))];
         vec![Op::Insert(Insert { collection: name("todos"), record: id(record), fields })]
     }
 
     /// A body that sets a field of a record.
-    pub(crate) fn set(record: &str, value: &str) -> Vec<Op> {
+    pub fn set(record: &str, value: &str) -> Vec<Op> {
         let op = FieldOp::Set(Value::from(value));
         vec![Op::Update(Update { collection: name("todos"), record: id(record), field: name("title"), op })]
     }
 
     /// A body of a newer version, with content that no build of today reads.
-    pub(crate) fn unknown() -> Vec<Op> {
+    pub fn unknown() -> Vec<Op> {
         let content = codec::to_bytes(&("todos", "x", [1, 2], ("later", -7)));
         vec![Op::Unknown(99, codec::from_canonical(&content).expect("content"))]
     }
 
     /// The next entry, with these ops.
-    pub(crate) fn act(&mut self, ops: Vec<Op>) -> Entry {
+    pub fn act(&mut self, ops: Vec<Op>) -> Entry {
         self.act_with(ops, |_| {})
     }
 
-    pub(crate) fn act_with(&mut self, ops: Vec<Op>, header: impl FnOnce(&mut Header)) -> Entry {
+    /// The next entry, with changes to its header.
+    pub fn act_with(&mut self, ops: Vec<Op>, header: impl FnOnce(&mut Header)) -> Entry {
         self.seq = self.seq.next();
         let mut head = Header::new(RunId([self.actor.0[0]; 8]), self.seq.0, self.seq, self.base, Time::from_ms(1_000));
         header(&mut head);
@@ -240,13 +261,14 @@ impl Peer {
     }
 
     /// A push of these entries, with the chain as it stands.
-    pub(crate) fn push(&self, entries: &[Entry]) -> Frame {
+    pub fn push(&self, entries: &[Entry]) -> Frame {
         let mut packer = Packer::default();
         entries.iter().for_each(|entry| packer.push(self.actor, entry));
         self.push_packed(entries[0].header.seq, packer)
     }
 
-    pub(crate) fn push_void(&mut self, through: Seq, reason: &str) -> Frame {
+    /// A push that gives seqs up.
+    pub fn push_void(&mut self, through: Seq, reason: &str) -> Frame {
         let mut packer = Packer::default();
         let from = self.seq.next();
         packer.push_void(Void { from, through, reason: reason.to_owned() });
@@ -259,7 +281,11 @@ impl Peer {
     }
 }
 
-pub(crate) fn name(text: &str) -> Name {
+/// A name.
+///
+/// # Panics
+/// If it is none.
+pub fn name(text: &str) -> Name {
     Name::new(text).expect("a name")
 }
 
@@ -268,12 +294,12 @@ fn id(text: &str) -> RecordId {
 }
 
 /// Statuses of an ack's marks.
-pub(crate) fn marks(ack: &Ack) -> Vec<(u64, Option<Code>)> {
+pub fn marks(ack: &Ack) -> Vec<(u64, Option<Code>)> {
     ack.marked.iter().map(|mark| (mark.seq.0, mark.code)).collect()
 }
 
 /// Seqs and offsets of an ack's accepted entries.
-pub(crate) fn accepted(ack: &Ack) -> Vec<(u64, u64)> {
+pub fn accepted(ack: &Ack) -> Vec<(u64, u64)> {
     let each = |range: &frame::AckRange| {
         let (seq, offset) = (range.seq.0, range.offset.0);
         (0..u64::from(range.count)).map(move |at| (seq + at, offset + at))
