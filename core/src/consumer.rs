@@ -186,6 +186,11 @@ impl<P: Copy + Ord> Consumer<P> {
         self.deadline
     }
 
+    /// The clock stepped back so far: what waits, waits no longer than before.
+    pub fn clock_stepped_back(&mut self, back: WallMs) {
+        self.deadline = self.deadline.map(|deadline| deadline.saturating_sub(back));
+    }
+
     /// The deadline has come: where to begin again, if there is something to try.
     pub fn timeout(&mut self, now: WallMs) -> Option<P> {
         self.deadline.take_if(|deadline| *deadline <= now)?;

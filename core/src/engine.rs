@@ -10,6 +10,7 @@
 //!                       └────────Input───────────┘
 //! ```
 
+mod folds;
 mod load;
 mod lookup;
 mod parking;
@@ -22,6 +23,7 @@ mod unstored;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::draft::Draft;
+use crate::fold::FoldId;
 use crate::id::{ActorId, ClientId, EntryId, LogName, Offset, RunId, WriteId};
 use crate::notice::{AppendFailure, Connection, LogStatus, Notice};
 use crate::random::Random;
@@ -163,6 +165,9 @@ enum Request {
     OwnGroup(LogName, WriteId),
     Park(LogName),
     Discard(LogName, EntryId),
+    FoldRead(LogName, FoldId, folds::Reading),
+    Fold,
+    History(LogName, u64),
 }
 
 /// Where a log's replica stands in its loading.
@@ -206,6 +211,8 @@ struct Slot {
     unreadable: bool,
     /// What the other tabs were told of the status.
     told: Option<LogStatus>,
+    folds: BTreeMap<FoldId, folds::OpenFold>,
+    holes: folds::Holes,
 }
 
 /// The engine of one tab.
@@ -218,6 +225,7 @@ pub struct Engine {
     clock_offset: i64,
     now: WallMs,
     acts: u64,
+    fold_last: u32,
     identity: Option<Identity>,
     slots: BTreeMap<LogName, Slot>,
     requests: BTreeMap<RequestId, Request>,
@@ -273,6 +281,7 @@ impl Engine {
             clock_offset: 0,
             now,
             acts: 0,
+            fold_last: 0,
             identity: None,
             slots: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -319,6 +328,7 @@ impl Engine {
     pub fn hide(&mut self, name: &LogName) {
         if let Some(slot) = self.slots.get_mut(name) {
             slot.replica.hide();
+            slot.shut_folds();
         }
     }
 
@@ -428,6 +438,7 @@ impl Engine {
         self.append_groups();
         self.store_arrivals();
         self.push_outboxes();
+        self.settle_folds();
         self.flush_control();
         self.take_notices();
         self.tell_statuses();
@@ -471,6 +482,8 @@ impl Engine {
             (Request::Append(name), Err(failure)) => self.append_failed(&name, failure),
             (Request::Receive(name), Ok(_)) => self.received(&name),
             (Request::Receive(name), Err(failure)) => self.receive_failed(&name, failure),
+            (Request::History(name, cost), Ok(_)) => self.history_stored(&name, cost),
+            (Request::History(name, _), Err(failure)) => self.history_failed(&name, failure),
             (Request::Snapshot(name), result) => self.snapshot_stored(&name, result.is_ok()),
             (Request::Park(name), Ok(Committed::Parked(voids, letters))) => self.parked(&name, &voids, letters),
             (Request::Park(name), _) => self.park_failed(&name),
@@ -510,6 +523,7 @@ impl Engine {
             (Request::OwnEntries(_) | Request::OwnRun(..) | Request::OwnGroup(..), Err(_)) => {
                 self.outputs.push_back(Output::OwnEntries(id, Vec::new()));
             }
+            (Request::FoldRead(name, id, reading), rows) => self.fold_answered((&name, id), reading, rows),
             _ => {}
         }
     }
@@ -536,12 +550,6 @@ impl Engine {
                 self.look_for_append(name);
             }
         }
-    }
-
-    fn look_for_append(&mut self, name: &LogName) {
-        let Some(slot) = self.slots.get(name) else { return };
-        let ranges = storage::own_from(name, self.actor(), slot.replica.outbox().known().next());
-        self.read(Request::AppendOutcome(name.clone()), ranges.to_vec());
     }
 
     fn commit(&mut self, request: Request, commit: Commit) {

@@ -10,6 +10,7 @@ pub mod consumer;
 pub mod draft;
 pub mod engine;
 pub mod entry;
+pub mod fold;
 pub mod id;
 pub mod limits;
 pub mod notice;

@@ -1,5 +1,6 @@
 //! Notices: what the engine has to tell the app.
 
+use crate::fold::FoldId;
 use crate::id::{EntryId, LogName, Offset, UserId, WriteId};
 use crate::protocol::Code;
 use crate::protocol::frame::MarkedStatus;
@@ -20,6 +21,8 @@ pub enum Notice {
     Log(LogName, LogState),
     /// The dead letters of a log changed.
     DeadLetters(LogName),
+    /// A fold has something to do: ask for its next batch.
+    Fold(LogName, FoldId),
     /// The server wants a token; answer with `Input::Token`.
     TokenWanted(String),
 }

@@ -92,6 +92,8 @@ pub struct Overlay {
     left: Touched,
     rank_last: u64,
     user: Option<UserId>,
+    /// How often the list of pending entries changed.
+    changes: u64,
 }
 
 impl Overlay {
@@ -137,6 +139,7 @@ impl Overlay {
             }
             touched.insert(key);
         }
+        self.changes += 1;
         self.sequenced.entry(held.author.stamp.actor()).or_default().insert(seq, old.rank);
         self.places.insert(write, new);
         self.entries.insert(new, held);
@@ -262,6 +265,16 @@ impl Overlay {
         self.entries.values().map(|held| held.author.stamp.write())
     }
 
+    /// All pending entries in the order in which they are laid: what is known of each, and what it does.
+    pub fn pending(&self) -> impl Iterator<Item = (&Stamp, &Arc<Body>)> {
+        self.entries.values().map(|held| (&*held.author.stamp, &held.body))
+    }
+
+    /// A number that is another one whenever the list of pending entries is.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Every record with pending ops.
     fn keys(&self) -> Touched {
         let key =
@@ -276,6 +289,7 @@ impl Overlay {
         if covered || self.places.contains_key(&write) {
             return;
         }
+        self.changes += 1;
         self.rank_last += 1;
         let rank = self.rank_last;
         let place = Place::new(seq, rank);
@@ -307,6 +321,7 @@ impl Overlay {
     /// Takes an entry out of every index. Unless it was folded as it was laid, its records are laid again.
     fn leave(&mut self, place: Place, touched: &mut Touched) {
         let Some(held) = self.entries.remove(&place) else { return };
+        self.changes += 1;
         self.places.remove(&held.author.stamp.write());
         if place.is_sequenced()
             && let Some(seqs) = self.sequenced.get_mut(&held.author.stamp.actor())

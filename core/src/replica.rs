@@ -19,6 +19,7 @@ mod verdicts;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::entry::Entry;
+use crate::fold::history::Read;
 use crate::id::{ActorId, EntryId, EpochId, LogId, LogName, Offset, RunId, Seq, UserId, WriteId};
 use crate::notice::{LogState, LogStatus, Notice, WriteStatus};
 use crate::outbox::Outbox;
@@ -76,6 +77,8 @@ pub struct Replica {
     tail_bytes: usize,
     snapshot_bytes: usize,
     notices: Vec<Notice>,
+    /// What was confirmed since the last look, while somebody looks.
+    confirmed: Option<Vec<Read>>,
 }
 
 impl Replica {
@@ -100,6 +103,7 @@ impl Replica {
             tail_bytes: 0,
             snapshot_bytes: 0,
             notices: Vec::new(),
+            confirmed: None,
             name,
             actor,
             run,
@@ -154,6 +158,7 @@ impl Replica {
     pub fn apply(&mut self, items: Vec<Item>) {
         let mut touched = Touched::new();
         for item in items {
+            let from = self.state.cursor().next;
             let logged = match item {
                 // A snapshot overtook it while it was being stored.
                 Item::Entry(logged) if logged.offset < self.state.cursor().next => continue,
@@ -164,6 +169,7 @@ impl Replica {
                         self.settle(touched);
                         return self.stop(LogStatus::Degraded, "a gap does not lead forward");
                     }
+                    self.confirm(from, Item::Gap(gap));
                     continue;
                 }
                 // Stubs were resolved when they arrived.
@@ -178,6 +184,7 @@ impl Replica {
                     self.accepted_by_fold(&logged, &fold.outcome);
                     self.overlay.folded(&fold);
                     touched.extend(fold.touched);
+                    self.confirm(from, Item::Entry(logged));
                 }
                 Err(FoldError::UnknownKind(kind)) => {
                     self.settle(touched);
@@ -191,6 +198,24 @@ impl Replica {
             }
         }
         self.settle(touched);
+    }
+
+    fn confirm(&mut self, from: Offset, item: Item) {
+        if let Some(confirmed) = &mut self.confirmed {
+            confirmed.push((from, item, self.state.cursor()));
+        }
+    }
+
+    /// Whether somebody looks at what is confirmed, item by item.
+    pub fn watch(&mut self, watched: bool) {
+        if watched != self.confirmed.is_some() {
+            self.confirmed = watched.then(Vec::new);
+        }
+    }
+
+    /// What was confirmed since the last call, each with where it begins and the cursor behind it.
+    pub fn take_confirmed(&mut self) -> Vec<Read> {
+        self.confirmed.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     fn settle(&mut self, mut touched: Touched) {

@@ -10,7 +10,7 @@ pub mod commit;
 pub mod own;
 pub mod row;
 
-use crate::id::{ActorId, LogName, Offset, RunId, Seq};
+use crate::id::{ActorId, LogName, Name, Offset, RunId, Seq};
 
 /// A key; keys are ordered by their bytes.
 pub type Key = Vec<u8>;
@@ -111,6 +111,8 @@ mod table {
     pub(super) const DEAD_LETTER: u8 = 0x15;
     pub(super) const RUN: u8 = 0x16;
     pub(super) const VOIDS: u8 = 0x17;
+    pub(super) const FOLD: u8 = 0x18;
+    pub(super) const FOLD_LETTER: u8 = 0x19;
 }
 
 /// Key of the identity row.
@@ -212,6 +214,28 @@ pub fn voids_key(log: &LogName, actor: ActorId) -> Key {
     key
 }
 
+/// Key of a fold's checkpoint.
+pub fn fold_key(log: &LogName, fold: &Name) -> Key {
+    let mut key = log_key(table::FOLD, log);
+    key.extend_from_slice(fold.as_str().as_bytes());
+    key
+}
+
+/// Key of a dead letter of a fold: the entry's offset ends it.
+pub fn fold_letter_key(log: &LogName, fold: &Name, offset: Offset) -> Key {
+    let mut key = fold_letter_prefix(log, fold);
+    key.extend_from_slice(&offset.0.to_be_bytes());
+    key
+}
+
+/// What all keys of a fold's dead letters begin with.
+pub fn fold_letter_prefix(log: &LogName, fold: &Name) -> Key {
+    let mut key = log_key(table::FOLD_LETTER, log);
+    key.extend_from_slice(&(fold.as_str().len() as u16).to_be_bytes());
+    key.extend_from_slice(fold.as_str().as_bytes());
+    key
+}
+
 /// All next-seq rows, of all logs.
 pub fn all_next() -> KeyRange {
     KeyRange::prefix(vec![table::NEXT])
@@ -232,6 +256,18 @@ pub fn log_of(key: &[u8]) -> Option<LogName> {
 /// The number that ends a key: the first seq or offset of its row.
 pub fn number_of(key: &[u8]) -> Option<u64> {
     key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+/// The author in the key of a row of own entries.
+pub fn actor_of(key: &[u8]) -> Option<ActorId> {
+    let actor = key.get(key.len().checked_sub(24)?..key.len() - 8)?;
+    actor.try_into().ok().map(ActorId)
+}
+
+/// Rows of own entries that may hold seqs from `first` to `last` (inclusive).
+pub fn own_between(log: &LogName, actor: ActorId, first: Seq, last: Seq) -> [KeyRange; 2] {
+    let [before, _] = own_from(log, actor, first);
+    [before, KeyRange::between(own_key(log, actor, first), own_key(log, actor, last.next()))]
 }
 
 /// Rows of own entries that may hold seqs from `from` on: the row before it may reach into it.

@@ -245,16 +245,17 @@ impl Conversation {
     fn read(&mut self, read: Read) -> Option<StoreRead> {
         let feed = self.follows.get(&read.log).cloned()?;
         let now = self.shared.environment.now();
-        let Read { request, log, name, actor, held, from } = read;
+        let Read { request, log, name, actor, held, from, until } = read;
         let position = match from {
             ReadFrom::Cursor(from) => Some(Position { number: log, from, actor, held }),
             ReadFrom::Snapshot => None,
         };
-        if let Some(frame) = position.and_then(|position| feed.frame(now, position)) {
+        // A stretch of history ends where it was asked to; what is in memory is of those who follow.
+        if let Some(frame) = position.filter(|_| until.is_none()).and_then(|position| feed.frame(now, position)) {
             self.session.handle_entries(request, EntriesRead::Frame(frame));
             return None;
         }
-        Some(StoreRead { request, name, feed, now, position })
+        Some(StoreRead { request, name, feed, now, position, until })
     }
 }
 

@@ -133,6 +133,7 @@ fn subscribe(log: LogNumber) -> Subscribe {
         decided: Seq(0),
         held: Seq(1),
         priority: 128,
+        end: None,
     }
 }
 

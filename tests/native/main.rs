@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod board;
+mod folds;
 mod policy;
 mod rights;
 

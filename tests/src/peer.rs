@@ -197,6 +197,7 @@ impl Peer {
             decided: self.seq,
             held: self.seq.next(),
             priority: 128,
+            end: None,
         }
     }
 

@@ -129,6 +129,7 @@ fn client() -> Vec<Vector> {
         decided: Seq(0),
         held: Seq(1),
         priority: 128,
+        end: None,
     };
     let resumed = Subscribe {
         log: 1,
@@ -137,14 +138,18 @@ fn client() -> Vec<Vector> {
         epoch: Some((EPOCH, Offset(40))),
         read: false,
         priority: 255,
+        end: None,
         ..subscribe.clone()
     };
+    let history =
+        Subscribe { log: 2, read: true, held: Seq(u64::MAX), epoch: None, end: Some(Offset(300)), ..resumed.clone() };
     vec![
         vector("hello", "of a new database, without a token", Frame::Hello(first)),
         vector("hello again", "with everything", Frame::Hello(again)),
         vector("token", "", Frame::Token(Token { token: "fresh".to_owned() })),
         vector("subscribe", "to a log never met", Frame::Subscribe(subscribe)),
         vector("subscribe from a cursor", "only to push", Frame::Subscribe(resumed)),
+        vector("subscribe to history", "a stretch, beside the log itself", Frame::Subscribe(history)),
         vector("unsubscribe", "", Frame::Unsubscribe(Unsubscribe { log: 1 })),
         vector(
             "push",

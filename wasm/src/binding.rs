@@ -25,7 +25,7 @@ use crate::tabs::Mode;
 /// One client's engine.
 #[wasm_bindgen(js_name = Engine)]
 pub struct Binding {
-    client: Rc<Client>,
+    pub(crate) client: Rc<Client>,
     storage: Storage,
 }
 

@@ -6,6 +6,7 @@
 //! **Invariant:** no other file of this crate knows these shapes.
 
 pub(crate) mod answer;
+pub(crate) mod fold;
 pub(crate) mod request;
 
 use driftlog_core::codec;

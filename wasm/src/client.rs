@@ -485,6 +485,7 @@ impl Client {
             notice::Notice::Connection(connection) => Some(Notice::Connection(connection.into())),
             notice::Notice::Log(name, state) => handle(&name).map(|handle| Notice::Log { handle, state: state.into() }),
             notice::Notice::DeadLetters(name) => handle(&name).map(|handle| Notice::DeadLetters { handle }),
+            notice::Notice::Fold(name, fold) => handle(&name).map(|handle| Notice::Fold { handle, fold: fold.0 }),
             notice::Notice::TokenWanted(reason) => Some(Notice::TokenWanted { reason }),
         };
         self.notices.borrow_mut().extend(notice);

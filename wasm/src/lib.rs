@@ -13,6 +13,7 @@ mod client;
 mod clock;
 mod durability;
 mod entropy;
+mod folds;
 mod lease;
 mod oneshot;
 mod page;

@@ -88,6 +88,7 @@ export type WireNotice =
   | ['connection', WireConnection]
   | ['log', handle: number, WireLogState]
   | ['deadLetters', handle: number]
+  | ['fold', handle: number, fold: number]
   | ['token-wanted', reason: string]
   | ['tape', handle: number, ...event: unknown[]];
 
@@ -156,6 +157,59 @@ export interface WireEntry {
   redriven?: boolean;
 }
 
+/** Request of `openFold`: name, version, the actions it has handlers for, the initial accumulator. */
+export type WireFold = [name: string, version: number, actions: string[], initial: unknown];
+
+/**
+ * Request of `stepFold`: which batch, how many of its actions were folded, why the one behind them failed, and the
+ * accumulator (one, or none) after those that were folded: with a failure, and when it was wanted. Empty: no report.
+ */
+export type WireFoldReport = [ticket: number, done: number, failure: string | null, accumulator: unknown[]];
+
+/** An action as a fold's handler gets it; `offset` is absent while it is pending. */
+export interface WireFoldAct {
+  offset?: number | null;
+  id: string;
+  author?: string | null;
+  time: number;
+  action: string;
+  args?: unknown;
+}
+
+/** A dead letter of a fold. */
+export interface WireFoldLetter extends WireFoldAct {
+  offset: number;
+  reason: string;
+  attempts: number;
+  first: number;
+  last: number;
+}
+
+/** How a fold stands. */
+export interface WireFoldState {
+  status: 'loading' | 'waiting' | 'behind' | 'live';
+  from?: number | null;
+  end: number;
+  breaker: 'closed' | 'open' | 'probing';
+  retryAt?: number | null;
+  suspects: { offset: number; reason: string; attempts: number }[];
+}
+
+/** What is to be folded next; `start` (none or one) replaces the confirmed accumulator before it. */
+export interface WireFoldBatch {
+  ticket: number;
+  start: unknown[];
+  acts: WireFoldAct[];
+  wantsAccumulator: boolean;
+  /** More follows as soon as this is reported. */
+  more: boolean;
+  tail: 'unchanged' | 'appended' | 'replaced';
+  tailActs: WireFoldAct[];
+  state: WireFoldState;
+  /** The fold's dead letters, if they changed. */
+  parked?: WireFoldLetter[] | null;
+}
+
 /** Request of `entries`: absent keys do not filter. */
 export interface WireEntryFilter {
   action?: string;
@@ -209,6 +263,14 @@ export interface WireEngine {
   entry(handle: number, writeId: string): Promise<Uint8Array | undefined>;
   /** WireEntryFilter → WireEntry[], oldest first. */
   entries(handle: number, filter: Uint8Array): Promise<Uint8Array>;
+  /** WireFold → its id; `fold` notices say when it has something to do. */
+  openFold(handle: number, request: Uint8Array): number;
+  /** WireFoldReport on the batch before, or nothing → WireFoldBatch. */
+  stepFold(handle: number, fold: number, report: Uint8Array): Uint8Array;
+  shutFold(handle: number, fold: number): void;
+  /** Tries parked entries again: the one at this offset, or all. */
+  redriveFold(handle: number, fold: number, offset: number | undefined): void;
+  discardFolded(handle: number, fold: number, offset: number): void;
   /** WireStorage. */
   storage(): Uint8Array;
   connect(): void;

@@ -238,6 +238,8 @@ class OpenClient implements LogHost {
           .get(notice[1])
           ?.readDeadLetters()
           .catch(() => {});
+      case 'fold':
+        return this.#byHandle.get(notice[1])?.workFold(notice[2]);
       case 'token-wanted':
         return void this.#giveToken(notice[1]);
       case 'tape':

@@ -7,6 +7,15 @@ export type { CollectionDraft, CounterDraft, RecordDraft, SetDraft, TextDraft } 
 export type { DeadLetters } from './dead_letters.js';
 export type { DeadLetter, Entry, EntryFilter, EntryOf, EntryStatus } from './entry.js';
 export { DriftlogError, type DriftlogErrorOf, type ErrorCode, type ErrorDetails, type Refusal } from './errors.js';
+export {
+  type Fold,
+  type FoldDefinition,
+  type FoldEntry,
+  type FoldHandlers,
+  type FoldSnapshot,
+  fold,
+  type ParkedEntry,
+} from './fold.js';
 export type { Comparison, Condition, Filter, Membership } from './filter.js';
 export type { Log, LogStatus, OpenArguments, Outbox } from './log.js';
 export type { Query, QuerySpec, RowPatch, TextSplice } from './query.js';

@@ -22,6 +22,7 @@ import { type DeadLetters, LetterList } from './dead_letters.js';
 import { type DraftSource, draftOps } from './draft.js';
 import { type DeadLetter, type Entry, type EntryFilter, entryOf } from './entry.js';
 import { fail, fromEngine } from './errors.js';
+import { type Fold, type FoldDefinition, type FoldView, OpenFolds } from './fold.js';
 import { type Query, type QuerySpec, QueryView, wireQuery } from './query.js';
 import { Cell, type Readable, type Turn } from './readable.js';
 import { type ArgumentsOf, type LogDefinition, type ParamsOf, type RowIn } from './schema.js';
@@ -74,6 +75,12 @@ export interface Log<D extends LogDefinition = LogDefinition> {
   query<Name extends keyof D['collections'] & string>(
     spec: QuerySpec<D['collections'], Name>,
   ): Query<RowIn<D['collections'], Name>>;
+  /**
+   * A fold of this log, from its last checkpoint on. The same definition gives the same fold.
+   *
+   * Throws `already-open` if another definition of that name is open.
+   */
+  fold<Accumulator>(definition: FoldDefinition<D, Accumulator>): Fold<Accumulator>;
   readonly status: Readable<LogStatus>;
   readonly outbox: Readable<Outbox>;
   /** Refused entries, kept whole: redriven, edited or discarded when somebody decides. */
@@ -105,6 +112,7 @@ export class OpenLog {
   readonly #active = new Map<number, QueryView>();
   readonly #writes = new Map<WriteId, OpenWrite>();
   readonly #source: DraftSource;
+  readonly #folds: OpenFolds;
   #drafting: string | undefined;
   #closed = false;
   #deadLettersRead = 0;
@@ -130,6 +138,13 @@ export class OpenLog {
     });
     for (const action of Object.keys(definition.actions)) this.do[action] = (args) => this.#perform(action, args);
     Object.freeze(this.do);
+    this.#folds = new OpenFolds({
+      handle,
+      turn: host.turn,
+      get engine() {
+        return host.engine;
+      },
+    });
     this.#source = {
       read: (collection, id) => {
         const row = host.engine.read(handle, collection, id);
@@ -233,6 +248,16 @@ export class OpenLog {
     if (!this.#closed) this.host.engine.unquery(this.handle, id);
   }
 
+  fold(definition: FoldDefinition): FoldView {
+    this.#open();
+    return guard(() => this.#folds.open(definition));
+  }
+
+  /** A fold has something to do. */
+  workFold(id: number): void {
+    this.#folds.work(id);
+  }
+
   /** Takes in patches of a query. */
   patch(query: number, patches: WirePatch[]): void {
     this.#active.get(query)?.apply(patches);
@@ -264,6 +289,7 @@ export class OpenLog {
   close(): void {
     if (this.#closed) return;
     for (const view of this.#views.values()) view.close();
+    this.#folds.close();
     this.#closed = true;
     this.host.engine.shut(this.handle);
     const error = fail('closed', { what: this.name }, `the log ${this.name} was closed`);

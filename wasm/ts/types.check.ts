@@ -5,6 +5,7 @@ import {
   collection,
   counter,
   defineLog,
+  fold,
   DriftlogError,
   type Log,
   optional,
@@ -89,6 +90,22 @@ const board = defineLog('board/:id', {
   options: { type: { args: 'omit', lifetimeMs: 1_000 } },
 });
 
+const activity = fold(board, 'activity', 1, {
+  init: {} as Record<string, number>,
+  on: {
+    addTodo: (counts, { title }, { author, status }) => ({
+      ...counts,
+      [author ?? status]: (counts[title] ?? 0) + 1,
+    }),
+    // @ts-expect-error a handler returns an accumulator
+    vote: () => 'x',
+    // @ts-expect-error the action has no such argument
+    toggle: (counts, { nothing }) => counts,
+  },
+});
+// @ts-expect-error the log has no such action
+fold(board, 'x', 1, { init: 0, on: { nothing: (sum) => sum } });
+
 declare const client: Client;
 declare const log: Log<typeof board>;
 
@@ -104,6 +121,15 @@ export async function opening(): Promise<void> {
   await client.open(board, { id: '42', room: 'x' });
   await client.open(defineLog('settings', { collections: {} }));
   await client.open(defineLog('a/:b/c/:d', { collections: {} }), { b: 'x', d: 'y' });
+}
+
+export function folding(): number | undefined {
+  const { value, from } = log.fold(activity).getSnapshot();
+  // @ts-expect-error a fold of another log
+  log.fold(fold(defineLog('other', { collections: {}, actions: { act: () => {} } }), 'x', 1, { init: 0, on: {} }));
+  // @ts-expect-error values are numbers
+  value.alice?.length;
+  return value.alice ?? from;
 }
 
 export async function acting(): Promise<void> {

@@ -6,6 +6,8 @@
 //! **What is damaged is never applied and never passed over:** received rows and snapshots are the server's too, and
 //! are fetched again from the last good cursor; verdicts are told again; own entries are given up with their seqs.
 
+use std::collections::BTreeMap;
+
 use crate::id::{ActorId, LogName, Offset, Seq, UserId};
 use crate::notice::LogStatus;
 use crate::replica::{self, Replica};
@@ -44,6 +46,8 @@ impl Engine {
             appends_unknown: false,
             unreadable: false,
             told: None,
+            folds: BTreeMap::new(),
+            holes: super::folds::Holes::default(),
         };
         self.slots.insert(name.clone(), slot);
         if self.identity.is_some() {
@@ -263,6 +267,13 @@ impl Engine {
             }
             None => {}
         }
+    }
+
+    /// An append's outcome is unknown: the rows know.
+    pub(super) fn look_for_append(&mut self, name: &LogName) {
+        let Some(slot) = self.slots.get(name) else { return };
+        let ranges = storage::own_from(name, self.actor(), slot.replica.outbox().known().next());
+        self.read(Request::AppendOutcome(name.clone()), ranges.to_vec());
     }
 
     /// The rows say what became of an append whose outcome was unknown.

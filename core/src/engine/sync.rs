@@ -45,6 +45,7 @@ impl Engine {
         (self.socket_buffered, self.socket_watched) = (0, false);
         self.token_awaited = false;
         self.outputs.push_back(Output::SocketClose);
+        self.stop_fetching();
         for slot in self.slots.values_mut() {
             slot.replica.arrivals_mut().reset();
             // The next session pushes everything that is undecided, at once.
@@ -130,6 +131,8 @@ impl Engine {
             SessionEvent::Held(name, held) => self.log_held(&name, held),
             SessionEvent::Entries(name, entries) => self.entries(&name, entries, (cost, tail)),
             SessionEvent::Snapshot(name, cursor, bytes) => self.snapshot_arrived(&name, cursor, bytes, cost),
+            SessionEvent::History(name, entries) => self.history_arrived(&name, entries, cost),
+            SessionEvent::HistoryRefused(name, error) => self.history_refused(&name, &error),
             SessionEvent::LogRefused(name, error) => self.log_refused(&name, error),
             SessionEvent::Refused(error) => {
                 let act = self.link.refused(error.code, &error.reason, self.now, &mut self.random);
@@ -252,7 +255,8 @@ impl Engine {
                 slot.replica.restart(state, bytes.len());
                 slot.replica.arrivals_mut().restart();
                 slot.replica.catch_up();
-                let commit = Commit::Snapshot { fence, log: name.clone(), bytes: bytes.into(), end };
+                let keep = slot.folds_keep(end);
+                let commit = Commit::Snapshot { fence, log: name.clone(), bytes: bytes.into(), end, keep };
                 slot.snapshotting = true;
                 self.commit(Request::Snapshot(name.clone()), commit);
                 self.tell_status(name);
@@ -408,7 +412,8 @@ impl Engine {
         let end = slot.replica.state().cursor().next;
         slot.replica.snapshot_made(bytes.len());
         slot.snapshotting = true;
-        let commit = Commit::Snapshot { fence, log: name.clone(), bytes: bytes.into(), end };
+        let keep = slot.folds_keep(end);
+        let commit = Commit::Snapshot { fence, log: name.clone(), bytes: bytes.into(), end, keep };
         self.commit(Request::Snapshot(name.clone()), commit);
     }
 

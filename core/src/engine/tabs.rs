@@ -5,7 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::chain::Cursor;
 use crate::codec::{self, tagged};
+use crate::fold::history::Hole;
 use crate::id::{LogName, Offset, UserId};
 use crate::notice::{Connection, LogStatus, Notice};
 use crate::replica::Hold;
@@ -38,6 +40,8 @@ pub enum Hint {
     Online(bool),
     /// Rows of this log are damaged, and this tab has no more than what lies before the offset.
     Damaged((LogName, Offset)),
+    /// This tab's folds miss entries of the log, from a cursor to an offset (exclusive): only the server has them.
+    Missing((LogName, Cursor, Offset)),
 }
 
 tagged!(Hint {
@@ -48,6 +52,7 @@ tagged!(Hint {
     Log(LogHint) = 4,
     Online(bool) = 5,
     Damaged((LogName, Offset)) = 6,
+    Missing((LogName, Cursor, Offset)) = 7,
 });
 
 /// See [`Hint::Connection`].
@@ -93,6 +98,13 @@ impl Engine {
                     self.slot(&name);
                 }
                 self.refresh(&name);
+                self.look_again(&name);
+            }
+            Hint::Missing((name, at, end)) => {
+                if self.fence.is_some() {
+                    self.slot(&name);
+                    self.want_history(&name, Hole { at, end });
+                }
             }
             Hint::Wanted(name) => {
                 if self.fence.is_some() {
@@ -105,6 +117,8 @@ impl Engine {
             }
             Hint::Leading(()) => {
                 let names: Vec<_> = self.slots.keys().cloned().collect();
+                // What the last leader was told is forgotten with it.
+                names.iter().for_each(|name| self.look_again(name));
                 names.into_iter().for_each(|name| self.hint(&Hint::Wanted(name)));
             }
             Hint::Connection(hint) => self.connection_hinted(hint),

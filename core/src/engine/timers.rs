@@ -33,6 +33,7 @@ impl Engine {
                 slot.replica.set_hold(Some(Hold { retry_at, ..hold }));
             }
         }
+        self.folds_clock_stepped_back(back);
         // The shell's timer was set for the due time of before.
         self.timeout = None;
     }
@@ -53,6 +54,7 @@ impl Engine {
             self.tell_all();
         }
         self.push_held();
+        self.folds_timed_out();
         let act = self.link.timeout(self.now, &mut self.random);
         self.link_act(act);
     }
@@ -73,6 +75,7 @@ impl Engine {
         let held_until = self.held_until().filter(|_| leads).unwrap_or(WallMs::MAX);
         let link = self.link.deadline().unwrap_or(WallMs::MAX);
         let due = link.min(scan_at).min(held_until).min(self.unstored_due()).min(self.database_retry_at);
+        let due = due.min(self.fold_deadline().unwrap_or(WallMs::MAX));
         if due < WallMs::MAX && self.timeout.is_none_or(|set| set > due || set <= self.now) {
             self.timeout = Some(due);
             self.outputs.push_back(Output::Timeout(due));

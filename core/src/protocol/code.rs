@@ -80,6 +80,8 @@ codes! {
     ActorForgotten = 302, "actor-forgotten";
     /// The log at the server is not the one this cursor was taken from.
     LogForked = 303, "log-forked";
+    /// The server does not keep the entries that were to be fetched any more.
+    HistoryGone = 304, "history-gone";
 
     /// The push does not start at the next seq; the frame says which is expected.
     ExpectedSeq = 400, "expected-seq";

@@ -133,6 +133,9 @@ pub struct Subscribe {
     pub held: Seq,
     /// Weight among the session's logs, 0 to 255; higher goes first.
     pub priority: u8,
+    /// Fetches a stretch of history instead of following the log: entries from `cursor` to this offset (exclusive), no
+    /// snapshot in their place, and nothing behind them. None: follow the log.
+    pub end: Option<Offset>,
 }
 
 /// See [`Frame::Unsubscribe`].

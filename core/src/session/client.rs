@@ -9,12 +9,17 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::chain::{Chain, Cursor};
 use crate::codec::DecodeError;
-use crate::id::{ActorId, LogName, Offset, Seq};
+use crate::id::{ActorId, LogId, LogName, Offset, Seq};
 use crate::limits;
 use crate::packed::{Packer, Pushed};
 use crate::protocol::frame::{self, Frame, Hello, LogNumber, Push, Subscribe};
 use crate::storage::row::Identity;
 use crate::time::WallMs;
+
+/// Weight of what the app looks at.
+const PRIORITY: u8 = 128;
+/// Weight of history: what is new goes first.
+const PRIORITY_HISTORY: u8 = 32;
 
 /// What the peer said, with the log's name instead of its number.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +36,10 @@ pub enum SessionEvent {
     Entries(LogName, frame::Entries),
     /// A whole snapshot.
     Snapshot(LogName, Cursor, Vec<u8>),
+    /// Entries that were fetched, to be stored.
+    History(LogName, frame::Entries),
+    /// What was asked for cannot be fetched.
+    HistoryRefused(LogName, frame::Error),
     /// One log has trouble; the session goes on.
     LogRefused(LogName, frame::Error),
     /// The session is over.
@@ -88,6 +97,8 @@ pub struct ClientSession {
     next_number: LogNumber,
     logs: BTreeMap<LogNumber, SessionLog>,
     numbers: BTreeMap<LogName, LogNumber>,
+    /// Logs whose history is being fetched, under a number of its own.
+    histories: BTreeMap<LogNumber, LogName>,
     control: VecDeque<Vec<u8>>,
     push_credit: u64,
     pushed: u64,
@@ -118,6 +129,7 @@ impl ClientSession {
             next_number: 0,
             logs: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            histories: BTreeMap::new(),
             control: VecDeque::new(),
             push_credit: 0,
             pushed: 0,
@@ -150,6 +162,36 @@ impl ClientSession {
     pub fn unsubscribe(&mut self, name: &LogName) {
         if let Some(log) = self.numbers.remove(name) {
             self.logs.remove(&log);
+            self.send(&Frame::Unsubscribe(frame::Unsubscribe { log }));
+        }
+    }
+
+    /// Asks for a stretch of a log that was passed over here: entries from a cursor to an offset (exclusive), no
+    /// snapshot instead of them. It comes beside what the log's subscription brings.
+    pub fn fetch(&mut self, name: &LogName, log_id: LogId, at: Cursor, end: Offset) {
+        let log = self.next_number;
+        self.next_number += 1;
+        self.histories.insert(log, name.clone());
+        self.send(&Frame::Subscribe(Subscribe {
+            log,
+            name: name.clone(),
+            log_id: Some(log_id),
+            cursor: Some(at),
+            epoch: None,
+            read: true,
+            decided: Seq(u64::MAX),
+            // Every own entry comes whole: its body may not be here any more.
+            held: Seq(u64::MAX),
+            priority: PRIORITY_HISTORY,
+            end: Some(end),
+        }));
+    }
+
+    /// Everything that was to be fetched of a log is here.
+    pub fn fetched(&mut self, name: &LogName) {
+        let number = self.histories.iter().find(|(_, log)| *log == name).map(|(number, _)| *number);
+        if let Some(log) = number {
+            self.histories.remove(&log);
             self.send(&Frame::Unsubscribe(frame::Unsubscribe { log }));
         }
     }
@@ -275,6 +317,9 @@ impl ClientSession {
             Frame::Opened(opened) => self.name(opened.log).map(|name| SessionEvent::Opened(name, opened)),
             Frame::Ack(ack) => self.answered(ack.log, ack.through).map(|name| SessionEvent::Acked(name, ack)),
             Frame::Held(held) => self.name(held.log).map(|name| SessionEvent::Held(name, held)),
+            Frame::Entries(entries) if self.histories.contains_key(&entries.log) => {
+                self.histories.get(&entries.log).map(|name| SessionEvent::History(name.clone(), entries))
+            }
             Frame::Entries(entries) => self.name(entries.log).map(|name| SessionEvent::Entries(name, entries)),
             Frame::SnapshotPart(part) => self.snapshot_part(part)?,
             Frame::Credit(credit) => {
@@ -288,7 +333,10 @@ impl ClientSession {
             Frame::Pong(_) => None,
             Frame::GoAway(go_away) => Some(SessionEvent::SentAway(go_away)),
             Frame::Error(error) => match error.log {
-                Some(log) => self.answered(log, Seq(u64::MAX)).map(|name| SessionEvent::LogRefused(name, error)),
+                Some(log) => match self.histories.remove(&log) {
+                    Some(name) => Some(SessionEvent::HistoryRefused(name, error)),
+                    None => self.answered(log, Seq(u64::MAX)).map(|name| SessionEvent::LogRefused(name, error)),
+                },
                 None => Some(SessionEvent::Refused(error)),
             },
             _ => return Err(PeerError::Unexpected),
@@ -358,7 +406,8 @@ pub fn subscription(
         read,
         decided,
         held,
-        priority: 128,
+        priority: PRIORITY,
+        end: None,
     }
 }
 

@@ -185,10 +185,13 @@ impl ServerSession {
         match answer {
             Ok(facts) => {
                 let fork = subscription.open(&facts);
+                let gone = subscription.is_gone(&facts);
                 let opened = Frame::Opened(subscription.opened(number, &facts));
                 self.send(&opened);
                 if let Some(reason) = fork {
                     self.complain(number, Code::LogForked, &reason, None);
+                } else if gone {
+                    self.complain(number, Code::HistoryGone, "the entries asked for are not kept any more", None);
                 }
                 for verdicts in facts.verdicts.into_iter().flat_map(Verdicts::split) {
                     self.send(&ack(number, verdicts));
@@ -237,6 +240,7 @@ impl ServerSession {
 
     /// The answer to [`Output::Read`] of entries.
     pub fn handle_entries(&mut self, request: RequestId, read: EntriesRead) {
+        let number = self.requests.reading.map(|(_, number)| number);
         let Some(subscription) = self.answered_subscription(request) else { return self.pump() };
         match read {
             EntriesRead::Frame(frame) => {
@@ -244,6 +248,12 @@ impl ServerSession {
                 self.bulk.push(frame.bytes);
             }
             EntriesRead::End(end) => subscription.end = end,
+            EntriesRead::SnapshotNeeded if subscription.read_until().is_some() => {
+                subscription.stop();
+                if let Some(number) = number {
+                    self.complain(number, Code::HistoryGone, "the entries asked for are not kept any more", None);
+                }
+            }
             EntriesRead::SnapshotNeeded => subscription.restart(),
         }
         self.pump();
@@ -381,6 +391,8 @@ impl ServerSession {
         let Phase::Live { actor, admission } = &self.phase else { return };
         let (actor, number) = (*actor, subscribe.log);
         let (read, append) = admission.grants.rights(&subscribe.name);
+        // Nothing is pushed under the number of a stretch of history.
+        let append = append && subscribe.end.is_none();
         if !read && (subscribe.read || !append) {
             let reason = format!("the token gives no right to {}", subscribe.name);
             return self.complain(number, Code::Forbidden, &reason, None);
@@ -478,6 +490,7 @@ impl ServerSession {
                 actor: *actor,
                 held: subscription.held,
                 from: subscription.read_from(),
+                until: subscription.read_until(),
             }));
         }
     }

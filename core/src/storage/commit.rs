@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::codec::DecodeError;
 use crate::entry::{Body, Entry, Header, InvalidEntry, Replaced};
-use crate::id::{ActorId, Base, EntryId, LogName, Offset, RunId, Seq, UserId, WriteId};
+use crate::fold::{Changes, Checkpoint};
+use crate::id::{ActorId, Base, EntryId, LogName, Name, Offset, RunId, Seq, UserId, WriteId};
 use crate::packed::Void;
 use crate::protocol::frame::Nonce;
 use crate::storage::row::{self, DeadLetter, Identity, Received, Verdicts, Voids};
@@ -41,6 +42,8 @@ pub enum Commit {
         bytes: Arc<[u8]>,
         /// The first offset that it does not cover.
         end: Offset,
+        /// Rows from this offset on are kept all the same: a fold still needs them.
+        keep: Offset,
     },
     /// Gives own seqs up on this device.
     Park(Park),
@@ -49,6 +52,23 @@ pub enum Commit {
         /// Its key.
         key: Key,
     },
+    /// Writes what a fold has come to.
+    Fold(FoldCommit),
+}
+
+/// What a fold has come to: its checkpoint with the dead letters behind it, or only what the user did to those.
+#[derive(Clone, Debug)]
+pub struct FoldCommit {
+    /// The log.
+    pub log: LogName,
+    /// The fold.
+    pub fold: Name,
+    /// The version of its handlers. A tab with older ones writes nothing.
+    pub version: u64,
+    /// How often it began anew. A tab that has not heard of the last time writes nothing.
+    pub revision: u64,
+    /// What is new.
+    pub changes: Changes,
 }
 
 /// A group of own entries of one log, in order.
@@ -185,6 +205,7 @@ impl Commit {
             Self::Park(park) => vec![storage::voids_key(&park.log, park.actor), storage::verdicts_key(&park.log)],
             Self::Receive(_) | Self::Snapshot { .. } => vec![storage::leader_key()],
             Self::Discard { .. } => Vec::new(),
+            Self::Fold(fold) => vec![storage::fold_key(&fold.log, &fold.fold)],
         }
     }
 
@@ -194,7 +215,7 @@ impl Commit {
             Self::Receive(receive) if receive.dead_letters.is_empty() && receive.revived.is_empty() => {
                 Durability::Relaxed
             }
-            Self::Snapshot { .. } => Durability::Relaxed,
+            Self::Snapshot { .. } | Self::Fold(_) => Durability::Relaxed,
             _ => Durability::Strict,
         }
     }
@@ -222,17 +243,18 @@ impl Commit {
                 check_fence(receive.fence, row(0))?;
                 Ok((receive.writes(), Committed::Done))
             }
-            Self::Snapshot { fence, log, bytes, end } => {
+            Self::Snapshot { fence, log, bytes, end, keep } => {
                 check_fence(*fence, row(0))?;
                 let first = storage::received_key(log, Offset(0));
                 let writes = vec![
                     Write::Put(storage::snapshot_key(log), bytes.to_vec()),
-                    Write::DeleteRange(first, storage::received_key(log, *end)),
+                    Write::DeleteRange(first, storage::received_key(log, *end.min(keep))),
                 ];
                 Ok((writes, Committed::Done))
             }
             Self::Park(park) => park.decide(row(0), row(1)),
             Self::Discard { key } => Ok((vec![Write::Delete(key.clone())], Committed::Done)),
+            Self::Fold(fold) => Ok((fold.writes(row(0)), Committed::Done)),
         }
     }
 }
@@ -335,6 +357,41 @@ impl Append {
     }
 }
 
+impl FoldCommit {
+    /// Nothing, if another tab is ahead: with newer handlers, or after a redrive that this one has not heard of.
+    fn writes(&self, row: Option<&[u8]>) -> Vec<Write> {
+        let (log, fold) = (&self.log, &self.fold);
+        // A damaged checkpoint is none: it can be had again.
+        let known = row.and_then(|row| row::decode::<Checkpoint>(row).ok());
+        let ahead = |known: &Checkpoint| (known.version, known.revision) > (self.version, self.revision);
+        if known.as_ref().is_some_and(ahead) {
+            return Vec::new();
+        }
+        let mut writes = Vec::new();
+        if known.as_ref().is_none_or(|known| known.version != self.version) {
+            let first = storage::fold_letter_key(log, fold, Offset(0));
+            writes.push(Write::DeleteRange(first, storage::fold_letter_key(log, fold, Offset(u64::MAX))));
+        }
+        for (offset, letter) in &self.changes.letters {
+            let key = storage::fold_letter_key(log, fold, *offset);
+            writes.push(match letter {
+                Some(letter) => Write::Put(key, row::encode(letter)),
+                None => Write::Delete(key),
+            });
+        }
+        let further = |checkpoint: &&Checkpoint| {
+            known.as_ref().is_none_or(|known| {
+                (known.version, known.revision, known.log) != (self.version, self.revision, checkpoint.log)
+                    || known.done.next < checkpoint.done.next
+            })
+        };
+        if let Some(checkpoint) = self.changes.checkpoint.as_ref().filter(further) {
+            writes.push(Write::Put(storage::fold_key(log, fold), row::encode(checkpoint)));
+        }
+        writes
+    }
+}
+
 impl Receive {
     fn writes(&self) -> Vec<Write> {
         let log = &self.log;
@@ -389,7 +446,7 @@ impl Park {
 mod tests {
     use super::*;
     use crate::entry::Salt;
-    use crate::id::{ClientId, Name};
+    use crate::id::ClientId;
 
     fn append(known: u64, others: u64, own: &[u64]) -> Append {
         let body = Arc::new(Body::new(Name::new("act").expect("name"), None, vec![], None, Salt([0; 8])));

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use driftlog_core::id::LogName;
+use driftlog_core::id::{LogName, Offset};
 use driftlog_core::limits::{FRAME_BYTES_TARGET, FRAME_ENTRIES_MAX};
-use driftlog_core::session::server::{EntriesRead, RequestId, SnapshotRead};
+use driftlog_core::session::server::{EntriesRead, RequestId, SnapshotRead, entries_frame};
 use driftlog_core::time::WallMs;
 
 use crate::fanout::{Feed, Position};
@@ -18,6 +18,8 @@ pub(crate) struct StoreRead {
     pub(super) now: WallMs,
     /// Where entries are wanted from; none: the snapshot is wanted.
     pub(super) position: Option<Position>,
+    /// Where they end (exclusive), if they are a stretch of history.
+    pub(super) until: Option<Offset>,
 }
 
 /// What a read brings.
@@ -44,10 +46,16 @@ impl StoreRead {
         let Some(log) = reads.log(&self.name)? else {
             return Err(StoreError::corrupt("logs", "an open log is gone"));
         };
-        let placed = reads.entries(&log, at.from.next, FRAME_ENTRIES_MAX, FRAME_BYTES_TARGET)?;
+        let wanted = self.until.map_or(u64::MAX, |until| until.0.saturating_sub(at.from.next.0));
+        let count = FRAME_ENTRIES_MAX.min(usize::try_from(wanted).unwrap_or(usize::MAX));
+        let placed = reads.entries(&log, at.from.next, count, FRAME_BYTES_TARGET)?;
         let (end, _) = reads.end(&log)?;
         let entries = placed.iter().map(|(logged, cursor)| (logged, *cursor));
-        Ok(match self.feed.encode(self.now, at, end.next, entries) {
+        let frame = match self.until {
+            None => self.feed.encode(self.now, at, end.next, entries),
+            Some(_) => entries_frame(self.now, at.number, at.from, end.next, Some((at.actor, at.held)), entries),
+        };
+        Ok(match frame {
             Some(frame) => EntriesRead::Frame(frame),
             None => EntriesRead::End(end.next),
         })

@@ -23,6 +23,8 @@ pub(crate) enum Notice {
     Log { handle: u32, state: LogState },
     /// The dead letters of a log changed.
     DeadLetters { handle: u32 },
+    /// A fold has something to do.
+    Fold { handle: u32, fold: u32 },
     /// The next hello waits for a token.
     TokenWanted { reason: String },
 }
@@ -136,6 +138,7 @@ impl Notice {
             Notice::Connection(connection) => out.extend(encode(&("connection", connection))),
             Notice::Log { handle, state } => out.extend(encode(&("log", handle, state))),
             Notice::DeadLetters { handle } => out.extend(encode(&("deadLetters", handle))),
+            Notice::Fold { handle, fold } => out.extend(encode(&("fold", handle, fold))),
             Notice::TokenWanted { reason } => out.extend(encode(&("token-wanted", reason))),
         }
     }

@@ -16,6 +16,11 @@ import {
   type WireEntry,
   type WireEntryFilter,
   type WireFieldOp,
+  type WireFold,
+  type WireFoldAct,
+  type WireFoldBatch,
+  type WireFoldLetter,
+  type WireFoldReport,
   type WireNotice,
   type WireOp,
   type WirePatch,
@@ -76,11 +81,22 @@ interface FakeLog {
   queries: Map<number, { query: WireQuery; rows: WireRow[] }>;
 }
 
+interface FakeFold {
+  handle: number;
+  actions: string[];
+  start: unknown[];
+  /** Confirmed entries that were handed out, by their offset. */
+  done: number;
+  handed: number[];
+  parked: WireFoldLetter[];
+}
+
 let runs = 0;
 
 /** One client's engine. */
 export class FakeEngine implements WireEngine {
   readonly #logs: FakeLog[] = [];
+  readonly #folds: FakeFold[] = [];
   readonly #run = `run${++runs}`;
   #acts = 0;
   #queries = 0;
@@ -243,6 +259,49 @@ export class FakeEngine implements WireEngine {
     );
   }
 
+  openFold(handle: number, request: Uint8Array): number {
+    const [, , actions, initial] = decode<WireFold>(request);
+    return this.#folds.push({ handle, actions, start: [initial], done: 0, handed: [], parked: [] }) - 1;
+  }
+
+  /** Everything at once; what fails is parked at once. */
+  stepFold(handle: number, id: number, report: Uint8Array): Uint8Array {
+    const fold = this.#folds[id]!;
+    const { confirmed, own } = this.#logs[handle]!;
+    if (report.length > 0) {
+      const [, done, reason] = decode<WireFoldReport>(report);
+      fold.done = fold.handed[done] ?? confirmed.length;
+      if (reason !== null) {
+        const offset = fold.done++;
+        fold.parked.push({ ...actOf(confirmed[offset]!), offset, reason, attempts: 1, first: 0, last: 0 });
+      }
+    }
+    const counts = ({ action }: FakeEntry): boolean => fold.actions.includes(action);
+    fold.handed = confirmed.map((_, offset) => offset).filter((offset) => offset >= fold.done && counts(confirmed[offset]!));
+    const pending = own.filter((one) => one.status !== 'refused' && !confirmed.includes(one.entry) && counts(one.entry));
+    const batch: WireFoldBatch = {
+      ticket: 0,
+      start: fold.start.splice(0),
+      acts: fold.handed.map((offset) => ({ ...actOf(confirmed[offset]!), offset })),
+      wantsAccumulator: false,
+      more: false,
+      tail: 'replaced',
+      tailActs: pending.map(({ entry }) => actOf(entry)),
+      state: { status: 'live', from: 0, end: fold.done, breaker: 'closed', suspects: [] },
+      parked: fold.parked,
+    };
+    return encode(batch);
+  }
+
+  shutFold(): void {}
+
+  redriveFold(): void {}
+
+  discardFolded(_handle: number, id: number, offset: number): void {
+    const fold = this.#folds[id]!;
+    fold.parked = fold.parked.filter((letter) => letter.offset !== offset);
+  }
+
   storage(): Uint8Array {
     return encode({ mode: 'memory', durable: false, tabs: 'one', reason: 'a test' });
   }
@@ -342,6 +401,9 @@ export class FakeEngine implements WireEngine {
       live.rows = rows;
       if (patches.length > 0) notices.push(['patch', handle, id, patches]);
     }
+    this.#folds.forEach((fold, id) => {
+      if (fold.handle === handle) notices.push(['fold', handle, id]);
+    });
     return notices;
   }
 
@@ -369,6 +431,10 @@ export class FakeEngine implements WireEngine {
     }
     return [...records.values()].sort((a, b) => compare(a.id, b.id));
   }
+}
+
+function actOf({ writeId, author, time, action, args }: FakeEntry): WireFoldAct {
+  return { id: writeId, author, time, action, args };
 }
 
 function fold(

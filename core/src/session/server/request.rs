@@ -160,6 +160,8 @@ pub struct Read {
     pub held: Seq,
     /// Where to begin.
     pub from: ReadFrom,
+    /// Where to stop (exclusive), if it is a stretch of history that is wanted.
+    pub until: Option<Offset>,
 }
 
 /// Where a read begins.

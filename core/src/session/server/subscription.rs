@@ -25,6 +25,8 @@ pub(super) struct Subscription {
     pub(super) pass: u64,
     weight: u64,
     asked: Asked,
+    /// It is history up to here that is fetched; none: the log is followed.
+    until: Option<Offset>,
     start: Option<Cursor>,
     reading: Reading,
 }
@@ -49,11 +51,11 @@ enum Reading {
 
 impl Subscription {
     pub(super) fn new(request: RequestId, subscribe: Subscribe, append: bool, pass: u64) -> Self {
-        let Subscribe { name, log_id, cursor, epoch, read, held, priority, .. } = subscribe;
+        let Subscribe { name, log_id, cursor, epoch, read, held, priority, end: until, .. } = subscribe;
         let weight = u64::from(priority) + 1;
         let asked = Asked { read, log_id, cursor, epoch };
         let (held_at, end, start, reading) = (None, Offset(0), None, Reading::Not);
-        Self { name, request, append, held, held_at, end, pass, weight, asked, start, reading }
+        Self { name, request, append, held, held_at, end, pass, weight, asked, until, start, reading }
     }
 
     /// The log is open. Returns why the client's position is of another history, if it is.
@@ -64,16 +66,26 @@ impl Subscription {
         if let Some(fork) = self.fork(facts) {
             return Some(fork);
         }
+        if self.is_gone(facts) {
+            return None;
+        }
         if self.asked.read {
             self.reading = match (self.asked.cursor, facts.snapshot) {
                 (None, Some(_)) => Reading::Snapshot,
                 (None, None) => Reading::At(start),
                 (Some(cursor), _) if cursor.next < facts.first_retained => Reading::Snapshot,
-                (Some(cursor), Some(end)) if cursor.next.0 + BEHIND_MAX < end.0 => Reading::Snapshot,
+                (Some(cursor), Some(end)) if self.until.is_none() && cursor.next.0 + BEHIND_MAX < end.0 => {
+                    Reading::Snapshot
+                }
                 (Some(cursor), _) => Reading::At(cursor),
             };
         }
         None
+    }
+
+    /// Whether history is asked for that is not there any more.
+    pub(super) fn is_gone(&self, facts: &LogFacts) -> bool {
+        self.until.is_some() && self.asked.cursor.is_none_or(|cursor| cursor.next < facts.first_retained)
     }
 
     fn fork(&self, facts: &LogFacts) -> Option<String> {
@@ -116,7 +128,7 @@ impl Subscription {
         match &self.reading {
             Reading::Not => false,
             Reading::Snapshot | Reading::Parts { .. } => true,
-            Reading::At(cursor) => cursor.next < self.end,
+            Reading::At(cursor) => cursor.next < self.end.min(self.until.unwrap_or(Offset(u64::MAX))),
         }
     }
 
@@ -125,6 +137,11 @@ impl Subscription {
             Reading::At(cursor) => ReadFrom::Cursor(*cursor),
             _ => ReadFrom::Snapshot,
         }
+    }
+
+    /// What a read must stop before.
+    pub(super) fn read_until(&self) -> Option<Offset> {
+        self.until
     }
 
     pub(super) fn advance(&mut self, after: Cursor, bytes: usize) {

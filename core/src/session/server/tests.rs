@@ -35,6 +35,7 @@ fn subscribe(log: LogNumber, name: &str) -> Subscribe {
         decided: Seq(0),
         held: Seq(1),
         priority: 128,
+        end: None,
     }
 }
 
