@@ -25,8 +25,11 @@ pub(crate) const TYPIST: RichActor = RichActor([0x66; 16]);
 pub(crate) const ROWS: [&str; 10] =
     ["identity", "next", "leader", "run", "verdicts", "received", "dead letter", "own", "author", "voids"];
 
+/// Whether a decoder takes these bytes.
+pub(crate) type Target = fn(&[u8]) -> bool;
+
 /// Every target by its name, over content without checksums.
-pub(crate) const TARGETS: [(&str, fn(&[u8]) -> bool); 5] = [
+pub(crate) const TARGETS: [(&str, Target); 5] = [
     ("frame", |content| frame(&framed(content))),
     ("entry", entry),
     ("row", |content| {

@@ -277,7 +277,7 @@ fn fields(connection: &Connection) -> Vec<Field> {
     let mut fields = Vec::new();
     for (table, keys) in TABLES {
         let mut statement = connection.prepare(&format!("SELECT * FROM {table}")).expect("reads");
-        let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let mut rows = statement.query([]).expect("reads");
         while let Some(row) = rows.next().expect("reads") {
             let cells: Vec<Cell> = (0..columns.len()).map(|at| row.get(at).expect("reads")).collect();
