@@ -278,7 +278,7 @@ fn note(read: &mut Read, actor: ActorId, entries: &[&Entry], found: Vec<Found>) 
 
 fn task(actor: ActorId, entries: &[&Entry]) -> Task {
     let changes = entries.iter().flat_map(|entry| rich_changes(actor, entry));
-    Task::Inspect(changes.map(|change| Change { actor: change.actor.0, bytes: change.bytes.to_vec() }).collect())
+    Task { changes: changes.map(|change| Change { actor: change.actor.0, bytes: change.bytes.to_vec() }).collect() }
 }
 
 /// Short sections only, and none panics half-way.

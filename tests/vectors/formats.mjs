@@ -280,6 +280,7 @@ const subscribe = struct({
   decided: natural,
   held: natural,
   priority: natural,
+  end: optional(natural),
 });
 const opened = struct({
   log: natural,

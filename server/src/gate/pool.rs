@@ -110,10 +110,16 @@ impl Worker {
     }
 
     async fn ask(&mut self, task: &Task, patience: Duration) -> Result<Vec<Found>, Death> {
-        let Task::Inspect(changes) = task;
         match tokio::time::timeout(patience, self.exchange(task)).await {
-            Ok(Ok(Answer::Inspected(found))) if found.len() == changes.len() => Ok(found),
-            Ok(Ok(Answer::Inspected(found))) => Err(Death::Ended(format!("{} answers", found.len()))),
+            Ok(Ok(answer)) => {
+                let found = answer.found();
+                let (got, expected) = (found.len(), task.changes.len());
+                if got == expected {
+                    Ok(found)
+                } else {
+                    Err(Death::Ended(format!("{got} answers to {expected} changes")))
+                }
+            }
             Ok(Err(error)) => Err(Death::Ended(error.to_string())),
             Err(_) => Err(Death::Patience(patience)),
         }
@@ -146,5 +152,5 @@ fn probe() -> Task {
     let actor = RichActor(*b"driftlog probe--");
     let splice = Splice { at: 0, delete: 0, insert: "probe".to_owned() };
     let bytes = Document::genesis().edit(actor, &[splice]).unwrap_or_default();
-    Task::Inspect(vec![Change { actor: actor.0, bytes }])
+    Task { changes: vec![Change { actor: actor.0, bytes }] }
 }

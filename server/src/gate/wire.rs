@@ -19,21 +19,31 @@ pub(super) struct Change {
     pub(super) bytes: Vec<u8>,
 }
 
-/// What a worker is asked.
+/// What a worker is asked: to read every change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) enum Task {
-    /// Read every change.
-    Inspect(Vec<Change>),
+pub(super) struct Task {
+    pub(super) changes: Vec<Change>,
 }
 
-/// What was found in a change.
+/// What was found in a change: the number of its ops, or why it is refused whatever its document is.
 pub(super) type Found = Result<usize, String>;
 
-/// What a worker says when it has survived.
+/// What a worker says when it has survived: of each change, the number of its ops or its refusal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) enum Answer {
-    /// Every change was read; of each, the number of its ops, or why it is refused whatever its document is.
-    Inspected(Vec<Found>),
+pub(super) struct Answer(Vec<(Option<usize>, String)>);
+
+impl Answer {
+    pub(super) fn new(found: impl Iterator<Item = Found>) -> Self {
+        let told = |found: Found| match found {
+            Ok(ops) => (Some(ops), String::new()),
+            Err(refusal) => (None, refusal),
+        };
+        Self(found.map(told).collect())
+    }
+
+    pub(super) fn found(self) -> Vec<Found> {
+        self.0.into_iter().map(|(ops, refusal)| ops.ok_or(refusal)).collect()
+    }
 }
 
 /// A frame that is not what was sent.
@@ -73,7 +83,12 @@ mod tests {
 
     #[test]
     fn a_frame_survives_and_a_changed_one_is_found_out() {
-        let task = Task::Inspect(vec![Change { actor: [7; 16], bytes: vec![1, 2, 3] }]);
+        let answer = Answer::new([Ok(3), Err("refused".to_owned())].into_iter());
+        let bytes = frame(&answer);
+        let (head, content) = bytes.split_first_chunk::<HEAD_BYTES>().expect("a head");
+        let read: Answer = value(*head, content).expect("whole");
+        assert_eq!(read.found(), [Ok(3), Err("refused".to_owned())]);
+        let task = Task { changes: vec![Change { actor: [7; 16], bytes: vec![1, 2, 3] }] };
         let bytes = frame(&task);
         let (head, content) = bytes.split_first_chunk::<HEAD_BYTES>().expect("a head");
         assert_eq!(content_bytes(*head).expect("in bounds"), content.len());

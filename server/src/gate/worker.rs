@@ -25,9 +25,7 @@ pub fn run(memory_bytes: u64, inspect: Inspect) -> io::Result<()> {
     watch_parent()?;
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
     while let Some(task) = receive(&mut input)? {
-        let answer = match task {
-            Task::Inspect(changes) => Answer::Inspected(changes.iter().map(|change| read(change, inspect)).collect()),
-        };
+        let answer = Answer::new(task.changes.iter().map(|change| read(change, inspect)));
         output.write_all(&wire::frame(&answer))?;
         output.flush()?;
     }
