@@ -1,7 +1,7 @@
 //! A log whose own entries the server would see later: nothing is pushed until then, and nothing is lost.
 
 use driftlog_core::chain::Chain;
-use driftlog_core::engine::Input;
+use driftlog_core::engine::{Input, OnlineWish};
 use driftlog_core::id::{EpochId, LogId, Offset, Seq, UserId};
 use driftlog_core::notice::LogStatus;
 use driftlog_core::packed::Pushed;
@@ -127,4 +127,26 @@ fn a_new_session_pushes_what_was_held_at_once() {
     assert_eq!(pushed(&mut device, tab).0, [1]);
     device.receive(tab, &ack(number, 1));
     assert_eq!(device.state(tab).status, LogStatus::Synced);
+}
+
+#[test]
+fn a_tab_that_takes_the_lead_offline_waits_for_nothing_that_was_held() {
+    let mut device = Device::new(1);
+    let (tab, other) = (device.tab(), device.tab());
+    device.open(tab);
+    device.open(other);
+    device.elect(tab);
+    let start = Chain::actor_start(device.actor(tab), &log());
+    let number = welcome(&mut device, tab, 0, start);
+    device.add(tab, "milk");
+    device.run();
+    device.receive(tab, &held(number, 1));
+    device.freeze(tab);
+    device.input(other, Input::Online(OnlineWish::Disconnected));
+    assert_eq!(device.state(other).status, LogStatus::Held);
+    device.elect(other);
+    let state = device.state(other);
+    assert!(state.status != LogStatus::Held && state.retry_at.is_none(), "{state:?}");
+    device.pass(10_000);
+    assert_eq!(device.state(other).outbox, 1, "kept, and shipped when the app wants the connection");
 }

@@ -194,7 +194,11 @@ impl Engine {
         self.wanted.extend(self.slots.keys().cloned());
         // What another tab stored up to now must be read before this tab stores behind it.
         let names: Vec<_> = self.slots.keys().cloned().collect();
-        self.slots.values_mut().for_each(|slot| slot.catching_up = true);
+        for slot in self.slots.values_mut() {
+            slot.catching_up = true;
+            // Held was the session of the leader before; without one, its time would come again and again.
+            slot.replica.set_hold(None);
+        }
         names.iter().for_each(|name| self.refresh(name));
         self.scan();
         if self.wish == OnlineWish::Connected {
