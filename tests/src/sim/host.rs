@@ -159,6 +159,8 @@ impl World {
             }
             Err(error) => {
                 note!(self, "server: does not start: {error}");
+                // The power may have gone while it started: without this the disk would stay off for ever.
+                self.host.disk.crash(Loss::Unsynced);
                 self.schedule(1_000, Event::Start);
             }
         }
