@@ -359,7 +359,7 @@ impl Engine {
         draft: Option<Draft>,
         now: WallMs,
     ) -> Result<WriteId, CallError> {
-        self.now = now;
+        self.set_now(now);
         let clock_now = self.server_now();
         let slot = self.slots.get_mut(name).filter(|slot| slot.phase == Phase::Ready);
         let Some(slot) = slot else { return Err(CallError::NotOpen(name.clone())) };

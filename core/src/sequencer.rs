@@ -287,7 +287,7 @@ impl Sequencer {
                 Pushed::Entry(entry) => {
                     let seq = entry.header.seq;
                     let read = known.read(seq, &mut rich_ops);
-                    match read.and_then(|()| self.take(author, row, &entry, &replaced, accepted, random)) {
+                    match read.and_then(|()| self.take(author, row, &entry, &replaced, (now, accepted), random)) {
                         Ok(taken) => {
                             places.insert(seq, (taken.entry.0.offset, accepted));
                             replaced.extend(entry.header.replaces);
@@ -327,11 +327,12 @@ impl Sequencer {
         row: &AuthorRow,
         entry: &Entry,
         replaced: &BTreeSet<Replaced>,
-        accepted: Time,
+        (now, accepted): (WallMs, Time),
         random: &mut Random,
     ) -> Result<Taken, Declined> {
         judge(row, entry, replaced)?;
-        let addition = self.rule(author, entry, accepted, self.state.folded(ActorId::LOG).next(), random)?;
+        let seq = self.state.folded(ActorId::LOG).next();
+        let addition = self.rule(author, entry, (now, accepted), seq, random)?;
         let (logged, mark) = self.append(author, entry.clone(), accepted)?;
         let entry = (logged, self.state.cursor());
         let added = addition.map(|own| self.append_own(own));

@@ -123,6 +123,22 @@ fn retry_later_holds_that_log_of_that_actor_visibly_and_is_no_refusal() {
 }
 
 #[test]
+fn what_is_held_until_a_time_passes_though_the_servers_clock_was_a_year_ahead() {
+    let story = Story::begin();
+    story.set_policy(rules);
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    // The log's last accepted time is a year ahead from now on, and so is Alice's idea of the server's clock.
+    story.world().set_server_clock(365 * 24 * 3_600_000);
+    bob.act(add("b", "bread"));
+    alice.cut(Cut::Told);
+    story.run_for(10_000);
+    let held = alice.act(named("later", "a", "milk"));
+    story.world().set_server_clock(0);
+    story.run_until_quiet();
+    assert!(alice.is_accepted(held));
+}
+
+#[test]
 fn a_quota_refuses_and_once_it_is_raised_new_work_passes() {
     let story = Story::begin();
     let quota = Arc::new(AtomicUsize::new(2));

@@ -18,7 +18,7 @@ impl Engine {
     /// # Errors
     /// [`CallError::NotOpen`].
     pub fn park(&mut self, name: &LogName, seq: Seq, code: Code, reason: &str, now: WallMs) -> Result<bool, CallError> {
-        self.now = now;
+        self.set_now(now);
         let park = self.replica(name)?.park(seq, code, reason, now);
         let found = park.is_some();
         self.commit_park(name, park);

@@ -20,7 +20,7 @@ use crate::op::{FieldOp, Op};
 use crate::protocol::Code;
 use crate::random::Random;
 use crate::state::State;
-use crate::time::Time;
+use crate::time::{Time, WallMs};
 use crate::value::Value;
 
 /// How long an entry is held whose policy fails.
@@ -61,8 +61,11 @@ pub struct Case<'a> {
     pub entry: &'a Entry,
     /// The log before it.
     pub before: &'a State,
-    /// When it would be accepted: the server's clock, as far as a policy has one.
+    /// When it would be accepted. It never decreases within the log, so after a server clock that was ahead it stands
+    /// still for as long: what waits for a time asks `now`.
     pub accepted: Time,
+    /// The server's clock, as far as a policy has one; it may step back.
+    pub now: WallMs,
 }
 
 /// What a policy says.
@@ -129,13 +132,13 @@ impl Sequencer {
         &self,
         author: Author<'_>,
         entry: &Entry,
-        accepted: Time,
+        (now, accepted): (WallMs, Time),
         seq: Seq,
         random: &mut Random,
     ) -> Result<Option<Logged>, Declined> {
         let Some((log, policy)) = &self.policy else { return Ok(None) };
         let Author { actor, user } = author;
-        let case = Case { log, actor, user, entry, before: &self.state, accepted };
+        let case = Case { log, actor, user, entry, before: &self.state, accepted, now };
         let failed = |reason: &str| Declined::Held(reason.to_owned(), FAILED_DELAY);
         // It only reads, so nothing is half done when it panics.
         match catch_unwind(AssertUnwindSafe(|| policy.rule(&case))) {

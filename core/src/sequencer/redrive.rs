@@ -87,7 +87,7 @@ impl Sequencer {
         let accepted = time::accepted(now, self.state.accepted_last());
         let author = Author { actor: id.actor, user };
         let seq = self.state.folded(ActorId::LOG).next();
-        let addition = self.rule(author, entry, accepted, seq.next(), random)?;
+        let addition = self.rule(author, entry, (now, accepted), seq.next(), random)?;
         let Body { name, args, ops, lifetime_ms, .. } = (*entry.body).clone();
         let body = Body::new(name, args, ops, lifetime_ms, random.salt());
         let replaces = Some(Replaced { id, digest: entry.digest() });

@@ -42,7 +42,7 @@ pub fn rules(case: &Case<'_>) -> Ruling {
     match name {
         "forbidden" => Ruling::Refuse { code: Code::EntryForbidden, reason: "the rules say no".to_owned() },
         // Held until it is a quarter of a minute old by the server's clock, or looks so young that its clock is wrong.
-        "later" if case.accepted.ms().abs_diff(case.entry.header.time.ms()) < 15_000 => {
+        "later" if case.now.abs_diff(case.entry.header.time.ms()) < 15_000 => {
             Ruling::RetryLater { reason: "not yet".to_owned(), delay: Duration::from_secs(5) }
         }
         "lucky" => match case.ops().first() {
