@@ -311,6 +311,11 @@ impl Device {
         self.run();
     }
 
+    /// The clock steps back, and nobody is told.
+    pub(crate) fn step_back(&mut self, ms: u64) {
+        self.now -= ms;
+    }
+
     pub(crate) fn now(&self) -> u64 {
         self.now
     }

@@ -62,8 +62,8 @@ fn held(log: LogNumber, seq: u64) -> Frame {
     Frame::Held(Held { log, seq: Seq(seq), reason: "the prices are loading".into(), retry_ms: 5_000 })
 }
 
-#[test]
-fn a_held_log_pushes_again_after_its_time_and_loses_nothing() {
+/// A device with two tabs that show the log, of which the first leads and is welcome: the tabs, and the log's number.
+fn two_tabs() -> (Device, [usize; 2], LogNumber) {
     let mut device = Device::new(1);
     let (tab, other) = (device.tab(), device.tab());
     device.open(tab);
@@ -71,6 +71,12 @@ fn a_held_log_pushes_again_after_its_time_and_loses_nothing() {
     device.elect(tab);
     let start = Chain::actor_start(device.actor(tab), &log());
     let number = welcome(&mut device, tab, 0, start);
+    (device, [tab, other], number)
+}
+
+#[test]
+fn a_held_log_pushes_again_after_its_time_and_loses_nothing() {
+    let (mut device, [tab, other], number) = two_tabs();
     device.add(tab, "milk");
     device.run();
     let (_, after_one) = pushed(&mut device, tab);
@@ -131,13 +137,7 @@ fn a_new_session_pushes_what_was_held_at_once() {
 
 #[test]
 fn a_tab_that_takes_the_lead_offline_waits_for_nothing_that_was_held() {
-    let mut device = Device::new(1);
-    let (tab, other) = (device.tab(), device.tab());
-    device.open(tab);
-    device.open(other);
-    device.elect(tab);
-    let start = Chain::actor_start(device.actor(tab), &log());
-    let number = welcome(&mut device, tab, 0, start);
+    let (mut device, [tab, other], number) = two_tabs();
     device.add(tab, "milk");
     device.run();
     device.receive(tab, &held(number, 1));
@@ -149,4 +149,20 @@ fn a_tab_that_takes_the_lead_offline_waits_for_nothing_that_was_held() {
     assert!(state.status != LogStatus::Held && state.retry_at.is_none(), "{state:?}");
     device.pass(10_000);
     assert_eq!(device.state(other).outbox, 1, "kept, and shipped when the app wants the connection");
+}
+
+#[test]
+fn what_is_held_waits_no_longer_when_a_call_finds_the_clock_stepped_back() {
+    let (mut device, [tab, _], number) = two_tabs();
+    let milk = device.add(tab, "milk");
+    let bread = device.add(tab, "bread");
+    device.run();
+    pushed(&mut device, tab);
+    device.receive(tab, &held(number, 1));
+    device.step_back(3_600_000);
+    device.park(tab, bread, "it cannot be carried on with");
+    device.pass(5_000);
+    assert_eq!(device.state(tab).retry_at, None, "milk is tried again");
+    assert!(device.stored(tab, milk) && device.refused(tab, bread));
+    assert!(device.sent(tab).iter().any(|frame| matches!(frame, Frame::Push(_))));
 }
