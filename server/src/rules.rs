@@ -221,7 +221,7 @@ mod tests {
     fn ruled(log: &str, user: &str, before: &State, ops: Vec<Op>) -> Option<Code> {
         let (log, user) = (LogName::new(log).expect("a name"), UserId::new(user).expect("a user"));
         let (entry, actor, accepted) = (entry(ops), ActorId([1; 16]), Time::MIN);
-        let case = Case { log: &log, actor, user: &user, entry: &entry, before, accepted };
+        let case = Case { log: &log, actor, user: &user, entry: &entry, before, accepted, now: accepted.ms() };
         match Rules::parse(RULES).expect("rules").rule(&case) {
             Ruling::Refuse { code, .. } => Some(code),
             _ => None,
