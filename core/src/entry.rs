@@ -249,6 +249,12 @@ impl Entry {
     pub fn digest(&self) -> Digest {
         self.digest
     }
+
+    /// The line that an entry with this id belongs to: the first one, which all others replace. Of a line one entry is
+    /// accepted at most, whoever re-issues whichever of it.
+    pub fn line(&self, id: EntryId) -> Replaced {
+        self.header.replaces.clone().unwrap_or(Replaced { id, digest: self.digest })
+    }
 }
 
 fn check_header(header: &Header) -> Result<(), InvalidEntry> {

@@ -21,6 +21,7 @@ use driftlog_core::id::{EpochId, LogId, LogName, Offset};
 use driftlog_core::protocol::Code;
 use driftlog_core::random::Random;
 use driftlog_core::time::WallMs;
+use tokio::sync::oneshot;
 
 use crate::Shared;
 use crate::config::Config;
@@ -30,7 +31,7 @@ use crate::fanout::Feeds;
 use crate::gate::{Gate, Stage};
 use crate::snapshot::{self, Job};
 use crate::store::{LogKey, ReadPool, Store, StoreError, StoredSnapshot, Writer};
-use crate::writer::{Committed, LogWriter, Request, WriterHandle};
+use crate::writer::{Committed, LetterRequest, LogWriter, Request, WriterHandle};
 
 /// Entries read from the store at once by [`Server::entries`].
 const READ_BYTES: usize = 1024 * 1024;
@@ -234,6 +235,21 @@ impl Server {
     /// Hands a snapshot to the next commit.
     pub fn store_snapshot(&mut self, made: MadeSnapshot) {
         self.shared.writer.send(Request::Snapshot { log: made.log, snapshot: made.snapshot });
+    }
+
+    /// The dead letters of a log that nobody has dealt with, ascending.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn letters(&self, name: &LogName) -> Result<Vec<u64>, StoreError> {
+        let letters = self.shared.pool.read(|reads| reads.letters_after(Some(name), 0, usize::MAX >> 1))?;
+        let open = letters.iter().filter(|letter| letter.refused.as_ref().is_none_or(|entry| entry.replaced.is_none()));
+        Ok(open.map(|letter| letter.id).collect())
+    }
+
+    /// An operator lets a dead letter in again, with the next commit. What came of it shows in the log and the letters.
+    pub fn redrive(&self, letter: u64) {
+        self.shared.writer.send(Request::Letter(LetterRequest::Redrive(letter, oneshot::channel().0)));
     }
 
     /// Who a log is; none if nobody has opened it yet.

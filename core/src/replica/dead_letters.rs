@@ -46,10 +46,8 @@ pub enum RedriveError {
     Act(#[from] ActError),
 }
 
-/// The line that an entry belongs to: the first one, which all others replace.
 fn line_of(actor: ActorId, entry: &Entry) -> Replaced {
-    let id = EntryId { actor, seq: entry.header.seq };
-    entry.header.replaces.clone().unwrap_or(Replaced { id, digest: entry.digest() })
+    entry.line(EntryId { actor, seq: entry.header.seq })
 }
 
 impl Replica {

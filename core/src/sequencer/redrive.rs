@@ -1,14 +1,14 @@
 //! Redriving: a refused entry comes in again, as an entry of the log itself that replaces it.
 //!
 //! Its effect is what its author asked for, on the state as it is now; its id and its place are the log's. Whose it was
-//! stands in `replaces`. The policy is asked again, about its author: an operator changes the rules first.
+//! stands in `replaces`: where the refused entry was a replacement itself, the first of that line. The policy is asked again, about its author: an operator changes the rules first.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Author, Declined, Sequencer};
 use crate::chain::Cursor;
-use crate::entry::{Body, Entry, Logged, Replaced};
+use crate::entry::{Body, Entry, Logged};
 use crate::id::{ActorId, EntryId, Seq, UserId};
 use crate::op::{Edit, FieldOp, Op};
 use crate::protocol::Code;
@@ -90,7 +90,7 @@ impl Sequencer {
         let addition = self.rule(author, entry, (now, accepted), seq.next(), random)?;
         let Body { name, args, ops, lifetime_ms, .. } = (*entry.body).clone();
         let body = Body::new(name, args, ops, lifetime_ms, random.salt());
-        let replaces = Some(Replaced { id, digest: entry.digest() });
+        let replaces = Some(entry.line(id));
         let offset = self.state.cursor().next;
         let own = self.own(Arc::new(body), replaces, (seq, offset), accepted);
         let own = own.map_err(|reason| RedriveError::Refused { code: Code::MalformedEntry, reason })?;

@@ -43,7 +43,7 @@ pub(crate) struct RefusedEntry {
     pub(crate) author: AuthorKey,
     pub(crate) user: UserId,
     pub(crate) target: Replaced,
-    /// Where what re-issues it stands.
+    /// Where what re-issues it, or another one of its line, stands.
     pub(crate) replaced: Option<Offset>,
 }
 
@@ -101,7 +101,8 @@ impl Reads<'_> {
         }
         let refused = match (row.get(1)?, row.get(2)?) {
             (Some(log), Some(author)) => {
-                Some(self.refused(LogKey(log), AuthorKey(author), Seq(unsigned(row, 3)?), digest)?)
+                let line = Entry::from_bytes(&bytes).ok().and_then(|entry| entry.header.replaces);
+                Some(self.refused(LogKey(log), AuthorKey(author), (Seq(unsigned(row, 3)?), digest), line)?)
             }
             _ => None,
         };
@@ -118,10 +119,20 @@ impl Reads<'_> {
         })
     }
 
-    fn refused(self, log: LogKey, author: AuthorKey, seq: Seq, digest: Digest) -> Result<RefusedEntry, StoreError> {
+    fn refused(
+        self,
+        log: LogKey,
+        author: AuthorKey,
+        (seq, digest): (Seq, Digest),
+        line: Option<Replaced>,
+    ) -> Result<RefusedEntry, StoreError> {
         let (actor, user) = self.author(author)?;
         let target = Replaced { id: EntryId { actor, seq }, digest };
-        let replaced = self.replacement(log, &target)?;
+        // A refused replacement is dealt with when its line is.
+        let replaced = match line.as_ref().unwrap_or(&target) {
+            line if *line == target => self.replacement(log, line)?,
+            line => self.replacement(log, line)?.or(self.logged_at(log, line)?),
+        };
         Ok(RefusedEntry { log: self.log_of_key(log)?, author, user, target, replaced })
     }
 

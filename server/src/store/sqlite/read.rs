@@ -192,7 +192,7 @@ impl Reads<'_> {
             known.refused = self.letters(log, author, (from, through))?;
         }
         for target in &wanted.replaces {
-            if self.replacement(log, target)?.is_some() || self.is_logged(log, target)? {
+            if self.replacement(log, target)?.is_some() || self.logged_at(log, target)?.is_some() {
                 known.replaced.insert(target.clone());
             }
         }
@@ -231,14 +231,14 @@ impl Reads<'_> {
         Ok(Some(Offset(unsigned(row, 4)?)))
     }
 
-    /// Whether an entry is in the log with these bytes.
-    fn is_logged(self, log: LogKey, target: &Replaced) -> Result<bool, StoreError> {
-        let Some((author, _)) = self.binding(target.id.actor)? else { return Ok(false) };
+    /// Where an entry is in the log with these bytes.
+    pub(super) fn logged_at(self, log: LogKey, target: &Replaced) -> Result<Option<Offset>, StoreError> {
+        let Some((author, _)) = self.binding(target.id.actor)? else { return Ok(None) };
         let sql = format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE log = ?1 AND author = ?2 AND seq = ?3");
         let mut statement = self.0.prepare_cached(&sql)?;
         let mut rows = statement.query(params![log.0, author.0, signed(target.id.seq.0)])?;
         let found = rows.next()?.map(entry_row).transpose()?;
-        Ok(found.is_some_and(|found| found.digest == target.digest))
+        Ok(found.filter(|found| found.digest == target.digest).map(|found| found.offset))
     }
 
     /// Entries from an offset on, until `bytes_max` of them are read; at least one if there is one.
