@@ -78,6 +78,16 @@ class Tab {
     return this.#call('addMany', count, prefix);
   }
 
+  /**
+   * Performs actions without end. `stored` hears of each that the page knows to be durable.
+   *
+   * @param {(id: string) => void} stored
+   */
+  async pour(prefix, stored) {
+    await this.page.exposeFunction('harnessStored', stored);
+    await this.#call('pour', prefix, 'harnessStored');
+  }
+
   stored(id) {
     return this.#call('stored', id);
   }
@@ -88,6 +98,11 @@ class Tab {
 
   entry(id) {
     return this.#call('entry', id);
+  }
+
+  /** Write id and status of every own entry that is kept here. */
+  fates() {
+    return this.#call('fates');
   }
 
   todos() {

@@ -52,6 +52,21 @@ export async function addMany(count, prefix) {
   await Promise.all(fates);
 }
 
+/**
+ * Performs actions without end, a few in each turn of the event loop, and names each to `told` once it is durable here.
+ * `told` is a function that the harness put into the page.
+ */
+export function pour(prefix, told) {
+  let count = 0;
+  setInterval(() => {
+    for (let index = 0; index < 5; index++) {
+      const write = log.do.addTodo({ id: `${prefix}${count}`, title: `${prefix} ${count}` });
+      count += 1;
+      void write.stored.then(() => globalThis[told](write.id));
+    }
+  });
+}
+
 /** Resolves when the write is durable here. */
 export async function stored(id) {
   await writes.get(id).stored;
@@ -66,6 +81,11 @@ export async function verdict(id) {
 export async function entry(id) {
   const found = await log.entry(id);
   return found && { status: found.status, action: found.action, offset: found.offset, code: found.code };
+}
+
+/** Write id and status of every own entry that is kept here. */
+export async function fates() {
+  return (await log.entries()).map(({ writeId, status }) => [writeId, status]);
 }
 
 /** The to-dos shown, without what differs between devices. */
