@@ -23,6 +23,8 @@ pub struct Config {
     pub policy: Arc<dyn Policy>,
     /// What is kept of dead letters.
     pub dead_letters: DeadLetterBounds,
+    /// How long pushes may wait before somebody should look.
+    pub waits: WaitBounds,
     /// A directory of static files to serve beside the protocol, for local hosting.
     pub static_files: Option<PathBuf>,
     /// Where rich changes are checked before they reach the log.
@@ -39,7 +41,15 @@ pub struct Config {
     pub hot_logs: usize,
     /// Bytes of newest entries kept in memory for each followed log.
     pub tail_bytes: usize,
+    /// … and for all of them together.
+    pub tails_bytes: usize,
+    /// Bytes of pushes that may wait for their verdict, of all sessions together. As it fills, sessions get less credit
+    /// and in the end none, so that writers slow down; in memory a push takes several times its bytes.
+    pub room_bytes: u64,
 }
+
+/// The room that a server has by default: a few hundred megabytes of memory when it is full.
+pub const ROOM_BYTES: u64 = 32 * 1024 * 1024;
 
 /// How many dead letters are kept, and how many are too many.
 ///
@@ -68,6 +78,21 @@ impl Default for DeadLetterBounds {
     }
 }
 
+/// After how long `/health` is degraded for a push that waits.
+#[derive(Debug, Clone, Copy)]
+pub struct WaitBounds {
+    /// For a gate worker, or its answer.
+    pub gate_degraded_age: Duration,
+    /// Held by the policy, in one session.
+    pub held_degraded_age: Duration,
+}
+
+impl Default for WaitBounds {
+    fn default() -> Self {
+        Self { gate_degraded_age: Duration::from_secs(60), held_degraded_age: Duration::from_secs(60 * 60) }
+    }
+}
+
 /// Who may come in.
 #[derive(Debug, Clone)]
 pub enum Access {
@@ -86,6 +111,7 @@ impl Config {
             access,
             policy: Arc::new(AllowAll),
             dead_letters: DeadLetterBounds::default(),
+            waits: WaitBounds::default(),
             static_files: None,
             gate: Gate::default(),
             idle: Duration::from_secs(60),
@@ -94,6 +120,8 @@ impl Config {
             snapshot_bytes: 1024 * 1024,
             hot_logs: 256,
             tail_bytes: 512 * 1024,
+            tails_bytes: 64 * 1024 * 1024,
+            room_bytes: ROOM_BYTES,
         }
     }
 }

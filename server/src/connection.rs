@@ -71,17 +71,20 @@ impl Connection {
                 break;
             }
             let (closed, draining_now) = (self.conversation.is_closed(), draining.is_some());
+            let heard = !closed && !draining_now && self.conversation.may_receive();
             let deadline = self.until_deadline(draining);
             tokio::select! {
                 permit = frames.reserve(), if next.is_some() => match permit {
                     Ok(permit) => if let Some(frame) = next.take() { permit.send(frame) },
                     Err(_) => break,
                 },
-                message = stream.next(), if !closed && !draining_now => match message {
+                message = stream.next(), if heard => match message {
                     Some(Ok(message)) => if !self.receive(message) { break },
                     Some(Err(error)) => self.violated(&error),
                     None => break,
                 },
+                // The next round asks anew what it was waiting for.
+                () = self.inbox.share.changed(), if !closed => {}
                 Some(answer) = self.inbox.answers.recv() => self.conversation.answered(answer),
                 grown = self.inbox.waker.grown(), if !closed => self.conversation.grown(grown),
                 found = received(&mut self.reading), if self.reading.is_some() => {

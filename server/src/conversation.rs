@@ -24,6 +24,7 @@ use crate::Shared;
 use crate::auth::Identity;
 use crate::environment::entropy;
 use crate::fanout::{Feed, Position, Waker};
+use crate::room::{Place, Share};
 use crate::store::StoreError;
 use crate::writer::{Answer, Mailbox, Request};
 
@@ -42,6 +43,7 @@ pub(crate) struct Conversation {
     registration: Option<Registration>,
     ended: mpsc::Sender<Ending>,
     mailbox: Mailbox,
+    share: Arc<Share>,
     waker: Arc<Waker>,
     follows: BTreeMap<LogNumber, Arc<Feed>>,
 }
@@ -51,6 +53,7 @@ pub(crate) struct Inbox {
     pub(crate) answers: mpsc::UnboundedReceiver<Answer>,
     pub(crate) ending: mpsc::Receiver<Ending>,
     pub(crate) waker: Arc<Waker>,
+    pub(crate) share: Arc<Share>,
 }
 
 impl Conversation {
@@ -58,7 +61,7 @@ impl Conversation {
         let (mailbox, answers) = mpsc::unbounded_channel();
         let (ended, ending) = mpsc::channel(1);
         let session = ServerSession::new(shared.environment.steady(), shared.config.idle.as_millis() as u64);
-        let waker = Arc::<Waker>::default();
+        let (waker, share) = (Arc::<Waker>::default(), shared.room.share());
         let conversation = Self {
             shared,
             session,
@@ -68,16 +71,20 @@ impl Conversation {
             registration: None,
             ended,
             mailbox,
+            share: Arc::clone(&share),
             waker: Arc::clone(&waker),
             follows: BTreeMap::new(),
         };
-        (conversation, Inbox { answers, ending, waker })
+        (conversation, Inbox { answers, ending, waker, share })
     }
 
     /// Carries out what the session asks for. At most one read of the store is under way; its answer goes to
     /// [`Conversation::found`].
     pub(crate) fn drain(&mut self) -> Option<StoreRead> {
         let mut read = None;
+        if self.session.wants_credit() {
+            self.session.handle_room(self.share.window_or_wait());
+        }
         while let Some(output) = self.session.poll_output() {
             read = self.perform(output).or(read);
         }
@@ -104,7 +111,14 @@ impl Conversation {
         match answer {
             Answer::Bound(bound) => self.bound(bound),
             Answer::Opened(request, facts) => self.session.handle_opened(request, facts),
-            Answer::Committed(request, verdicts) => self.session.handle_committed(request, verdicts),
+            Answer::Committed(request, log, outcome) => {
+                if let (Ok(outcome), Some(registration)) = (&outcome, &self.registration) {
+                    let since = outcome.held.as_ref().map(|_| self.shared.environment.steady());
+                    registration.note_held(log, since);
+                }
+                self.session.handle_room(self.share.window());
+                self.session.handle_committed(request, outcome);
+            }
         }
     }
 
@@ -138,9 +152,18 @@ impl Conversation {
         self.session.handle_ending(code, spread / 10, spread);
     }
 
+    /// Whether the socket may be read; if not, the inbox's share tells when to ask again.
+    pub(crate) fn may_receive(&self) -> bool {
+        self.share.may_be_read() && !self.session.is_congested()
+    }
+
     /// The deadline that [`Conversation::timeout`] gave has come.
     pub(crate) fn handle_timeout(&mut self) {
-        self.session.handle_timeout(self.shared.environment.steady());
+        let now = self.shared.environment.steady();
+        if !self.share.may_be_read() {
+            self.session.handle_unheard(now);
+        }
+        self.session.handle_timeout(now);
     }
 
     /// When [`Conversation::handle_timeout`] wants to be called, in steady time.
@@ -171,16 +194,17 @@ impl Conversation {
                     let feed = self.shared.feeds.follow(&open.name, &self.waker, open.log);
                     self.follows.insert(open.log, feed);
                 }
-                self.shared.writer.send(Request::Open { open, reply: self.mailbox.clone() });
+                self.request(Request::Open { open, reply: self.mailbox.clone() }, 0);
             }
             Output::Append(append) => {
                 // Only who was admitted pushes, and who was admitted has a user.
                 if let Some(user) = self.user.clone() {
-                    self.shared.gate.append(append, user, self.mailbox.clone());
+                    let now = self.shared.environment.steady();
+                    self.shared.gate.append(append, user, self.mailbox.clone(), &self.share, now);
                 }
             }
             Output::Settle { name, through } => {
-                self.shared.writer.send(Request::Settle { name, actor: self.actor, through });
+                self.request(Request::Settle { name, actor: self.actor, through }, 0);
             }
             Output::Read(read) => return self.read(read),
             Output::Forget { log, .. } => {
@@ -194,12 +218,18 @@ impl Conversation {
                         Some(user) => format!("socket of {user}"),
                         None => "socket".to_owned(),
                     };
-                    self.shared.writer.send(Request::Keep { bytes, source, code, reason });
+                    let count = bytes.len() as u64;
+                    self.request(Request::Keep { bytes, source, code, reason }, count);
                 }
             }
             Output::Close => {}
         }
         None
+    }
+
+    /// Hands work to the writer, in the room of this session; whether it was taken.
+    fn request(&self, request: Request, bytes: u64) -> bool {
+        self.shared.writer.send_claimed(request, self.share.claim(Place::Writer, bytes))
     }
 
     fn authenticate(&mut self, hello: Box<Hello>) {
@@ -213,7 +243,7 @@ impl Conversation {
         let nonce = Nonce(entropy(&*self.shared.environment));
         let (user, reply) = (identity.user.clone(), self.mailbox.clone());
         self.admitting = Some((identity, nonce));
-        if !self.shared.writer.send(Request::Bind { hello, user, nonce, reply }) {
+        if !self.request(Request::Bind { hello, user, nonce, reply }, 0) {
             let reason = "the server is ending".to_owned();
             self.session.handle_admitted(now, Err(Refusal { code: Code::ShuttingDown, reason }));
         }
@@ -228,6 +258,7 @@ impl Conversation {
         };
         if answer.is_ok() {
             self.registration = Some(self.shared.sessions.register(self.actor, self.ended.clone()));
+            self.session.handle_room(self.share.first_window());
         }
         self.session.handle_admitted(self.shared.environment.now(), answer);
     }

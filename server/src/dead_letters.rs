@@ -80,7 +80,7 @@ impl DeadLetters {
         let (jobs, _) = snapshot::jobs();
         let environment: Arc<dyn Environment> = Arc::new(System::new());
         let (handle, requests) = WriterHandle::new();
-        let feeds = Arc::new(Feeds::new(config.tail_bytes));
+        let feeds = Arc::new(Feeds::new(config.tail_bytes, config.tails_bytes));
         let (failed, mut failure) = oneshot::channel();
         let log_writer = LogWriter::new(config, environment, jobs);
         let thread = writer::start(log_writer, writer_store, requests, feeds, failed)

@@ -2,9 +2,11 @@
 //!
 //! The writer pushes committed entries into a log's feed and wakes its followers; each then reads at its own pace,
 //! from the feed as long as it is near the end, else from the store. A frame is encoded once for every follower at the
-//! same position. **Invariant:** nothing here waits for a follower; a follower costs a flag and a wake-up.
+//! same position. **Invariant:** nothing here waits for a follower; a follower costs a flag and a wake-up. What is kept
+//! in memory has a bound for each log and one for all together; beyond it readers go to the store.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use driftlog_core::chain::Cursor;
@@ -24,6 +26,8 @@ const FRAMES_KEPT: usize = 8;
 pub(crate) struct Feeds {
     feeds: Mutex<BTreeMap<LogName, Weak<Feed>>>,
     tail_bytes: usize,
+    tails_bytes: usize,
+    kept: Arc<AtomicUsize>,
 }
 
 /// The newest entries of one log and its followers.
@@ -31,6 +35,8 @@ pub(crate) struct Feed {
     name: LogName,
     tail: Mutex<Tail>,
     followers: Mutex<Vec<Follower>>,
+    /// The snapshot that readers are being sent, for as long as one of them is.
+    snapshot: Mutex<Option<(Cursor, Weak<[u8]>)>>,
 }
 
 struct Tail {
@@ -38,6 +44,9 @@ struct Tail {
     bytes: usize,
     bytes_max: usize,
     frames: VecDeque<SharedFrame>,
+    /// Bytes of entries and frames of all logs, and how many there may be.
+    kept: Arc<AtomicUsize>,
+    kept_max: usize,
 }
 
 struct SharedFrame {
@@ -69,8 +78,9 @@ pub(crate) struct Position {
 }
 
 impl Feeds {
-    pub(crate) fn new(tail_bytes: usize) -> Self {
-        Self { feeds: Mutex::default(), tail_bytes }
+    /// Feeds that keep so many bytes of a log, and so many of all logs together.
+    pub(crate) fn new(tail_bytes: usize, tails_bytes: usize) -> Self {
+        Self { feeds: Mutex::default(), tail_bytes, tails_bytes, kept: Arc::default() }
     }
 
     /// The feed of a log, made if nobody follows it yet.
@@ -79,7 +89,7 @@ impl Feeds {
             let mut feeds = lock(&self.feeds);
             let known = feeds.get(name).and_then(Weak::upgrade);
             known.unwrap_or_else(|| {
-                let feed = Arc::new(Feed::new(name.clone(), self.tail_bytes));
+                let feed = Arc::new(Feed::new(name.clone(), self));
                 feeds.insert(name.clone(), Arc::downgrade(&feed));
                 feed
             })
@@ -107,26 +117,49 @@ impl Feeds {
         if let Some(feed) = feed {
             feed.extend(entries);
         }
+        if self.kept.load(Ordering::Relaxed) > self.tails_bytes {
+            // All begin anew: the busy ones are full again soon, the others hold nothing for nobody.
+            let feeds: Vec<_> = lock(&self.feeds).values().filter_map(Weak::upgrade).collect();
+            feeds.iter().for_each(|feed| lock(&feed.tail).clear());
+        }
     }
 }
 
 impl Feed {
-    fn new(name: LogName, bytes_max: usize) -> Self {
-        let tail = Tail { entries: VecDeque::new(), bytes: 0, bytes_max, frames: VecDeque::new() };
-        Self { name, tail: Mutex::new(tail), followers: Mutex::default() }
+    fn new(name: LogName, feeds: &Feeds) -> Self {
+        let tail = Tail {
+            entries: VecDeque::new(),
+            bytes: 0,
+            bytes_max: feeds.tail_bytes,
+            frames: VecDeque::new(),
+            kept: Arc::clone(&feeds.kept),
+            kept_max: feeds.tails_bytes,
+        };
+        Self { name, tail: Mutex::new(tail), followers: Mutex::default(), snapshot: Mutex::default() }
+    }
+
+    /// The snapshot that ends at an offset, if some reader is being sent it.
+    pub(crate) fn snapshot_at(&self, end: Offset) -> Option<(Cursor, Arc<[u8]>)> {
+        let snapshot = lock(&self.snapshot);
+        let (cursor, bytes) = snapshot.as_ref().filter(|(cursor, _)| cursor.next == end)?;
+        Some((*cursor, bytes.upgrade()?))
+    }
+
+    /// A snapshot that was read: the same bytes for everybody who is sent it meanwhile.
+    pub(crate) fn share_snapshot(&self, cursor: Cursor, bytes: Vec<u8>) -> Arc<[u8]> {
+        if let Some((_, bytes)) = self.snapshot_at(cursor.next) {
+            return bytes;
+        }
+        let bytes: Arc<[u8]> = bytes.into();
+        *lock(&self.snapshot) = Some((cursor, Arc::downgrade(&bytes)));
+        bytes
     }
 
     fn extend(&self, entries: Vec<(Logged, Cursor, usize)>) {
         let Some(end) = entries.last().map(|(_, cursor, _)| cursor.next) else { return };
         let mut tail = lock(&self.tail);
         for (logged, cursor, bytes) in entries {
-            tail.bytes += bytes;
-            tail.entries.push_back((Arc::new(logged), cursor, bytes));
-        }
-        while tail.bytes > tail.bytes_max
-            && let Some((_, _, bytes)) = tail.entries.pop_front()
-        {
-            tail.bytes -= bytes;
+            tail.push((Arc::new(logged), cursor, bytes));
         }
         drop(tail);
         lock(&self.followers).retain(|follower| match follower.session.upgrade() {
@@ -183,21 +216,55 @@ impl Feed {
             let mut authors: Vec<_> = entries.map(|(logged, _)| logged.actor).collect();
             authors.sort_unstable();
             authors.dedup();
-            let mut tail = lock(&self.tail);
-            if tail.frames.len() == FRAMES_KEPT {
-                tail.frames.pop_front();
-            }
             let shared = SharedFrame { number: at.number, from: at.from.next, authors, frame: frame.clone() };
-            tail.frames.push_back(shared);
+            lock(&self.tail).share(shared);
         }
         Some(frame)
     }
 }
 
 impl Tail {
+    fn push(&mut self, entry: (Arc<Logged>, Cursor, usize)) {
+        self.bytes += entry.2;
+        self.kept.fetch_add(entry.2, Ordering::Relaxed);
+        self.entries.push_back(entry);
+        while self.bytes > self.bytes_max
+            && let Some((_, _, bytes)) = self.entries.pop_front()
+        {
+            self.bytes -= bytes;
+            self.kept.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn share(&mut self, shared: SharedFrame) {
+        if self.frames.len() == FRAMES_KEPT
+            && let Some(oldest) = self.frames.pop_front()
+        {
+            self.kept.fetch_sub(oldest.frame.bytes.len(), Ordering::Relaxed);
+        }
+        if self.kept.load(Ordering::Relaxed) < self.kept_max {
+            self.kept.fetch_add(shared.frame.bytes.len(), Ordering::Relaxed);
+            self.frames.push_back(shared);
+        }
+    }
+
+    fn clear(&mut self) {
+        let frames: usize = self.frames.iter().map(|shared| shared.frame.bytes.len()).sum();
+        self.kept.fetch_sub(self.bytes + frames, Ordering::Relaxed);
+        self.entries.clear();
+        self.frames.clear();
+        self.bytes = 0;
+    }
+
     fn shared(&self, at: Position) -> Option<EntriesFrame> {
         let found = self.frames.iter().rev().find(|shared| shared.number == at.number && shared.from == at.from.next);
         found.filter(|shared| !shared.authors.contains(&at.actor)).map(|shared| shared.frame.clone())
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -261,7 +328,7 @@ mod tests {
 
     #[tokio::test]
     async fn followers_are_woken_and_share_one_frame() {
-        let (feeds, name) = (Feeds::new(1_000), LogName::new("board/1").expect("a name"));
+        let (feeds, name) = (Feeds::new(1_000, 10_000), LogName::new("board/1").expect("a name"));
         let waker = Arc::new(Waker::default());
         let feed = feeds.follow(&name, &waker, 1);
         let start = Cursor::start(LogId([1; 16]));
@@ -278,7 +345,7 @@ mod tests {
 
     #[test]
     fn the_tail_is_bounded_and_ends_with_its_last_follower() {
-        let (feeds, name) = (Feeds::new(1_000), LogName::new("board/1").expect("a name"));
+        let (feeds, name) = (Feeds::new(1_000, 10_000), LogName::new("board/1").expect("a name"));
         let waker = Arc::new(Waker::default());
         let feed = feeds.follow(&name, &waker, 1);
         let start = Cursor::start(LogId([1; 16]));
@@ -290,5 +357,40 @@ mod tests {
         assert_eq!(lock(&feed.tail).entries.len(), 10);
         feeds.leave(feed, &waker, 1);
         assert!(lock(&feeds.feeds).is_empty());
+        assert_eq!(feeds.kept.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn the_tails_of_all_logs_together_are_bounded() {
+        let feeds = Feeds::new(1_000, 5_000);
+        let waker = Arc::new(Waker::default());
+        let mut followed = Vec::new();
+        for log in 0..100 {
+            let name = LogName::new(&format!("board/{log}")).expect("a name");
+            let feed = feeds.follow(&name, &waker, log);
+            let start = Cursor::start(LogId([1; 16]));
+            let mut at = start;
+            for seq in 1..=9 {
+                at = grow(&feeds, &name, at, 1, seq);
+                feed.frame(0, reader(2, start));
+                assert!(feeds.kept.load(Ordering::Relaxed) <= 5_000 + 1_000, "one more entry and frame at most");
+            }
+            followed.push(feed);
+        }
+    }
+
+    #[test]
+    fn readers_of_one_snapshot_share_its_bytes_as_long_as_one_of_them_is_sent_it() {
+        let feeds = Feeds::new(1_000, 10_000);
+        let name = LogName::new("board/1").expect("a name");
+        let feed = feeds.follow(&name, &Arc::new(Waker::default()), 1);
+        let cursor = Cursor { next: Offset(5), ..Cursor::start(LogId([1; 16])) };
+        let one = feed.share_snapshot(cursor, vec![1; 10]);
+        let two = feed.share_snapshot(cursor, vec![1; 10]);
+        let (_, three) = feed.snapshot_at(Offset(5)).expect("it is being sent");
+        assert!(Arc::ptr_eq(&one, &two) && Arc::ptr_eq(&one, &three));
+        assert!(feed.snapshot_at(Offset(6)).is_none(), "a newer one is another");
+        drop((one, two, three));
+        assert!(feed.snapshot_at(Offset(5)).is_none());
     }
 }

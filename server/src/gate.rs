@@ -28,7 +28,9 @@ use driftlog_core::id::{ActorId, LogName, Seq, UserId};
 use driftlog_core::packed::Pushed;
 use driftlog_core::sequencer::rich_changes;
 use driftlog_core::session::server::Append;
+use driftlog_core::time::WallMs;
 
+use crate::room::{Claim, Place, Share};
 use crate::writer::{Mailbox, Request, WriterHandle};
 
 use pool::{Death, Pool};
@@ -41,8 +43,6 @@ const CLEAN_ENTRIES: u32 = 256;
 const DEATHS_MAX: u32 = 2;
 /// Suspects and guilty entries that are remembered.
 const REMEMBERED_MAX: usize = 1_024;
-/// Pushes of one lane that wait although their session is gone; its client sends them again when it is back.
-const ORPHANS_MAX: usize = 64;
 
 /// Where the rich changes of clients are read before they reach the log writer.
 #[derive(Debug, Clone, Default)]
@@ -91,14 +91,22 @@ struct Waiting {
     append: Append,
     user: UserId,
     reply: Mailbox,
+    claim: Claim,
+    since: WallMs,
+}
+
+/// Pushes of one actor to one log: one is under check, the others wait behind it.
+struct Lane {
+    since: WallMs,
+    behind: VecDeque<Waiting>,
 }
 
 /// What only a gate with workers has.
 struct Checked {
     healthy: Pool,
     alone: Pool,
-    /// Lanes with a push under check, each with the pushes behind it.
-    lanes: Mutex<BTreeMap<(LogName, ActorId), VecDeque<Waiting>>>,
+    /// Lanes with a push under check.
+    lanes: Mutex<BTreeMap<(LogName, ActorId), Lane>>,
     record: Mutex<Record>,
 }
 
@@ -126,46 +134,60 @@ impl Stage {
     }
 
     /// Takes a push; it reaches the writer behind every earlier one of its actor and log.
-    pub(crate) fn append(&self, append: Append, user: UserId, reply: Mailbox) {
-        let Some(checked) = &self.checked else { return self.hand_on(append, Read::new(), reply) };
+    pub(crate) fn append(&self, append: Append, user: UserId, reply: Mailbox, share: &Arc<Share>, since: WallMs) {
+        let bytes = append.bytes;
+        let Some(checked) = &self.checked else {
+            let claim = share.claim(Place::Writer, bytes);
+            return self.hand_on(append, Read::new(), reply, claim);
+        };
+        let claim = share.claim(Place::Gate, bytes);
         let lane = (append.name.clone(), append.actor);
         {
             let mut lanes = lock(&checked.lanes);
             match lanes.get_mut(&lane) {
-                Some(waiting) => {
-                    if waiting.len() > ORPHANS_MAX {
-                        waiting.retain(|waiting| !waiting.reply.is_closed());
-                    }
-                    return waiting.push_back(Waiting { append, user, reply });
+                Some(Lane { behind, .. }) => {
+                    // The client of a session that is gone sends them again, and has not yet.
+                    behind.retain(|waiting| !waiting.reply.is_closed());
+                    return behind.push_back(Waiting { append, user, reply, claim, since });
                 }
                 None if entries(&append).next().is_none() => {
                     // Under the lock: a later push of the lane must not overtake it.
-                    return self.hand_on(append, Read::new(), reply);
+                    return self.hand_on(append, Read::new(), reply, claim);
                 }
-                None => drop(lanes.insert(lane.clone(), VecDeque::new())),
+                None => drop(lanes.insert(lane.clone(), Lane { since, behind: VecDeque::new() })),
             }
         }
         let (stage, checked) = (self.clone(), Arc::clone(checked));
-        tokio::spawn(async move { stage.drive(&checked, lane, Waiting { append, user, reply }).await });
+        tokio::spawn(async move { stage.drive(&checked, lane, Waiting { append, user, reply, claim, since }).await });
     }
 
     /// Checks the pushes of one lane one after the other until none is left.
     async fn drive(&self, checked: &Checked, lane: (LogName, ActorId), first: Waiting) {
         let mut next = Some(first);
-        while let Some(Waiting { append, user, reply }) = next {
+        while let Some(Waiting { append, user, reply, claim, .. }) = next {
             if let Some(read) = checked.check(&user, &append, &reply).await {
-                self.hand_on(append, read, reply);
+                self.hand_on(append, read, reply, claim);
             }
             let mut lanes = lock(&checked.lanes);
-            next = lanes.get_mut(&lane).and_then(VecDeque::pop_front);
-            if next.is_none() {
-                lanes.remove(&lane);
+            next = lanes.get_mut(&lane).and_then(|lane| lane.behind.pop_front());
+            match (&next, lanes.get_mut(&lane)) {
+                (Some(next), Some(lane)) => lane.since = next.since,
+                _ => drop(lanes.remove(&lane)),
             }
         }
     }
 
-    fn hand_on(&self, append: Append, read: Read, reply: Mailbox) {
-        self.writer.send(Request::Append { append, read, reply });
+    /// How many pushes wait here for a worker or its answer, and since when the oldest does, in steady time.
+    pub(crate) fn waits(&self) -> (usize, Option<WallMs>) {
+        let Some(checked) = &self.checked else { return (0, None) };
+        let lanes = lock(&checked.lanes);
+        let count = lanes.values().map(|lane| 1 + lane.behind.len()).sum();
+        (count, lanes.values().map(|lane| lane.since).min())
+    }
+
+    fn hand_on(&self, append: Append, read: Read, reply: Mailbox, mut claim: Claim) {
+        claim.hand_on();
+        self.writer.send_claimed(Request::Append { append, read, reply }, claim);
     }
 }
 

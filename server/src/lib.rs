@@ -19,6 +19,7 @@ mod environment;
 mod fanout;
 mod gate;
 mod materialize;
+mod room;
 mod router;
 mod rules;
 mod snapshot;
@@ -36,7 +37,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use auth::{Claims, LogClaim, Right, Secret, SecretError, token};
-pub use config::{Access, Config, DeadLetterBounds};
+pub use config::{Access, Config, DeadLetterBounds, ROOM_BYTES, WaitBounds};
 pub use dead_letters::{DeadLetters, Include, LetterError, Listing};
 pub use gate::{Gate, GateWorkers, Inspect, gate_worker};
 pub use rules::{Rules, RulesError};
@@ -46,6 +47,7 @@ pub use verify::{Finding, Report, verify};
 use conversation::Sessions;
 use environment::{Environment, System};
 use fanout::Feeds;
+use room::Room;
 use store::{ReadPool, Store};
 use writer::{LogWriter, WriterHandle};
 
@@ -72,6 +74,7 @@ pub(crate) struct Shared {
     config: Config,
     environment: Arc<dyn Environment>,
     writer: WriterHandle,
+    room: Arc<Room>,
     gate: gate::Stage,
     feeds: Arc<Feeds>,
     pool: Arc<ReadPool>,
@@ -119,7 +122,7 @@ pub async fn serve_all(
     }
     let store = Store::open(&config.directory, config.vfs.as_deref())?;
     let (failed, mut store_failed) = oneshot::channel();
-    let feeds = Arc::new(Feeds::new(config.tail_bytes));
+    let feeds = Arc::new(Feeds::new(config.tail_bytes, config.tails_bytes));
     let environment: Arc<dyn Environment> = Arc::new(System::new());
     let writer_store = store.writer()?;
     let pool = Arc::new(ReadPool::new(store));
@@ -133,8 +136,19 @@ pub async fn serve_all(
     let (alive, mut all_gone) = mpsc::channel(1);
     let sessions = Sessions::default();
     let gate = gate::Stage::new(&config.gate, writer.clone());
-    let shared =
-        Arc::new(Shared { config, environment, writer: writer.clone(), gate, feeds, pool, sessions, letters_dropped });
+    let room = Room::new(config.room_bytes);
+    let writer_of_all = writer.clone();
+    let shared = Arc::new(Shared {
+        config,
+        environment,
+        writer: writer_of_all,
+        room,
+        gate,
+        feeds,
+        pool,
+        sessions,
+        letters_dropped,
+    });
     let reads = Arc::new(Semaphore::new(READS_MAX));
     let router = router::router(Arc::new(Shell { shared, reads, ending: ending.clone(), alive }));
     let servers: Vec<_> = listeners

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, Parser, Subcommand};
 use driftlog_core::rich::inspect;
 use driftlog_server::{
-    Access, Claims, Config, DeadLetterBounds, Gate, GateWorkers, LogClaim, Right, Rules, Secret, gate_worker,
-    serve_all, token,
+    Access, Claims, Config, DeadLetterBounds, Gate, GateWorkers, LogClaim, ROOM_BYTES, Right, Rules, Secret,
+    WaitBounds, gate_worker, serve_all, token,
 };
 use tokio::net::TcpListener;
 
@@ -71,6 +71,15 @@ struct Serve {
     /// … or when the oldest is older: a number with s, m, h or d.
     #[arg(long, default_value = "7d", value_parser = duration)]
     dead_letters_degraded_age: Duration,
+    /// Bytes of pushes that may wait for their verdict, of all sessions together. As it fills, writers slow down.
+    #[arg(long, default_value_t = ROOM_BYTES)]
+    room_bytes: u64,
+    /// /health is degraded when a push has waited longer for a gate worker …
+    #[arg(long, default_value = "1m", value_parser = duration)]
+    gate_degraded_age: Duration,
+    /// … or when a policy has held one longer.
+    #[arg(long, default_value = "1h", value_parser = duration)]
+    held_degraded_age: Duration,
     /// Directory of static files to serve as well.
     #[arg(long = "static")]
     static_files: Option<PathBuf>,
@@ -156,6 +165,9 @@ fn run(options: Serve) -> Outcome {
     if let Some(path) = &options.rules {
         config.policy = Arc::new(Rules::read(path)?);
     }
+    config.room_bytes = options.room_bytes;
+    config.waits =
+        WaitBounds { gate_degraded_age: options.gate_degraded_age, held_degraded_age: options.held_degraded_age };
     config.gate = gate(options.gate_workers)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let mut listeners = Vec::new();

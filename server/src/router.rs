@@ -18,11 +18,13 @@ use driftlog_core::id::LogName;
 use driftlog_core::limits;
 use driftlog_core::protocol::Code;
 use driftlog_core::session::server::Refusal;
+use driftlog_core::time::WallMs;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::config::Access;
+use crate::room::Load;
 use crate::store::StoreError;
 use crate::{Shell, connection, materialize, snapshot, static_files};
 
@@ -96,12 +98,29 @@ async fn health(State(shell): State<Arc<Shell>>) -> Response {
     let bounds = shared.config.dead_letters;
     let age = oldest.map(|oldest| Duration::from_millis(shared.environment.now().saturating_sub(oldest)));
     let too_old = age.is_some_and(|age| age > bounds.degraded_age);
-    let degraded = letters > bounds.degraded_count || too_old;
+    let steady = shared.environment.steady();
+    let since = |since: Option<WallMs>| since.map(|since| Duration::from_millis(steady.saturating_sub(since)));
+    let ((held, held_since), (gate, gate_since)) = (shared.sessions.held(), shared.gate.waits());
+    let (held_age, gate_age) = (since(held_since), since(gate_since));
+    let waits = shared.config.waits;
+    let waits_long = held_age.is_some_and(|age| age > waits.held_degraded_age)
+        || gate_age.is_some_and(|age| age > waits.gate_degraded_age);
+    let degraded = letters > bounds.degraded_count || too_old || waits_long;
+    let Load { bytes, bytes_max, bytes_peak, requests, waiting } = shared.room.load();
     Json(json!({
         "status": if degraded { "degraded" } else { "ok" },
         "version": env!("CARGO_PKG_VERSION"),
         "protocol": driftlog_core::protocol::VERSION,
         "sessions": shared.sessions.len(),
+        "sessions_without_credit": waiting,
+        "waiting_bytes": bytes,
+        "waiting_bytes_max": bytes_max,
+        "waiting_bytes_peak": bytes_peak,
+        "waiting_requests": requests,
+        "gate_waiting": gate,
+        "gate_waiting_oldest_s": gate_age.map(|age| age.as_secs()),
+        "held": held,
+        "held_oldest_s": held_age.map(|age| age.as_secs()),
         "logs": logs,
         "dead_letters": letters,
         "dead_letters_oldest_s": age.map(|age| age.as_secs()),

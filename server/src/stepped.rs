@@ -29,9 +29,10 @@ use crate::conversation::{Conversation, Inbox, Sessions, StoreRead};
 use crate::environment::Environment;
 use crate::fanout::Feeds;
 use crate::gate::{Gate, Stage};
+use crate::room::Room;
 use crate::snapshot::{self, Job};
 use crate::store::{LogKey, ReadPool, Store, StoreError, StoredSnapshot, Writer};
-use crate::writer::{Committed, LetterRequest, LogWriter, Request, WriterHandle};
+use crate::writer::{Committed, LetterRequest, LogWriter, Request, Work, WriterHandle};
 
 /// Entries read from the store at once by [`Server::entries`].
 const READ_BYTES: usize = 1024 * 1024;
@@ -52,7 +53,7 @@ pub struct Moment {
 pub struct Server {
     shared: Arc<Shared>,
     environment: Arc<Given>,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<Work>,
     writer: LogWriter,
     store: Writer,
     jobs: mpsc::Receiver<Job>,
@@ -103,7 +104,8 @@ impl Server {
             // Nothing runs by itself here, so no other process can be waited for either.
             gate: Stage::new(&Gate::InProcess, handle.clone()),
             writer: handle,
-            feeds: Arc::new(Feeds::new(config.tail_bytes)),
+            room: Room::new(config.room_bytes),
+            feeds: Arc::new(Feeds::new(config.tail_bytes, config.tails_bytes)),
             pool: Arc::new(ReadPool::new(store)),
             sessions: Sessions::default(),
             letters_dropped: writer.letters_dropped(),

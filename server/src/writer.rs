@@ -27,6 +27,7 @@ use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 use crate::config::Config;
 use crate::environment::{Environment, entropy};
 use crate::fanout::Feeds;
+use crate::room::Claim;
 use crate::snapshot::{self, SnapshotJobs};
 use crate::store::{AuthorKey, LogKey, LogRow, StoreError, StoredSnapshot, Writer, Writes};
 
@@ -44,12 +45,12 @@ const REPEATED_PLACES_MAX: u64 = 64 * 1024;
 /// Where answers of one session go.
 pub(crate) type Mailbox = tokio_mpsc::UnboundedSender<Answer>;
 
-/// An answer to a session. What waits here is bounded by the credit that the session gave.
+/// An answer to a session. As many wait at most as a session may have requests at the writer ([`crate::room`]).
 #[derive(Debug)]
 pub(crate) enum Answer {
     Bound(Result<Binding, BindError>),
     Opened(RequestId, Result<LogFacts, Refusal>),
-    Committed(RequestId, Result<PushOutcome, PushError>),
+    Committed(RequestId, LogName, Result<PushOutcome, PushError>),
 }
 
 /// Work for the writer.
@@ -90,20 +91,34 @@ pub(crate) enum Request {
     Stop,
 }
 
-/// Sends work to the writer.
+/// A request with what it holds of the room; the server's own hold none, and each kind of them is few.
+pub(crate) struct Work(Request, Option<Claim>);
+
+impl From<Request> for Work {
+    fn from(request: Request) -> Self {
+        Self(request, None)
+    }
+}
+
+/// Sends work to the writer. The queue itself has no bound: what sessions put into it has one in [`crate::room`].
 #[derive(Clone)]
-pub(crate) struct WriterHandle(mpsc::Sender<Request>);
+pub(crate) struct WriterHandle(mpsc::Sender<Work>);
 
 impl WriterHandle {
     /// A handle, and where the work it hands over arrives.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Request>) {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Work>) {
         let (sender, receiver) = mpsc::channel();
         (Self(sender), receiver)
     }
 
     /// Hands work over. Whether it was taken: when the writer has ended, the server is ending too.
     pub(crate) fn send(&self, request: Request) -> bool {
-        self.0.send(request).is_ok()
+        self.0.send(request.into()).is_ok()
+    }
+
+    /// Hands a session's work over.
+    pub(crate) fn send_claimed(&self, request: Request, claim: Claim) -> bool {
+        self.0.send(Work(request, Some(claim))).is_ok()
     }
 }
 
@@ -113,12 +128,15 @@ type Effect = Box<dyn FnOnce(&Feeds)>;
 /// What a durable group has to tell, to whom it concerns.
 pub(crate) struct Committed {
     effects: Vec<Effect>,
+    claims: Vec<Claim>,
     stopped: bool,
 }
 
 impl Committed {
     /// Answers the sessions and wakes followers.
     pub(crate) fn tell(self, feeds: &Feeds) {
+        // First, so that who hears its answer finds the room as it is then.
+        drop(self.claims);
         self.effects.into_iter().for_each(|effect| effect(feeds));
     }
 }
@@ -137,7 +155,7 @@ pub(crate) struct LogWriter {
 pub(crate) fn start(
     mut writer: LogWriter,
     mut store: Writer,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<Work>,
     feeds: Arc<Feeds>,
     failed: oneshot::Sender<StoreError>,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
@@ -157,7 +175,7 @@ impl LogWriter {
     }
 
     /// Works until it is told to stop, or the store fails.
-    fn run(&mut self, store: &mut Writer, requests: &mpsc::Receiver<Request>, feeds: &Feeds) -> Result<(), StoreError> {
+    fn run(&mut self, store: &mut Writer, requests: &mpsc::Receiver<Work>, feeds: &Feeds) -> Result<(), StoreError> {
         let mut stopped = false;
         while !stopped && let Ok(first) = requests.recv() {
             let committed = self.commit(store, std::iter::once(first).chain(requests.try_iter()))?;
@@ -175,12 +193,13 @@ impl LogWriter {
     pub(crate) fn commit(
         &mut self,
         store: &mut Writer,
-        requests: impl Iterator<Item = Request>,
+        requests: impl Iterator<Item = Work>,
     ) -> Result<Committed, StoreError> {
         let committed = store.commit(|writes| {
-            let mut committed = Committed { effects: Vec::new(), stopped: false };
-            for request in requests.take(GROUP_MAX) {
+            let mut committed = Committed { effects: Vec::new(), claims: Vec::new(), stopped: false };
+            for Work(request, claim) in requests.take(GROUP_MAX) {
                 committed.stopped |= matches!(request, Request::Stop);
+                committed.claims.extend(claim);
                 committed.effects.extend(self.handle(writes, request)?);
             }
             Ok(committed)
@@ -209,7 +228,7 @@ impl LogWriter {
                     Ok(effect) => Some(effect),
                     Err(error) => {
                         let error = PushError::LogDamaged { reason: damage(&name, error)? };
-                        Some(Box::new(move |_| drop(reply.send(Answer::Committed(request, Err(error))))))
+                        Some(Box::new(move |_| drop(reply.send(Answer::Committed(request, name, Err(error))))))
                     }
                 }
             }
@@ -312,7 +331,7 @@ impl LogWriter {
         read: BTreeMap<Seq, Result<usize, String>>,
         reply: Mailbox,
     ) -> Result<Effect, StoreError> {
-        let Append { request, name, actor, push } = append;
+        let Append { request, name, actor, push, .. } = append;
         let reads = writes.reads();
         let (Some(log), Some((author, binding))) = (reads.log(&name)?, reads.binding(actor)?) else {
             return Err(StoreError::corrupt("bindings", "a push without an open log or a bound actor"));
@@ -329,7 +348,7 @@ impl LogWriter {
         let by = Author { actor, user: &binding.user };
         let decided = match hot.sequencer.decide(now, by, &mut row, push, &known, &mut self.random) {
             Ok(decided) => decided,
-            Err(error) => return Ok(Box::new(move |_| drop(reply.send(Answer::Committed(request, Err(error)))))),
+            Err(error) => return Ok(Box::new(move |_| drop(reply.send(Answer::Committed(request, name, Err(error)))))),
         };
         // From here on the log in memory is ahead of the disk, so no failure is of this log alone.
         let sizes = write_decided(writes, &log, author, now, &decided, &row).map_err(StoreError::midway)?;
@@ -345,7 +364,7 @@ impl LogWriter {
         }
         let outcome = PushOutcome { verdicts: decided.verdicts, held: decided.held };
         Ok(Box::new(move |feeds| {
-            let _ = reply.send(Answer::Committed(request, Ok(outcome)));
+            let _ = reply.send(Answer::Committed(request, name, Ok(outcome)));
             feeds.committed(&log.name, appended);
         }))
     }
@@ -477,7 +496,7 @@ mod tests {
         failed: oneshot::Sender<StoreError>,
     ) -> (WriterHandle, std::thread::JoinHandle<()>) {
         let (jobs, _) = snapshot::jobs();
-        let feeds = Arc::new(Feeds::new(config.tail_bytes));
+        let feeds = Arc::new(Feeds::new(config.tail_bytes, config.tails_bytes));
         let (handle, requests) = WriterHandle::new();
         let writer = LogWriter::new(config, Arc::new(System::new()), jobs);
         (handle, start(writer, store, requests, feeds, failed).expect("starts"))

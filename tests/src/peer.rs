@@ -28,13 +28,20 @@ pub const LOG: &str = "board/1";
 /// Every method.
 pub struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// Bytes that the server lets it push in total.
+    pub credit: u64,
 }
 
 impl Socket {
     /// Connects to `host:port`.
     pub async fn connect(url: &str) -> Self {
         let (stream, _) = tokio_tungstenite::connect_async(format!("ws://{url}/sync")).await.expect("connects");
-        Self { stream }
+        Self { stream, credit: 0 }
+    }
+
+    /// The socket itself, for who reads while a write blocks.
+    pub fn into_stream(self) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
+        self.stream
     }
 
     /// Sends a frame.
@@ -51,7 +58,15 @@ impl Socket {
     pub async fn receive(&mut self) -> Option<Frame> {
         loop {
             match self.stream.next().await? {
-                Ok(Message::Binary(bytes)) => return Some(Frame::decode(&bytes).expect("a frame")),
+                Ok(Message::Binary(bytes)) => {
+                    let frame = Frame::decode(&bytes).expect("a frame");
+                    match &frame {
+                        Frame::Welcome(welcome) => self.credit = welcome.credit,
+                        Frame::Credit(credit) => self.credit = credit.bytes,
+                        _ => {}
+                    }
+                    return Some(frame);
+                }
                 Ok(Message::Close(_)) | Err(_) => return None,
                 Ok(_) => {}
             }
@@ -169,6 +184,12 @@ impl Peer {
         }
     }
 
+    /// Makes another log its own, before it has done anything.
+    pub fn set_log(&mut self, log: LogName) {
+        self.chain = Chain::actor_start(self.actor, &log);
+        self.log = log;
+    }
+
     /// Its next hello.
     pub fn hello(&self) -> Hello {
         Hello {
@@ -215,6 +236,14 @@ impl Peer {
     pub async fn open(&mut self, url: &str) -> (Socket, Opened) {
         let mut socket = self.connect(url).await;
         let subscription = self.subscription(1);
+        let opened = self.subscribe(&mut socket, subscription).await;
+        (socket, opened)
+    }
+
+    /// Connects and opens its log as number 1 without reading it.
+    pub async fn open_to_push(&mut self, url: &str) -> (Socket, Opened) {
+        let mut socket = self.connect(url).await;
+        let subscription = Subscribe { read: false, ..self.subscription(1) };
         let opened = self.subscribe(&mut socket, subscription).await;
         (socket, opened)
     }

@@ -6,6 +6,7 @@ mod dead_letters;
 mod fan_out;
 mod files;
 mod gate;
+mod pressure;
 mod rich;
 mod rules;
 mod running;

@@ -11,8 +11,9 @@
 //!
 //! **Invariant:** what waits here is bounded. Pushes are bounded by the credit given; at most one read is under way,
 //! and only while less than one frame's worth of entries waits for the socket; a peer that does not read the answers
-//! it asks for is closed.
+//! it asks for is asked no more ([`ServerSession::is_congested`]), and closed in the end.
 
+mod credit;
 mod entries;
 mod grants;
 mod request;
@@ -36,10 +37,12 @@ pub use request::{
     SnapshotRead,
 };
 
+use credit::PushCredit;
 use subscription::Subscription;
 
-/// Bytes of answers that may wait for a peer that does not read.
+/// Bytes of answers that may wait for a peer that does not read, and that no more should be asked for.
 const URGENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+const URGENT_BYTES_CONGESTED: usize = URGENT_BYTES_MAX / 4;
 
 /// The server's end of one session.
 pub struct ServerSession {
@@ -100,14 +103,6 @@ impl Requests {
     }
 }
 
-/// Credit for push frames, in bytes since the session began.
-struct PushCredit {
-    received: u64,
-    done: u64,
-    granted: u64,
-    costs: BTreeMap<RequestId, (LogNumber, u64)>,
-}
-
 impl ServerSession {
     /// A session on a socket that has just opened. `idle_ms` is the silence after which it is given up.
     pub fn new(now: WallMs, idle_ms: u64) -> Self {
@@ -120,7 +115,7 @@ impl ServerSession {
             bulk: Queue::default(),
             requests: Requests::default(),
             pongs: VecDeque::new(),
-            push: PushCredit { received: 0, done: 0, granted: limits::CREDIT_BYTES, costs: BTreeMap::new() },
+            push: PushCredit::new(),
             sent: 0,
             credit: limits::CREDIT_BYTES,
             heard: now,
@@ -150,13 +145,14 @@ impl ServerSession {
         let Phase::Authenticating { actor } = self.phase else { return };
         match answer {
             Ok(admission) => {
+                let credit = self.push.begin();
                 self.send(&Frame::Welcome(Welcome {
                     protocol: VERSION,
                     user: admission.user.clone(),
                     nonce: admission.nonce,
                     now,
                     idle_ms: self.idle_ms,
-                    credit: self.push.granted,
+                    credit,
                 }));
                 self.phase = Phase::Live { actor, admission };
             }
@@ -211,7 +207,7 @@ impl ServerSession {
     /// The credit of a push comes back whatever became of it, so that a held log never starves the others.
     pub fn handle_committed(&mut self, request: RequestId, answer: Result<PushOutcome, PushError>) {
         self.requests.open.remove(&request);
-        let Some((number, cost)) = self.push.costs.remove(&request) else { return };
+        let Some(number) = self.push.answer(request) else { return };
         match answer {
             Ok(PushOutcome { verdicts, held }) => {
                 verdicts.split().into_iter().for_each(|part| self.send(&ack(number, part)));
@@ -221,13 +217,32 @@ impl ServerSession {
             Err(PushError::ExpectedSeq { expected, .. }) if self.is_held_at(number, expected) => {}
             Err(error) => self.complain(number, error.code(), &error.to_string(), error.expected()),
         }
-        self.push.done += cost;
-        let target = self.push.done + limits::CREDIT_BYTES;
-        if target - self.push.granted >= limits::CREDIT_BYTES / 2 {
-            self.push.granted = target;
-            self.send(&Frame::Credit(Credit { bytes: target }));
-        }
+        self.grant();
         self.release_pongs();
+    }
+
+    /// How many bytes of this session's pushes may be under way at once from now on, by what waits in the whole server.
+    /// Say it before `handle_admitted` and `handle_committed`, and while [`ServerSession::wants_credit`].
+    pub fn handle_room(&mut self, bytes: u64) {
+        self.push.set_window(bytes);
+        if matches!(self.phase, Phase::Live { .. }) {
+            self.grant();
+        }
+    }
+
+    /// Whether the client can push nothing until [`ServerSession::handle_room`] has said that there is room.
+    pub fn wants_credit(&self) -> bool {
+        matches!(self.phase, Phase::Live { .. }) && self.push.is_used_up()
+    }
+
+    /// Whether so many answers wait for the peer that nothing more should be taken from its socket.
+    pub fn is_congested(&self) -> bool {
+        self.urgent.bytes > URGENT_BYTES_CONGESTED
+    }
+
+    /// The shell did not take what the socket has, for its own reasons: nobody knows how long the peer is silent.
+    pub fn handle_unheard(&mut self, now: WallMs) {
+        self.heard = self.heard.max(now);
     }
 
     /// The log reaches at least to `end`.
@@ -427,16 +442,15 @@ impl ServerSession {
     fn handle_push(&mut self, push: Push, bytes: &[u8]) {
         let Phase::Live { actor, .. } = &self.phase else { return };
         let cost = bytes.len() as u64;
-        // One push may reach beyond the credit, the next waits.
-        if self.push.received >= self.push.granted {
+        if !self.push.receive(cost) {
             return self.fail(Code::CreditExceeded, "more bytes were pushed than credit was given");
         }
-        self.push.received += cost;
         let Some(subscription) = self.subscriptions.get(&push.log) else {
             return self.fail(Code::UnexpectedFrame, "a push to a log that is not open");
         };
         if !subscription.append {
-            self.push.done += cost;
+            self.push.answer_at_once(cost);
+            self.grant();
             return self.complain(push.log, Code::Forbidden, "the token gives no right to append", None);
         }
         let items = match push.entries.unpack_pushed(*actor) {
@@ -449,9 +463,15 @@ impl ServerSession {
         let name = subscription.name.clone();
         let request = self.requests.next();
         self.requests.open.insert(request);
-        self.push.costs.insert(request, (push.log, cost));
+        self.push.hand_on(request, push.log, cost);
         let push = PushItems { first: push.first, chain: push.chain, items };
-        self.outputs.push_back(Output::Append(Append { request, name, actor: *actor, push }));
+        self.outputs.push_back(Output::Append(Append { request, name, actor: *actor, push, bytes: cost }));
+    }
+
+    fn grant(&mut self) {
+        if let Some(bytes) = self.push.grant() {
+            self.send(&Frame::Credit(Credit { bytes }));
+        }
     }
 
     /// Notes where a log is held, or that it no longer is, and says so.
@@ -514,7 +534,9 @@ impl ServerSession {
     fn send(&mut self, frame: &Frame) {
         self.urgent.push(frame.encode().into());
         if self.urgent.bytes > URGENT_BYTES_MAX {
-            self.close();
+            // All of it is told again in the next session.
+            self.urgent = Queue::default();
+            self.fail(Code::Overloaded, "more answers wait than may, and they are not read");
         }
     }
 

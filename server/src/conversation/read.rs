@@ -8,7 +8,7 @@ use driftlog_core::session::server::{EntriesRead, RequestId, SnapshotRead, entri
 use driftlog_core::time::WallMs;
 
 use crate::fanout::{Feed, Position};
-use crate::store::{Reads, StoreError};
+use crate::store::{Reads, StoreError, StoredSnapshot};
 
 /// What must be read.
 pub(crate) struct StoreRead {
@@ -63,6 +63,10 @@ impl StoreRead {
 
     fn snapshot(&self, reads: Reads<'_>) -> Result<Option<SnapshotRead>, StoreError> {
         let Some(log) = reads.log(&self.name)? else { return Ok(None) };
+        let end = reads.snapshot_end(log.key)?;
+        if let Some((cursor, bytes)) = end.and_then(|end| self.feed.snapshot_at(end)) {
+            return Ok(Some(SnapshotRead { cursor, bytes }));
+        }
         let stored = match reads.snapshot(log.key) {
             // The reader gets the entries instead.
             Err(error) if error.is_corruption() => {
@@ -71,6 +75,9 @@ impl StoreRead {
             }
             stored => stored?,
         };
-        Ok(stored.map(|stored| SnapshotRead { cursor: stored.cursor, bytes: stored.bytes.into() }))
+        Ok(stored.map(|StoredSnapshot { cursor, bytes }| SnapshotRead {
+            cursor,
+            bytes: self.feed.share_snapshot(cursor, bytes),
+        }))
     }
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use driftlog_core::entry::Digest;
-use driftlog_core::id::ActorId;
+use driftlog_core::id::{ActorId, LogName};
+use driftlog_core::time::WallMs;
 use tokio::sync::mpsc;
 
 /// Refused frames that are remembered by their digest.
@@ -28,6 +29,8 @@ pub(crate) struct Sessions {
 struct Live {
     last: u64,
     sessions: BTreeMap<ActorId, (u64, mpsc::Sender<Ending>)>,
+    /// Logs in which own entries of a session are held, since when in steady time.
+    held: BTreeMap<(u64, LogName), WallMs>,
 }
 
 /// A session's place among the others; it is given up when this is dropped.
@@ -55,6 +58,12 @@ impl Sessions {
         lock(&self.live).sessions.len()
     }
 
+    /// In how many logs own entries of sessions are held, and since when the oldest are, in steady time.
+    pub(crate) fn held(&self) -> (usize, Option<WallMs>) {
+        let live = lock(&self.live);
+        (live.held.len(), live.held.values().min().copied())
+    }
+
     /// Whether the same refused bytes came before, as far as that is remembered; from now on they have.
     pub(super) fn seen_before(&self, bytes: &[u8]) -> bool {
         let digest = Digest::of(&[bytes]);
@@ -70,9 +79,21 @@ impl Sessions {
     }
 }
 
+impl Registration {
+    /// What a push to a log came to: held at this time, or no more. What is held already is so since it was first.
+    pub(super) fn note_held(&self, log: LogName, since: Option<WallMs>) {
+        let mut live = lock(&self.live);
+        match since {
+            Some(since) => drop(live.held.entry((self.number, log)).or_insert(since)),
+            None => drop(live.held.remove(&(self.number, log))),
+        }
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut live = lock(&self.live);
+        live.held.retain(|(number, _), _| *number != self.number);
         if live.sessions.get(&self.actor).is_some_and(|(number, _)| *number == self.number) {
             live.sessions.remove(&self.actor);
         }

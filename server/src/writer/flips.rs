@@ -111,7 +111,7 @@ fn ask(writer: &mut LogWriter, writes: Writes<'_>, requests: Vec<Request>, feeds
 /// Everything that a server tells of its store, each answer as a text, or nothing where it says that it cannot.
 fn told(config: &Config, writes: Writes<'_>) -> Result<BTreeMap<String, Option<String>>, StoreError> {
     let mut told = BTreeMap::new();
-    let feeds = Feeds::new(config.tail_bytes);
+    let feeds = Feeds::new(config.tail_bytes, config.tails_bytes);
     for actor in NAMES {
         let mut writer = writer(config);
         let (reply, mut answers) = tokio_mpsc::unbounded_channel();
@@ -138,8 +138,13 @@ fn told(config: &Config, writes: Writes<'_>) -> Result<BTreeMap<String, Option<S
                 decided: Seq(0),
                 cursor: None,
             };
-            let append =
-                Append { request: 2, name: log_name(log), actor: ActorId([actor; 16]), push: push(actor, log) };
+            let append = Append {
+                request: 2,
+                name: log_name(log),
+                actor: ActorId([actor; 16]),
+                push: push(actor, log),
+                bytes: 0,
+            };
             let requests = vec![
                 Request::Open { open, reply: reply.clone() },
                 Request::Append { append, read: BTreeMap::new(), reply: reply.clone() },
@@ -148,7 +153,7 @@ fn told(config: &Config, writes: Writes<'_>) -> Result<BTreeMap<String, Option<S
             for what in ["open", "push"] {
                 let answer = match answers.try_recv().expect("answered") {
                     Answer::Opened(_, Err(Refusal { code: Code::StorageFailed, .. }))
-                    | Answer::Committed(_, Err(PushError::LogDamaged { .. })) => None,
+                    | Answer::Committed(_, _, Err(PushError::LogDamaged { .. })) => None,
                     // A snapshot that is not offered is a slower start and nothing else; a start has its own epoch.
                     Answer::Opened(_, Ok(mut facts)) => {
                         (facts.snapshot, facts.epochs) = (None, facts.epochs[..1].to_vec());
@@ -218,7 +223,7 @@ fn scrubbed(reads: Reads<'_>) -> Report {
 /// A store with two logs that two actors wrote to, and a snapshot of the first.
 fn filled(config: &Config) -> Writer {
     let mut store = Store::open(&config.directory, None).expect("opens").writer().expect("opens");
-    let feeds = Feeds::new(config.tail_bytes);
+    let feeds = Feeds::new(config.tail_bytes, config.tails_bytes);
     let mut writer = writer(config);
     let (reply, mut answers) = tokio_mpsc::unbounded_channel();
     let mut requests = Vec::new();
@@ -241,8 +246,13 @@ fn filled(config: &Config) -> Writer {
                 cursor: None,
             };
             requests.push(Request::Open { open, reply: reply.clone() });
-            let append =
-                Append { request: 2, name: log_name(log), actor: ActorId([actor; 16]), push: push(actor, log) };
+            let append = Append {
+                request: 2,
+                name: log_name(log),
+                actor: ActorId([actor; 16]),
+                push: push(actor, log),
+                bytes: 0,
+            };
             requests.push(Request::Append { append, read: BTreeMap::new(), reply: reply.clone() });
         }
     }
@@ -257,7 +267,7 @@ fn filled(config: &Config) -> Writer {
     filled.expect("commits");
     while let Ok(answer) = answers.try_recv() {
         assert!(
-            !matches!(&answer, Answer::Opened(_, Err(_)) | Answer::Committed(_, Err(_)) | Answer::Bound(Err(_))),
+            !matches!(&answer, Answer::Opened(_, Err(_)) | Answer::Committed(_, _, Err(_)) | Answer::Bound(Err(_))),
             "{answer:?}"
         );
     }

@@ -134,6 +134,8 @@ pub struct Append {
     pub actor: ActorId,
     /// What is pushed.
     pub push: PushItems,
+    /// Bytes of the frame that brought it.
+    pub bytes: u64,
 }
 
 /// What became of a push.

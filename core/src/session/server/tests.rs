@@ -261,6 +261,19 @@ fn silence_is_asked_about_and_then_ends_the_session() {
 }
 
 #[test]
+fn a_peer_that_asks_and_does_not_read_is_asked_no_more_and_told_why_it_is_closed() {
+    let mut session = live();
+    let mut pings = 0;
+    while !session.is_closed() {
+        pings += 1;
+        assert_eq!(session.is_congested(), session.urgent.bytes > URGENT_BYTES_CONGESTED);
+        session.handle_bytes(0, &Frame::Ping(Ping { nonce: pings }).encode());
+        assert!(session.urgent.bytes <= URGENT_BYTES_MAX);
+    }
+    assert_eq!(codes(&frames(&mut session)), [Code::Overloaded], "and nothing else");
+}
+
+#[test]
 fn bytes_that_are_no_frame_are_handed_out_to_be_kept() {
     let mut session = live();
     session.handle_bytes(0, &[1, 2, 3]);
