@@ -4,8 +4,10 @@
 pub mod author;
 pub mod database;
 pub mod disk;
+pub mod http;
 pub mod kills;
 pub mod native;
+pub mod overload;
 pub mod peer;
 pub mod process;
 pub mod replay;

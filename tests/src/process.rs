@@ -51,6 +51,15 @@ impl Process {
         }
     }
 
+    /// Bytes of memory that it holds.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn resident_bytes(&self) -> io::Result<u64> {
+        let pid = self.child.id().ok_or_else(|| io::Error::other("it has ended"))?;
+        resident_bytes(pid)
+    }
+
     /// kill -9, and waits until it is gone.
     ///
     /// # Panics
@@ -58,6 +67,22 @@ impl Process {
     pub async fn kill(mut self) {
         self.child.kill().await.expect("killed");
     }
+}
+
+/// Bytes of memory that a process holds: what Linux says, else what `ps` does.
+fn resident_bytes(pid: u32) -> io::Result<u64> {
+    let kilobytes = match std::fs::read_to_string(format!("/proc/{pid}/status")) {
+        Ok(status) => {
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+        }
+        Err(_) => {
+            let output = std::process::Command::new("ps").args(["-o", "rss=", "-p", &pid.to_string()]).output()?;
+            String::from_utf8_lossy(&output.stdout).trim().parse().ok()
+        }
+    };
+    let kilobytes: Option<u64> = kilobytes;
+    kilobytes.map(|kilobytes| kilobytes * 1024).ok_or_else(|| io::Error::other("its memory is not told"))
 }
 
 /// Runs `driftlog-server verify` over a directory.

@@ -10,7 +10,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::running::Server;
+use driftlog_tests::overload::{Amount, Plan, run};
 use driftlog_tests::peer::{Peer, Socket};
+use driftlog_tests::process::binary;
 
 /// Bytes of one push in these tests, about.
 const PUSH_BYTES: usize = 60_000;
@@ -171,4 +173,19 @@ async fn what_is_held_and_for_how_long_shows_in_the_health() {
     drop(socket);
     health_where(&server, |health| health["held"] == 0).await;
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_times_what_was_measured_is_accepted_and_delivered_once_and_in_order() {
+    let directory = TempDir::new().expect("a directory");
+    let plan = Plan {
+        binary: binary(),
+        directory: directory.path().to_owned(),
+        writers: (4, 40),
+        amount: Amount::Entries(1_000),
+    };
+    let report = run(&plan).await.expect("it keeps its promises");
+    assert_eq!((report.accepted, report.delivered), (report.offered, report.offered), "{report:?}");
+    let (peak, room) = report.waiting;
+    assert!(peak <= room, "{report:?}");
 }
