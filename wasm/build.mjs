@@ -46,7 +46,7 @@ export async function buildPackage({ release = false, compileTool = true, step =
   const bound = join(pkg, 'driftlog_bg.wasm');
 
   await step(`compile the engine to wasm (${profile})`, async ({ run }) => {
-    if (compileTool) await run('cargo', ['build', '--package', 'driftlog-build-tool']);
+    if (compileTool) await run('cargo', ['build', '--workspace', '--bin', 'driftlog-build-tool']);
     await run('cargo', ['build', '--package', 'driftlog-wasm', '--target', 'wasm32-unknown-unknown', '--profile', profile]);
   });
 

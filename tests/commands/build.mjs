@@ -15,16 +15,19 @@ export function serverBinary({ release = false } = {}) {
   return join(target, release ? 'release' : 'debug', `driftlog-server${executable}`);
 }
 
-/** Compiles what `npm start` runs. One call to cargo, so that shared dependencies are compiled once. */
+/**
+ * Compiles what `npm start` runs. Named as parts of the workspace: by `--package`, cargo would choose other features of
+ * shared dependencies, and compile them once for this and again for everything.
+ */
 export function buildServer() {
   return step('compile the server', ({ run }) =>
-    run('cargo', ['build', '--package', 'driftlog-server', '--package', 'driftlog-build-tool']),
+    run('cargo', ['build', '--workspace', '--bin', 'driftlog-server', '--bin', 'driftlog-build-tool']),
   );
 }
 
 /** Compiles the server for measuring. */
 export function buildReleaseServer() {
-  return step('compile the server (release)', ({ run }) => run('cargo', ['build', '--release', '--package', 'driftlog-server']));
+  return step('compile the server (release)', ({ run }) => run('cargo', ['build', '--release', '--workspace', '--bin', 'driftlog-server']));
 }
 
 /** Compiles every crate with its tests. */
