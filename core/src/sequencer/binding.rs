@@ -1,8 +1,13 @@
 //! Who may write under an actor: the first hello binds it to a user and a client, globally and for ever.
 //!
-//! Each welcome carries a nonce that the client stores. A hello that shows neither the newest nonce nor the one it was
-//! renewed from comes from another copy of the profile. A welcome that was lost on its way is no copy: the nonce that
-//! it was to replace stays good until the new one is shown.
+//! Each welcome carries a nonce that the client stores. Good are the nonce that was shown last and every nonce that was
+//! given for it; a hello that shows none of them comes from another copy of the profile. A welcome that was lost on its
+//! way is no copy: the nonce that it was to replace stays good until a new one is shown. Nor is a hello that arrives
+//! late, when its socket is long gone: what is given for it makes nothing bad that its client has.
+//!
+//! ```text
+//!   shown ──given──► a, b, c        b is shown: ──►   b ──given──► d        shown, a and c are another copy's now
+//! ```
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +15,9 @@ use crate::codec::Format;
 use crate::id::{ActorId, ClientId, UserId};
 use crate::protocol::Code;
 use crate::protocol::frame::{Hello, Nonce};
+
+/// Nonces that are given for one and stay good; beyond it the oldest goes.
+const NONCES_GIVEN_MAX: usize = 16;
 
 /// An actor's binding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,8 +29,9 @@ pub struct Binding {
     pub client: ClientId,
     /// The actor it continues.
     pub predecessor: Option<ActorId>,
-    newest: Nonce,
     shown: Option<Nonce>,
+    /// Given for it, oldest first.
+    given: Vec<Nonce>,
 }
 
 /// The hello cannot be welcomed.
@@ -71,35 +80,42 @@ impl Binding {
         if hello.actor == ActorId::LOG {
             return Err(BindError::ActorTaken);
         }
-        let shown = match stored {
+        let (shown, mut given) = match stored {
             None if !hello.nonces.is_empty() => return Err(BindError::ActorForgotten),
-            None => None,
+            None => (None, Vec::new()),
             Some(stored) if stored.user != *user || stored.client != hello.client => return Err(BindError::ActorTaken),
             Some(stored) => stored.matched(hello)?,
         };
+        if given.len() >= NONCES_GIVEN_MAX {
+            given.remove(0);
+        }
+        given.push(nonce);
         Ok(Self {
             format: Format,
             user: user.clone(),
             client: hello.client,
             predecessor: hello.predecessor.or(stored.and_then(|stored| stored.predecessor)),
-            newest: nonce,
             shown,
+            given,
         })
     }
 
     /// The binding of the log itself, which no hello can have.
     pub fn of_the_log() -> Self {
-        let (client, newest) = (ClientId::default(), Nonce([0; 16]));
-        Self { format: Format, user: UserId::log(), client, predecessor: None, newest, shown: None }
+        let (client, given) = (ClientId::default(), Vec::new());
+        Self { format: Format, user: UserId::log(), client, predecessor: None, shown: None, given }
     }
 
-    fn matched(&self, hello: &Hello) -> Result<Option<Nonce>, BindError> {
-        let known = |nonce: &&Nonce| **nonce == self.newest || Some(**nonce) == self.shown;
-        match hello.nonces.iter().find(known) {
-            Some(nonce) => Ok(Some(*nonce)),
-            // No welcome has ever arrived: whoever says so is the only one, or not yet to be told apart.
-            None if hello.nonces.is_empty() && self.shown.is_none() => Ok(None),
-            None => Err(BindError::ActorForked),
+    /// Which nonce counts as shown, and what was given for it so far.
+    fn matched(&self, hello: &Hello) -> Result<(Option<Nonce>, Vec<Nonce>), BindError> {
+        if let Some(nonce) = hello.nonces.iter().find(|nonce| self.given.contains(nonce)) {
+            return Ok((Some(*nonce), Vec::new()));
+        }
+        // No welcome has ever arrived: whoever says so is the only one, or not yet to be told apart.
+        let first = hello.nonces.is_empty() && self.shown.is_none();
+        match first || self.shown.is_some_and(|shown| hello.nonces.contains(&shown)) {
+            true => Ok((self.shown, self.given.clone())),
+            false => Err(BindError::ActorForked),
         }
     }
 }
@@ -141,12 +157,26 @@ mod tests {
     }
 
     #[test]
+    fn hellos_that_arrive_late_make_no_copy_of_their_client() {
+        let first = shake(None, &[], 1).expect("binds");
+        let second = shake(Some(&first), &[1], 2).expect("renews");
+        let late = shake(Some(&second), &[1], 3).expect("sent before 2 came");
+        let third = shake(Some(&late), &[2, 1], 4).expect("the client has 2");
+        let late = shake(Some(&third), &[2, 1], 5).expect("sent before 4 came");
+        let fourth = shake(Some(&late), &[4, 2], 6).expect("the client has 4");
+        assert_eq!(shake(Some(&fourth), &[2, 1], 7), Err(BindError::ActorForked), "too late: nobody hears it");
+        let many = (0..40).fold(fourth, |stored, at| shake(Some(&stored), &[4, 2], 50 + at).expect("lost welcomes"));
+        assert_eq!(many.given.len(), NONCES_GIVEN_MAX);
+        shake(Some(&many), &[4, 2], 7).expect("the one that was shown stays good");
+    }
+
+    #[test]
     fn two_copies_are_told_apart() {
         let first = shake(None, &[], 1).expect("binds");
         let original = shake(Some(&first), &[1], 2).expect("the original");
         let copy = shake(Some(&original), &[1], 3).expect("looks like a lost welcome");
-        let original = shake(Some(&copy), &[2, 1], 4).expect("not yet to be told apart");
-        assert_eq!(shake(Some(&original), &[3, 3], 5), Err(BindError::ActorForked));
+        let original = shake(Some(&copy), &[2, 1], 4).expect("whoever shows what was given first goes on");
+        assert_eq!(shake(Some(&original), &[3, 1], 5), Err(BindError::ActorForked));
         assert_eq!(shake(Some(&original), &[], 5), Err(BindError::ActorForked), "copied before it first connected");
     }
 

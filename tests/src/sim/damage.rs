@@ -1,0 +1,39 @@
+//! Bits that flip on a device's disk, in whatever row they hit, each row once.
+//!
+//! What the server also has, and what is derived, must cost nothing. An own entry may become a dead letter; which ones
+//! were hit is noted before the bit flips, and of no other is that allowed.
+
+use driftlog_core::id::WriteId;
+use driftlog_core::storage::{self, row};
+
+use super::device::DeviceNumber;
+use super::trace::note;
+use super::world::World;
+
+impl World {
+    /// One bit of one row of a device flips.
+    pub(super) fn flip_at_random(&mut self, device: DeviceNumber) {
+        let whole: Vec<_> = {
+            let state = &self.devices[device];
+            let rows = state.database.rows().filter(|(key, bytes)| !bytes.is_empty() && !state.flipped.contains(*key));
+            rows.map(|(key, bytes)| (key.clone(), bytes.len() * 8)).collect()
+        };
+        let Some((key, bits)) = self.pick(&whole) else { return };
+        let bit = self.random.below(bits as u64) as usize;
+        self.strike_row(device, &key);
+        self.devices[device].database.flip(&key, bit);
+        self.devices[device].flipped.insert(key.clone());
+        self.checker.flipped();
+        note!(self, "{}: bit {bit} of row {key:02x?} flips", self.devices[device].name);
+    }
+
+    /// Notes the own entries of a row, whose bytes are about to be damaged.
+    pub(super) fn strike_row(&mut self, device: DeviceNumber, key: &[u8]) {
+        let (Some(log), Some(_)) = (storage::log_of(key), storage::actor_of(key)) else { return };
+        let rows = self.devices[device].database.read(&storage::KeyRange::only(key.to_vec()));
+        for entry in rows.iter().flat_map(|(_, bytes)| row::decode_group(bytes).unwrap_or_default()) {
+            let write = WriteId { run: entry.header.run, n: entry.header.n };
+            self.checker.struck.insert((log.clone(), write));
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Where every action is that was said to be stored: in the log, a dead letter, still in its device's outbox, replaced
+//! by an action that its user or an operator put in its place, or discarded by its user. Of a line of replacements one
+//! is in the log at most.
+
+use std::collections::BTreeMap;
+
+use driftlog_core::id::{ActorId, EntryId, LogName, Seq, WriteId};
+use driftlog_core::storage::row::{self, DeadLetter, Verdicts};
+use driftlog_core::storage::{self, KeyRange};
+
+use super::checker::Verdict;
+use super::device::DeviceNumber;
+use super::world::World;
+use crate::database::Database;
+
+/// The first entry of the line that each replacement belongs to, as far as devices have it.
+type Lines = BTreeMap<EntryId, EntryId>;
+
+/// An action that is not in the log.
+struct Missing {
+    log: LogName,
+    write: WriteId,
+    id: Option<EntryId>,
+    device: DeviceNumber,
+    accepted: bool,
+}
+
+impl World {
+    /// Every action that was said to be stored is somewhere.
+    pub(super) fn look_for_stored(&mut self) {
+        let logs: Vec<_> = self.checker.logs.keys().cloned().collect();
+        for log in logs {
+            let lines = self.lines(&log);
+            self.look_for_doubled_lines(&log, &lines);
+            for missing in self.missing(&log) {
+                let Missing { write, device, .. } = missing;
+                if missing.accepted {
+                    self.checker.violated("acked-lost", format!("{log} {write} was accepted and is not in the log"));
+                } else if !self.is_kept(&missing, &lines) {
+                    let name = &self.devices[device].name;
+                    self.checker.violated("stored-lost", format!("{log} {write} was stored by {name} and is nowhere"));
+                }
+            }
+        }
+    }
+
+    fn missing(&self, log: &LogName) -> Vec<Missing> {
+        let Some(record) = self.checker.logs.get(log) else { return Vec::new() };
+        let stored = self.checker.told.iter().filter(|((of, _), told)| of == log && told.stored);
+        let missing =
+            stored.filter(|((_, write), _)| !record.writes.contains_key(write) && !record.gone.contains(write));
+        missing
+            .map(|((log, write), told)| {
+                let accepted = told.verdict == Some(Verdict::Accepted);
+                Missing { log: log.clone(), write: *write, id: told.id, device: told.device, accepted }
+            })
+            .collect()
+    }
+
+    fn lines(&self, log: &LogName) -> Lines {
+        let mut lines = Lines::new();
+        for device in &self.devices {
+            for (key, bytes) in device.database.read(&KeyRange::prefix(own_prefix(log))) {
+                let Some(actor) = storage::actor_of(&key) else { continue };
+                for entry in row::decode_group(&bytes).unwrap_or_default() {
+                    let id = EntryId { actor, seq: entry.header.seq };
+                    lines.insert(id, entry.line(id).id);
+                }
+            }
+        }
+        lines
+    }
+
+    /// Whichever of a line was re-issued, and by whom: one of it is in the log at most.
+    fn look_for_doubled_lines(&mut self, log: &LogName, lines: &Lines) {
+        let Some(record) = self.checker.logs.get(log) else { return };
+        let mut firsts = BTreeMap::new();
+        for (target, offset) in &record.replaced {
+            let first = lines.get(target).unwrap_or(target);
+            if let Some(before) = firsts.insert(*first, *offset) {
+                let what = format!("{log}: {first} is replaced at offset {before} and at {offset}");
+                return self.checker.violated("doubled", what);
+            }
+        }
+    }
+
+    /// Whether a device, or a copy of it, still holds an action, or whoever may let go of it did.
+    fn is_kept(&self, missing: &Missing, lines: &Lines) -> bool {
+        let Some(id) = missing.id else { return false };
+        let (log, device) = (&missing.log, missing.device);
+        let first_of = |id: &EntryId| lines.get(id).copied().unwrap_or(*id);
+        let replaced = self
+            .checker
+            .logs
+            .get(log)
+            .is_some_and(|record| record.replaced.keys().any(|target| first_of(target) == first_of(&id)));
+        let discarded =
+            self.checker.discarded.iter().any(|(of, letter, last)| {
+                of == log && letter.actor == id.actor && (letter.seq..=*last).contains(&id.seq)
+            });
+        let struck = self.checker.struck.contains(&(log.clone(), missing.write));
+        let copied = self.devices[device].copied;
+        let mut holders =
+            (0..self.devices.len()).filter(|other| *other == device || copied && self.devices[*other].copied);
+        holders.any(|holder| {
+            let database = &self.devices[holder].database;
+            let verdicts = database.read(&KeyRange::only(storage::verdicts_key(log)));
+            let verdicts = verdicts.first().and_then(|(_, bytes)| row::decode_either::<Verdicts>(bytes).ok());
+            let letter = has_letter(database, log, id, struck);
+            match verdicts.filter(|verdicts| verdicts.actor == id.actor && id.seq <= verdicts.through) {
+                None => letter || is_own(database, log, missing.write),
+                Some(verdicts) => {
+                    let absent = verdicts.mark(id.seq).is_some_and(|mark| !mark.is_accepted());
+                    absent && (letter || replaced || discarded)
+                }
+            }
+        })
+    }
+}
+
+fn is_own(database: &Database, log: &LogName, write: WriteId) -> bool {
+    let own = database.read(&KeyRange::prefix(own_prefix(log)));
+    let mut own = own.iter().flat_map(|(_, bytes)| row::decode_group(bytes).unwrap_or_default());
+    own.any(|entry| WriteId { run: entry.header.run, n: entry.header.n } == write)
+}
+
+/// Whether there is a dead letter for an entry. One whose own bytes are damaged does not say how many it stands for.
+fn has_letter(database: &Database, log: &LogName, id: EntryId, struck: bool) -> bool {
+    let letters = database.read(&KeyRange::prefix(storage::dead_letter_prefix(log)));
+    letters.iter().any(|(key, bytes)| {
+        let Some(first) = storage::number_of(key).map(Seq) else { return false };
+        match row::decode::<DeadLetter>(bytes) {
+            Ok(letter) => (first..=letter.last(first)).contains(&id.seq),
+            Err(_) => first == id.seq || struck && first < id.seq,
+        }
+    })
+}
+
+/// What all keys of own entries of a log begin with, whoever their actor is.
+fn own_prefix(log: &LogName) -> Vec<u8> {
+    let mut prefix = storage::own_prefix(log, ActorId::LOG);
+    prefix.truncate(prefix.len() - ActorId::BYTES);
+    prefix
+}
