@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod clocks;
+mod dead_letters;
+mod forged;
 mod local;
 mod network;
 mod reported;

@@ -15,13 +15,17 @@
 
 pub mod board;
 pub mod checker;
+pub mod damage;
 pub mod device;
 pub mod host;
+pub mod kept;
+pub mod letters;
 pub mod network;
 pub mod page;
 pub mod quiet;
 pub mod seeds;
 pub mod story;
+pub mod stranger;
 pub mod trace;
 pub mod user;
 pub mod weather;

@@ -18,6 +18,8 @@ struct Options {
 struct Sum {
     failed: u64,
     entries: u64,
+    redriven: u64,
+    flipped: u64,
     acked_lost: u64,
     stored_lost: u64,
     diverged: u64,
@@ -28,6 +30,8 @@ struct Sum {
 impl Sum {
     fn add(&mut self, outcome: &Outcome) {
         self.entries += outcome.report.entries;
+        self.redriven += outcome.report.redriven;
+        self.flipped += outcome.report.flipped;
         self.simulated_ms += outcome.simulated_ms;
         self.lively_ms += outcome.lively_ms;
         let Some((kind, _)) = &outcome.report.violation else { return };
@@ -62,10 +66,13 @@ fn main() -> ExitCode {
     }
     let per_second = sum.lively_ms as f64 / 1_000.0 / begun.elapsed().as_secs_f64();
     println!(
-        "seeds={} failed={} entries={} acked_lost={} stored_lost={} diverged={} simulated_hours={:.1} per_second={:.0}",
+        "seeds={} failed={} entries={} redriven={} flipped={} acked_lost={} stored_lost={} diverged={} \
+         simulated_hours={:.1} per_second={:.0}",
         options.seeds,
         sum.failed,
         sum.entries,
+        sum.redriven,
+        sum.flipped,
         sum.acked_lost,
         sum.stored_lost,
         sum.diverged,

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use driftlog_core::chain::Cursor;
 use driftlog_core::entry::Logged;
-use driftlog_core::id::{EntryId, LogName, Offset, WriteId};
+use driftlog_core::id::{EntryId, LogName, Offset, Seq, WriteId};
 use driftlog_core::limits;
 use driftlog_core::notice::WriteStatus;
+use driftlog_core::protocol::frame::MarkedStatus;
 use driftlog_core::time::Time;
 use driftlog_server::stepped::Server;
 
@@ -27,6 +28,10 @@ pub struct Report {
     pub accepted: u64,
     /// Actions whose author was told that they are refused.
     pub refused: u64,
+    /// Dead letters that came into a log after all.
+    pub redriven: u64,
+    /// Bits that flipped.
+    pub flipped: u64,
     /// What went wrong first, by its kind and in words.
     pub violation: Option<(&'static str, String)>,
 }
@@ -38,6 +43,10 @@ pub struct Checker {
     pub(super) logs: BTreeMap<LogName, Record>,
     pub(super) told: BTreeMap<(LogName, WriteId), Told>,
     told_in: BTreeSet<(TabNumber, LogName, WriteId)>,
+    /// Dead letters that their user discarded: first and last seq of each.
+    pub(super) discarded: BTreeSet<(LogName, EntryId, Seq)>,
+    /// Actions whose bytes are damaged on their device.
+    pub(super) struck: BTreeSet<(LogName, WriteId)>,
     /// The disk was put back to a backup: the next start may know less.
     restoring: bool,
     restored: bool,
@@ -49,6 +58,8 @@ pub(super) struct Record {
     pub(super) ends: Vec<Cursor>,
     pub(super) writes: BTreeMap<WriteId, Offset>,
     ids: BTreeMap<EntryId, Offset>,
+    /// Entries that others in the log replace, and where those stand.
+    pub(super) replaced: BTreeMap<EntryId, Offset>,
     /// Entries that went with a restored backup.
     pub(super) gone: BTreeSet<WriteId>,
     accepted_last: Time,
@@ -58,6 +69,7 @@ pub(super) struct Record {
 #[derive(Clone, Debug)]
 pub(super) struct Told {
     pub(super) device: DeviceNumber,
+    pub(super) id: Option<EntryId>,
     pub(super) stored: bool,
     pub(super) verdict: Option<Verdict>,
     last: Option<WriteStatus>,
@@ -120,6 +132,7 @@ impl Checker {
         let Some(record) = self.logs.get_mut(name) else { return };
         let (expected, id) = (record.ends.len() as u64, logged.id());
         let write = WriteId { run: logged.entry.header.run, n: logged.entry.header.n };
+        let replaces = logged.entry.header.replaces.as_ref().map(|target| target.id);
         let last_seq = record.ids.range(..=id).next_back().filter(|(last, _)| last.actor == id.actor);
         let trouble = if logged.offset.0 != expected {
             Some(("order", format!("offset {} follows {expected}", logged.offset)))
@@ -129,6 +142,10 @@ impl Checker {
             Some(("doubled", format!("{write} stands at offset {before} and again at {expected}")))
         } else if record.ids.contains_key(&id) {
             Some(("doubled", format!("{id} stands twice, at last at offset {expected}")))
+        } else if let Some(before) = replaces.and_then(|target| record.replaced.get(&target)) {
+            Some(("doubled", format!("{id} at offset {expected} replaces what was replaced at {before}")))
+        } else if let Some(target) = replaces.filter(|target| record.ids.contains_key(target)) {
+            Some(("doubled", format!("{id} at offset {expected} replaces {target}, which is in the log")))
         } else if let Some((last, _)) = last_seq.filter(|(last, _)| last.seq >= id.seq) {
             Some(("order", format!("{id} follows {last}")))
         } else if record.ends.last().is_some_and(|before| before.after(logged) != end) {
@@ -142,6 +159,8 @@ impl Checker {
         record.ends.push(end);
         record.writes.insert(write, logged.offset);
         record.ids.insert(id, logged.offset);
+        record.replaced.extend(replaces.map(|target| (target, logged.offset)));
+        self.report.redriven += u64::from(replaces.is_some());
         record.gone.remove(&write);
         record.accepted_last = logged.accepted;
         self.report.entries += 1;
@@ -189,15 +208,21 @@ impl Checker {
         write: WriteId,
         status: &WriteStatus,
     ) {
-        let told =
-            self.told.entry((log.clone(), write)).or_insert(Told { device, stored: false, verdict: None, last: None });
+        let told = self.told.entry((log.clone(), write)).or_insert(Told {
+            device,
+            id: None,
+            stored: false,
+            verdict: None,
+            last: None,
+        });
         let record = self.logs.get(log);
         let offset = record.and_then(|record| record.writes.get(&write)).copied();
         let gone = record.is_some_and(|record| record.gone.contains(&write));
+        let struck = self.struck.contains(&(log.clone(), write));
         let before = told.clone();
         told.last = Some(status.clone());
         match status {
-            WriteStatus::Stored(_) => told.stored = true,
+            WriteStatus::Stored(id) => (told.stored, told.id) = (true, Some(*id)),
             WriteStatus::Accepted(_) => told.verdict = Some(Verdict::Accepted),
             WriteStatus::Refused(_) => told.verdict = Some(Verdict::Refused),
             WriteStatus::Failed(..) => {}
@@ -212,7 +237,8 @@ impl Checker {
                 Some(("stored-lost", "was stored, and then it is said that it failed".to_owned()))
             }
             WriteStatus::Failed(..) => None,
-            WriteStatus::Accepted(_) if before.verdict == Some(Verdict::Refused) => {
+            // What was given up for its damaged bytes may have been accepted before: then that holds.
+            WriteStatus::Accepted(_) if before.verdict == Some(Verdict::Refused) && !struck => {
                 Some(("verdict", "was refused, and then accepted".to_owned()))
             }
             WriteStatus::Accepted(accepted) => {
@@ -228,6 +254,7 @@ impl Checker {
                     None
                 }
             }
+            WriteStatus::Refused(refused) if refused.status == MarkedStatus::Void && struck => None,
             WriteStatus::Refused(_) if offset.is_some() => {
                 Some(("verdict", format!("is said to be refused, and stands at {offset:?}")))
             }
@@ -243,9 +270,14 @@ impl Checker {
             self.violated(kind, format!("{log} {write} {what}"));
         }
         let end = !matches!(status, WriteStatus::Stored(_));
-        if end && !self.told_in.insert((tab, log.clone(), write)) {
+        if end && !struck && !self.told_in.insert((tab, log.clone(), write)) {
             self.violated("verdict", format!("{log} {write}: tab {tab} is told its end twice, at last {status:?}"));
         }
+    }
+
+    /// A bit flipped somewhere.
+    pub(super) fn flipped(&mut self) {
+        self.report.flipped += 1;
     }
 
     /// What an app was told of an action at last.
@@ -269,6 +301,7 @@ impl Record {
         self.gone.extend(self.writes.iter().filter(|(_, offset)| !is_kept(offset)).map(|(write, _)| *write));
         self.writes.retain(|_, offset| is_kept(offset));
         self.ids.retain(|_, offset| is_kept(offset));
+        self.replaced.retain(|_, offset| is_kept(offset));
         self.ends.truncate(kept);
         self.accepted_last = Time::MIN;
     }

@@ -3,7 +3,8 @@
 //! What the server also has, and what is derived, must cost nothing. An own entry may become a dead letter; which ones
 //! were hit is noted before the bit flips, and of no other is that allowed.
 
-use driftlog_core::id::WriteId;
+use driftlog_core::entry::Entry;
+use driftlog_core::id::{LogName, WriteId};
 use driftlog_core::storage::{self, row};
 
 use super::device::DeviceNumber;
@@ -20,15 +21,34 @@ impl World {
         };
         let Some((key, bits)) = self.pick(&whole) else { return };
         let bit = self.random.below(bits as u64) as usize;
-        self.strike_row(device, &key);
-        self.devices[device].database.flip(&key, bit);
-        self.devices[device].flipped.insert(key.clone());
+        self.flip(device, &key, bit);
+    }
+
+    /// A bit flips in the middle of the row that holds an own entry.
+    ///
+    /// # Panics
+    /// If no row holds it.
+    pub fn flip_own(&mut self, device: DeviceNumber, log: &LogName, write: WriteId) {
+        let is_it = |entry: &Entry| WriteId { run: entry.header.run, n: entry.header.n } == write;
+        let holds = |(key, bytes): &(&Vec<u8>, &Vec<u8>)| {
+            let of_log = storage::log_of(key).as_ref() == Some(log);
+            of_log && row::decode_group(bytes).unwrap_or_default().iter().any(is_it)
+        };
+        let found = self.devices[device].database.rows().find(holds);
+        let (key, bits) = found.map(|(key, bytes)| (key.clone(), bytes.len() * 8)).expect("a row with the entry");
+        self.flip(device, &key, bits / 2);
+    }
+
+    fn flip(&mut self, device: DeviceNumber, key: &[u8], bit: usize) {
+        self.strike_row(device, key);
+        self.devices[device].database.flip(key, bit);
+        self.devices[device].flipped.insert(key.to_vec());
         self.checker.flipped();
         note!(self, "{}: bit {bit} of row {key:02x?} flips", self.devices[device].name);
     }
 
     /// Notes the own entries of a row, whose bytes are about to be damaged.
-    pub(super) fn strike_row(&mut self, device: DeviceNumber, key: &[u8]) {
+    fn strike_row(&mut self, device: DeviceNumber, key: &[u8]) {
         let (Some(log), Some(_)) = (storage::log_of(key), storage::actor_of(key)) else { return };
         let rows = self.devices[device].database.read(&storage::KeyRange::only(key.to_vec()));
         for entry in rows.iter().flat_map(|(_, bytes)| row::decode_group(bytes).unwrap_or_default()) {

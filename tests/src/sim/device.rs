@@ -64,6 +64,8 @@ pub struct Device {
     pub copied: bool,
     pub(super) tabs: BTreeMap<TabNumber, Tab>,
     pub(super) held: Vec<Event>,
+    /// Rows of which a bit has flipped.
+    pub(super) flipped: BTreeSet<Vec<u8>>,
     leader: Option<TabNumber>,
     requests: VecDeque<(TabNumber, Request)>,
     free_at: u64,
@@ -102,6 +104,7 @@ impl Device {
             copied: false,
             tabs: BTreeMap::new(),
             held: Vec::new(),
+            flipped: BTreeSet::new(),
             leader: None,
             requests: VecDeque::new(),
             free_at: 0,

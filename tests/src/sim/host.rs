@@ -231,7 +231,7 @@ impl World {
     }
 
     /// After anything that the server did: what waits is scheduled, what it says is sent.
-    fn host_look(&mut self) {
+    pub(super) fn host_look(&mut self) {
         let start = self.host.start;
         if !std::mem::replace(&mut self.host.commit_due, true) {
             let delay = between(&mut self.random, self.weather.flush);

@@ -4,6 +4,7 @@
 use driftlog_core::draft::Draft;
 use driftlog_core::engine::CallError;
 use driftlog_core::id::{EntryId, LogName, WriteId};
+use driftlog_core::protocol::Code;
 
 use super::device::{DeviceNumber, TabNumber};
 use super::trace::note;
@@ -47,6 +48,21 @@ impl World {
         note!(self, "{}: tab {tab} {log} discards {letter}", self.devices[device].name);
         self.drain_tab(device, tab);
         outcome
+    }
+
+    /// Gives an own pending entry up.
+    ///
+    /// # Panics
+    /// If there is no such entry.
+    pub fn park(&mut self, device: DeviceNumber, tab: TabNumber, log: &LogName, write: WriteId) {
+        let now = self.device_now(device);
+        self.checker.struck.insert((log.clone(), write));
+        let engine = self.devices[device].engine(tab);
+        let seq = engine.replica(log).expect("an open log").outbox().seq_of(write).expect("a stored entry");
+        let parked = engine.park(log, seq, Code::MalformedEntry, "it cannot be carried on with", now);
+        assert!(parked.expect("an open log"), "{write} is pending");
+        note!(self, "{}: tab {tab} {log} gives up {write}", self.devices[device].name);
+        self.drain_tab(device, tab);
     }
 
     /// The server's dead letters of a log that nobody has dealt with; none while it is down.

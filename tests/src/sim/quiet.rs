@@ -1,23 +1,20 @@
 //! When nothing is under way any more: who is still restless, and what must hold then.
 //!
 //! Every replica that reaches the server is, in a portrait that leaves out how a text is stored and nothing else,
-//! byte-identical to a fold of the server's log from scratch, shows the same rows, and has nothing left to send; every action that was said to be stored is in the log, a dead letter, or still
-//! in its device's outbox.
+//! byte-identical to a fold of the server's log from scratch, shows the same rows, and has nothing left to send. Where
+//! every action is that was said to be stored, [`super::kept`] looks.
 
 use std::collections::BTreeSet;
 
 use driftlog_core::engine::OnlineWish;
-use driftlog_core::id::{ActorId, LogName, Offset, WriteId};
+use driftlog_core::id::{LogName, Offset};
 use driftlog_core::notice::LogStatus;
 use driftlog_core::overlay::{Overlay, Visible};
 use driftlog_core::session::link::LinkState;
 use driftlog_core::state::{FieldKey, RecordKey, State};
-use driftlog_core::storage::row::{self, Verdicts};
-use driftlog_core::storage::{self, KeyRange};
 use driftlog_core::view::{Query, Row, View};
 
 use super::board;
-use super::checker::Verdict;
 use super::device::{Device, DeviceNumber, Network, TabNumber};
 use super::world::World;
 
@@ -143,60 +140,10 @@ impl World {
         }
     }
 
-    /// Every action that was said to be stored is somewhere.
-    fn look_for_stored(&mut self) {
-        let mut missing = Vec::new();
-        for ((log, write), told) in self.checker.told.iter().filter(|(_, told)| told.stored) {
-            let record = self.checker.logs.get(log);
-            let logged = record.is_some_and(|record| record.writes.contains_key(write));
-            let gone = record.is_some_and(|record| record.gone.contains(write));
-            if !logged && !gone {
-                missing.push((log.clone(), *write, told.device, told.verdict));
-            }
-        }
-        for (log, write, device, verdict) in missing {
-            if verdict == Some(Verdict::Accepted) {
-                self.checker.violated("acked-lost", format!("{log} {write} was accepted and is not in the log"));
-            } else if !self.holds(device, &log, write) {
-                let name = &self.devices[device].name;
-                self.checker.violated("stored-lost", format!("{log} {write} was stored by {name} and is nowhere"));
-            }
-        }
-    }
-
-    /// Whether a device, or a copy of it, still holds an action: in its outbox, or refused with a dead letter.
-    fn holds(&self, device: DeviceNumber, log: &LogName, write: WriteId) -> bool {
-        let copied = self.devices[device].copied;
-        let mut holders =
-            (0..self.devices.len()).filter(|other| *other == device || copied && self.devices[*other].copied);
-        holders.any(|holder| {
-            let database = &self.devices[holder].database;
-            let own = database.read(&KeyRange::prefix(own_prefix(log)));
-            let own = own.iter().flat_map(|(_, bytes)| row::decode_group(bytes).unwrap_or_default());
-            let mut own = own.filter(|entry| WriteId { run: entry.header.run, n: entry.header.n } == write);
-            let verdicts = database.read(&KeyRange::only(storage::verdicts_key(log)));
-            let verdicts = verdicts.first().and_then(|(_, bytes)| row::decode_either::<Verdicts>(bytes).ok());
-            own.any(|entry| {
-                let seq = entry.header.seq;
-                let Some(verdicts) = verdicts.as_ref().filter(|verdicts| seq <= verdicts.through) else { return true };
-                let letter = storage::dead_letter_key(log, verdicts.actor, seq);
-                verdicts.mark(seq).is_some_and(|mark| !mark.is_accepted())
-                    && !database.read(&KeyRange::only(letter)).is_empty()
-            })
-        })
-    }
-
     /// The end of a log at the server.
     pub fn server_end(&self, log: &LogName) -> Offset {
         self.checker.end(log)
     }
-}
-
-/// What all keys of own entries of a log begin with, whoever their actor is.
-fn own_prefix(log: &LogName) -> Vec<u8> {
-    let mut prefix = storage::own_prefix(log, ActorId::LOG);
-    prefix.truncate(prefix.len() - ActorId::BYTES);
-    prefix
 }
 
 /// Everything that a state says, in one form: two states that say the same have the same portrait.

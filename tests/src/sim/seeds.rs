@@ -41,6 +41,10 @@ pub fn rules(case: &Case<'_>) -> Ruling {
     let name = case.name().as_str();
     match name {
         "forbidden" => Ruling::Refuse { code: Code::EntryForbidden, reason: "the rules say no".to_owned() },
+        // Rules that change: what was refused in one minute may be made again in the next.
+        "moody" if case.now / 60_000 % 2 == 1 => {
+            Ruling::Refuse { code: Code::QuotaExceeded, reason: "not in this minute".to_owned() }
+        }
         // Held until it is a quarter of a minute old by the server's clock, or looks so young that its clock is wrong.
         "later" if case.now.abs_diff(case.entry.header.time.ms()) < 15_000 => {
             Ruling::RetryLater { reason: "not yet".to_owned(), delay: Duration::from_secs(5) }

@@ -162,6 +162,41 @@ impl Person {
         self.world().wish(self.device, OnlineWish::Connected);
     }
 
+    /// Makes a dead letter again in the newest tab: as it was, or as this draft says.
+    ///
+    /// # Panics
+    /// If it cannot be made again.
+    pub fn redrive(&self, letter: EntryId, draft: Option<Draft>) -> WriteId {
+        let tab = self.tab();
+        self.world().redrive(self.device, tab, &log(), letter, draft).expect("a dead letter that can be made again")
+    }
+
+    /// Discards a dead letter in the newest tab.
+    ///
+    /// # Panics
+    /// If the log is not open there.
+    pub fn discard(&self, letter: EntryId) {
+        let tab = self.tab();
+        self.world().discard(self.device, tab, &log(), letter).expect("an open log");
+    }
+
+    /// Gives an own pending entry up in the newest tab, although its bytes are whole.
+    ///
+    /// # Panics
+    /// If there is no such entry.
+    pub fn park(&self, write: WriteId) {
+        let tab = self.tab();
+        self.world().park(self.device, tab, &log(), write);
+    }
+
+    /// A bit flips in the row on the device's disk that holds an own entry.
+    ///
+    /// # Panics
+    /// If no row holds it.
+    pub fn damage(&self, write: WriteId) {
+        self.world().flip_own(self.device, &log(), write);
+    }
+
     /// Every socket of the device breaks.
     pub fn cut(&self, how: Cut) {
         let mut world = self.world();

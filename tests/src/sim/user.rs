@@ -53,6 +53,8 @@ pub enum Kind {
     Full,
     /// A device loses power.
     PowerLoss,
+    /// A bit flips on a device's disk.
+    FlippedBit,
     /// A device's clock jumps.
     ClientClock,
     /// The server's process or machine dies.
@@ -71,7 +73,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind that leaves all devices able to go on.
-    pub const HARMLESS: [Self; 12] = [
+    pub const HARMLESS: [Self; 13] = [
         Self::Cut,
         Self::Freeze,
         Self::Offline,
@@ -79,6 +81,7 @@ impl Kind {
         Self::Clog,
         Self::Full,
         Self::PowerLoss,
+        Self::FlippedBit,
         Self::ClientClock,
         Self::ServerCrash,
         Self::ServerRestart,
@@ -167,7 +170,8 @@ impl World {
             return;
         };
         match self.random.below(100) {
-            0..84 => self.act_at_random(device, tab),
+            0..82 => self.act_at_random(device, tab),
+            82..84 => self.letter_at_random(device, tab),
             84..86 => (0..BURST).for_each(|_| self.act_at_random(device, tab)),
             86..89 if tabs.len() < TABS_MAX => {
                 self.open_tab(device);
@@ -192,7 +196,7 @@ impl World {
     }
 
     /// A random action on what the tab shows.
-    fn draft(&mut self, device: DeviceNumber, tab: TabNumber, log: &LogName) -> Draft {
+    pub(super) fn draft(&mut self, device: DeviceNumber, tab: TabNumber, log: &LogName) -> Draft {
         let record = format!("r{}", self.random.below(RECORDS));
         let word = format!("w{}", self.random.below(1_000));
         match self.random.below(100) {
@@ -209,14 +213,17 @@ impl World {
                 board::splice(&record, at, cut, &word)
             }
             88..92 => board::delete(&record),
-            92..94 => board::nothing(),
-            94..98 => board::named("forbidden", &record, &word),
+            92..93 => board::nothing(),
+            // A name that only a newer version of the app knows.
+            93..94 => board::named(&word, &record, &word),
+            94..96 => board::named("forbidden", &record, &word),
+            96..98 => board::named("moody", &record, &word),
             98..99 => board::named("later", &record, &word),
             _ => board::named("lucky", &record, &word),
         }
     }
 
-    fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
+    pub(super) fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
         let at = self.random.below(from.len() as u64) as usize;
         from.get(at).cloned()
     }
@@ -251,6 +258,7 @@ impl World {
             Kind::Clog => self.befall(Mishap::Clogged(device), while_ms),
             Kind::Full => self.befall(Mishap::Full(device), while_ms),
             Kind::PowerLoss => self.lose_power(device),
+            Kind::FlippedBit => self.flip_at_random(device),
             Kind::ClientClock => self.client_clock(device),
             Kind::ServerCrash => {
                 let loss = self.pick(&Loss::ALL).unwrap_or(Loss::Nothing);
@@ -334,10 +342,10 @@ impl World {
         let original = &mut self.devices[device];
         original.copied = true;
         let (name, user, logs) = (format!("copy of {}", original.name), original.user.clone(), original.logs.clone());
-        let database = original.database.clone();
+        let (database, flipped) = (original.database.clone(), original.flipped.clone());
         note!(self, "{name} is made");
         let copy = self.add_device(&name, &user, database);
-        (self.devices[copy].logs, self.devices[copy].copied) = (logs, true);
+        (self.devices[copy].logs, self.devices[copy].copied, self.devices[copy].flipped) = (logs, true, flipped);
         copy
     }
 
