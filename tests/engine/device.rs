@@ -122,6 +122,15 @@ impl Device {
         assert!(self.tabs[&tab].opened.contains(&log()));
     }
 
+    /// Opens the log in a tab and lets so many steps of it happen.
+    pub(crate) fn begin_to_open(&mut self, tab: usize, steps: usize) {
+        let now = self.now;
+        self.tabs.get_mut(&tab).unwrap().engine.open(&log(), schema(), now);
+        for _ in 0..steps {
+            self.step();
+        }
+    }
+
     /// Makes a tab the leader, which connects to a server that decides by itself.
     pub(crate) fn lead(&mut self, tab: usize) {
         self.server.get_or_insert_with(Server::new);

@@ -305,3 +305,49 @@ fn a_follower_waits_for_the_leader_to_mend_what_it_cannot_read() {
         assert!(!device.replica(follower).status().is_stopped());
     }
 }
+
+#[test]
+fn a_follower_that_started_from_a_snapshot_finds_the_next_one() {
+    let mut device = Device::with(Database::default(), Authority::default(), 1);
+    let leader = device.tab();
+    device.open(leader);
+    device.elect(leader);
+    device.online();
+    device.add(leader, "milk");
+    device.run();
+    device.hint(leader, &Hint::Damaged((log(), Offset(0))));
+    let follower = device.tab();
+    device.open(follower);
+    assert_eq!(device.titles(follower), ["milk"], "from the snapshot, with nothing behind it");
+    device.freeze(follower);
+    device.authority().insert(1_700_000_000_000, "eggs");
+    reconnect(&mut device);
+    device.hint(leader, &Hint::Damaged((log(), Offset(0))));
+    device.thaw(follower);
+    device.run();
+    assert_eq!(device.titles(follower), ["eggs", "milk"]);
+}
+
+#[test]
+fn a_tab_that_loads_while_the_leader_prunes_misses_nothing() {
+    for steps in 0..8 {
+        let mut device = Device::with(Database::default(), Authority::default(), 1);
+        let leader = device.tab();
+        device.open(leader);
+        device.elect(leader);
+        device.online();
+        device.add(leader, "milk");
+        device.run();
+        device.hint(leader, &Hint::Damaged((log(), Offset(0))));
+        let follower = device.tab();
+        device.begin_to_open(follower, steps);
+        device.freeze(follower);
+        device.authority().insert(1_700_000_000_000, "eggs");
+        reconnect(&mut device);
+        device.hint(leader, &Hint::Damaged((log(), Offset(0))));
+        device.thaw(follower);
+        device.run();
+        assert_eq!(device.titles(follower), ["eggs", "milk"], "after {steps} steps");
+        assert!(!device.replica(follower).status().is_stopped(), "after {steps} steps");
+    }
+}

@@ -147,13 +147,15 @@ impl Engine {
         slot.phase = Phase::Ready;
         slot.rows_damaged |= slot.rows_left;
         slot.replica.set_status(LogStatus::Local, if slot.rows_damaged { DAMAGED } else { "" });
-        let catching_up = slot.catching_up;
+        let (catching_up, left) = (slot.catching_up, slot.rows_left);
+        let grown = std::mem::take(&mut slot.refresh_again);
         if let Some(schema) = slot.opening.take() {
             self.opened(name, schema);
         }
         self.commit_park(name, park);
-        // Elected while this was read: what another tab stored up to then is read before anything is asked for.
-        if catching_up {
+        // Elected while this was read: what another tab stored up to then is read before anything is asked for. Told of
+        // more, or between two snapshots: that is read now.
+        if catching_up || grown || left && !self.elected {
             return self.refresh(name);
         }
         self.subscribe(name);
@@ -175,10 +177,7 @@ impl Engine {
     /// Reads what other tabs wrote since.
     pub(super) fn refresh(&mut self, name: &LogName) {
         let Some(slot) = self.slots.get_mut(name) else { return };
-        if slot.phase != Phase::Ready {
-            return;
-        }
-        if slot.refreshing {
+        if slot.phase != Phase::Ready || slot.refreshing {
             slot.refresh_again = true;
             return;
         }

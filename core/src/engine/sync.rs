@@ -9,6 +9,7 @@ use crate::session::client::{ClientSession, SessionEvent, subscription};
 use crate::session::link::{LinkAct, LinkState};
 use crate::snapshot;
 use crate::storage::commit::{Commit, Receive};
+use crate::storage::row::Received;
 use crate::time::WallMs;
 
 use super::unstored::Unstored;
@@ -251,12 +252,12 @@ impl Engine {
             Ok(state)
                 if state.cursor() == cursor && (!slot.replica.met() || state.log() == slot.replica.state().log()) =>
             {
-                let end = cursor.next;
+                let behind = Received::behind(&state);
                 slot.replica.restart(state, bytes.len());
                 slot.replica.arrivals_mut().restart();
                 slot.replica.catch_up();
-                let keep = slot.folds_keep(end);
-                let commit = Commit::Snapshot { fence, log: name.clone(), bytes: bytes.into(), end, keep };
+                let keep = slot.folds_keep(behind.from);
+                let commit = Commit::Snapshot { fence, log: name.clone(), bytes: bytes.into(), behind, keep };
                 slot.snapshotting = true;
                 self.commit(Request::Snapshot(name.clone()), commit);
                 self.tell_status(name);
@@ -409,11 +410,11 @@ impl Engine {
             return;
         }
         let bytes = snapshot::encode(slot.replica.state_mut());
-        let end = slot.replica.state().cursor().next;
+        let behind = Received::behind(slot.replica.state());
         slot.replica.snapshot_made(bytes.len());
         slot.snapshotting = true;
-        let keep = slot.folds_keep(end);
-        let commit = Commit::Snapshot { fence, log: name.clone(), bytes: bytes.into(), end, keep };
+        let keep = slot.folds_keep(behind.from);
+        let commit = Commit::Snapshot { fence, log: name.clone(), bytes: bytes.into(), behind, keep };
         self.commit(Request::Snapshot(name.clone()), commit);
     }
 

@@ -40,8 +40,8 @@ pub enum Commit {
         log: LogName,
         /// The snapshot's bytes, with a checksum of their own.
         bytes: Arc<[u8]>,
-        /// The first offset that it does not cover.
-        end: Offset,
+        /// The empty row behind it, at the first offset that it does not cover: stays if rows follow already.
+        behind: Received,
         /// Rows from this offset on are kept all the same: a fold still needs them.
         keep: Offset,
     },
@@ -203,7 +203,10 @@ impl Commit {
                 [storage::identity_key(), storage::next_key(&append.log)].into_iter().chain(letters).collect()
             }
             Self::Park(park) => vec![storage::voids_key(&park.log, park.actor), storage::verdicts_key(&park.log)],
-            Self::Receive(_) | Self::Snapshot { .. } => vec![storage::leader_key()],
+            Self::Receive(_) => vec![storage::leader_key()],
+            Self::Snapshot { log, behind, .. } => {
+                vec![storage::leader_key(), storage::received_key(log, behind.from)]
+            }
             Self::Discard { .. } => Vec::new(),
             Self::Fold(fold) => vec![storage::fold_key(&fold.log, &fold.fold)],
         }
@@ -243,13 +246,16 @@ impl Commit {
                 check_fence(receive.fence, row(0))?;
                 Ok((receive.writes(), Committed::Done))
             }
-            Self::Snapshot { fence, log, bytes, end, keep } => {
+            Self::Snapshot { fence, log, bytes, behind, keep } => {
                 check_fence(*fence, row(0))?;
-                let first = storage::received_key(log, Offset(0));
-                let writes = vec![
+                let (first, end) = (storage::received_key(log, Offset(0)), behind.from);
+                let mut writes = vec![
                     Write::Put(storage::snapshot_key(log), bytes.to_vec()),
-                    Write::DeleteRange(first, storage::received_key(log, *end.min(keep))),
+                    Write::DeleteRange(first, storage::received_key(log, end.min(*keep))),
                 ];
+                if row(1).is_none() {
+                    writes.push(Write::Put(storage::received_key(log, end), row::encode(behind)));
+                }
                 Ok((writes, Committed::Done))
             }
             Self::Park(park) => park.decide(row(0), row(1)),

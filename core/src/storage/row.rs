@@ -14,6 +14,7 @@ use crate::limits;
 use crate::packed::{Packed, Void};
 use crate::protocol::Code;
 use crate::protocol::frame::{MarkedStatus, Nonce};
+use crate::state::State;
 use crate::storage::own::Damaged;
 use crate::time::WallMs;
 
@@ -53,6 +54,15 @@ pub struct Received {
     pub after: Cursor,
     /// The entries; own ones as stubs, their bodies are in the rows of own entries.
     pub entries: Packed,
+}
+
+impl Received {
+    /// The empty row behind a snapshot: whoever reads from before it sees that something is missing.
+    pub fn behind(state: &State) -> Self {
+        let epoch = state.epochs().last().copied().unwrap_or_default();
+        let after = state.cursor();
+        Self { log_id: state.log(), epoch, from: after.next, after, entries: Packed::default() }
+    }
 }
 
 /// What is known of verdicts on the own entries of one log.
