@@ -72,7 +72,7 @@ pub struct Device {
 }
 
 enum Request {
-    Commit(RequestId, Commit),
+    Commit(RequestId, Box<Commit>),
     Read(RequestId, Vec<KeyRange>),
 }
 
@@ -323,7 +323,7 @@ impl World {
 
     fn carry_out(&mut self, device: DeviceNumber, tab: TabNumber, output: Output) {
         match output {
-            Output::Commit(id, commit) => self.ask_database(device, tab, Request::Commit(id, commit)),
+            Output::Commit(id, commit) => self.ask_database(device, tab, Request::Commit(id, Box::new(commit))),
             Output::Read(id, ranges) => self.ask_database(device, tab, Request::Read(id, ranges)),
             Output::SocketOpen => {
                 let socket = self.socket_open(device, tab);

@@ -105,15 +105,12 @@ impl World {
         holders.any(|holder| {
             let database = &self.devices[holder].database;
             let verdicts = database.read(&KeyRange::only(storage::verdicts_key(log)));
-            let verdicts = verdicts.first().and_then(|(_, bytes)| row::decode_either::<Verdicts>(bytes).ok());
-            let letter = has_letter(database, log, id, struck);
-            match verdicts.filter(|verdicts| verdicts.actor == id.actor && id.seq <= verdicts.through) {
-                None => letter || is_own(database, log, missing.write),
-                Some(verdicts) => {
-                    let absent = verdicts.mark(id.seq).is_some_and(|mark| !mark.is_accepted());
-                    absent && (letter || replaced || discarded)
-                }
-            }
+            let verdicts = verdicts.first().and_then(|(_, bytes)| row::decode::<Verdicts>(bytes).ok());
+            let undecided = verdicts.as_ref().is_none_or(|row| row.actor != id.actor || id.seq > row.through);
+            let absent = verdicts.and_then(|row| row.mark(id.seq)).is_some_and(|mark| !mark.is_accepted());
+            // Damaged bytes are found, and parked, by the next tab that reads them.
+            let pending = undecided && (struck || is_own(database, log, missing.write));
+            pending || (undecided || absent) && (replaced || discarded || has_letter(database, log, id, struck))
         })
     }
 }
