@@ -44,13 +44,14 @@ export async function buildPackage({ release = false, compileTool = true, step =
   const compiled = join(target, 'wasm32-unknown-unknown', release ? profile : 'debug', 'driftlog_wasm.wasm');
   const tool = join(target, 'debug', `driftlog-build-tool${executable}`);
   const bound = join(pkg, 'driftlog_bg.wasm');
+  const instance = join(pkg, 'instance.js');
 
   await step(`compile the engine to wasm (${profile})`, async ({ run }) => {
     if (compileTool) await run('cargo', ['build', '--workspace', '--bin', 'driftlog-build-tool']);
     await run('cargo', ['build', '--package', 'driftlog-wasm', '--target', 'wasm32-unknown-unknown', '--profile', profile]);
   });
 
-  await unlessUnchanged('bind', [compiled, tool, here + '/build.mjs'], [bound], async () => {
+  await unlessUnchanged('bind', [compiled, tool, here + '/build.mjs'], [bound, instance], async () => {
     await step('bind wasm to JavaScript', async ({ run }) => {
       await rm(pkg, { recursive: true, force: true });
       await run(tool, [compiled, pkg]);
@@ -58,6 +59,7 @@ export async function buildPackage({ release = false, compileTool = true, step =
         await run(process.execPath, [binPath('binaryen', 'wasm-opt'), '-Oz', '--strip-debug', ...wasmFeatures.map((name) => `--enable-${name}`), bound, '-o', bound]);
       }
       await refuseForeignImports(bound);
+      await makeInstantiable(pkg);
     });
   });
 
@@ -71,7 +73,7 @@ export async function buildPackage({ release = false, compileTool = true, step =
   });
 
   const outputs = ['index.js', 'node.js', 'wasm.js', 'driftlog_bg.wasm'].map((name) => join(dist, name));
-  await unlessUnchanged('bundle', [...sources, ...settings, bound, join(pkg, 'driftlog.js')], outputs, async () => {
+  await unlessUnchanged('bundle', [...sources, ...settings, bound, instance], outputs, async () => {
     await step('bundle the package', async () => {
       await mkdir(dist, { recursive: true });
       await bundle({ entry: join(here, 'ts', 'index.ts'), outfile: join(dist, 'index.js'), platform: 'browser' });
@@ -85,11 +87,38 @@ export async function buildPackage({ release = false, compileTool = true, step =
 }
 
 /**
+ * Writes `instance.js`: what wasm-bindgen generates, as a function that makes a fresh set of bindings at each call. As it
+ * is generated, a page has one instance for ever, and that one cannot be replaced when it traps.
+ *
+ * @param {string} folder where `driftlog.js` is
+ */
+export async function makeInstantiable(folder) {
+  const esbuild = await import('esbuild');
+  const { outputFiles } = await esbuild.build({
+    entryPoints: [join(folder, 'driftlog.js')],
+    bundle: true,
+    format: 'iife',
+    globalName: 'made',
+    target: 'es2022',
+    write: false,
+    logLevel: 'warning',
+  });
+  await writeFile(join(folder, 'instance.js'), `export function bindings(WebAssembly) {\n${outputFiles[0].text}return made;\n}\n`);
+  const types = [
+    "import type * as exports from './driftlog.js';",
+    '/** A fresh set of bindings; `webAssembly` is what they instantiate with. */',
+    "export function bindings(webAssembly: { Instance: unknown; instantiate: unknown }): typeof exports;",
+  ];
+  await writeFile(join(folder, 'instance.d.ts'), types.join('\n') + '\n');
+}
+
+/**
  * Bundles one entry point. The loader of the wasm is chosen by platform, and its base64 stays outside, in `wasm.js`.
  *
- * @param {{ entry: string, outfile: string, platform: 'browser' | 'node' }} options
+ * @param {{ entry: string, outfile: string, platform: 'browser' | 'node', bound?: string }} options `bound` is the
+ *   folder of another build of the wasm than the package's
  */
-export async function bundle({ entry, outfile, platform }) {
+export async function bundle({ entry, outfile, platform, bound = pkg }) {
   const esbuild = await import('esbuild');
   await esbuild.build({
     entryPoints: [entry],
@@ -101,16 +130,17 @@ export async function bundle({ entry, outfile, platform }) {
     sourcemap: true,
     sourcesContent: true,
     logLevel: 'warning',
-    plugins: [wasmLoading(platform)],
+    plugins: [wasmLoading(platform, bound)],
   });
 }
 
-function wasmLoading(platform) {
+function wasmLoading(platform, bound) {
   return {
     name: 'wasm-loading',
     setup(build) {
       build.onResolve({ filter: /^driftlog:loader$/ }, () => ({ path: join(here, 'ts', 'wasm', `${platform}.ts`) }));
       build.onResolve({ filter: /^driftlog:wasm$/ }, () => ({ path: './wasm.js', external: true }));
+      build.onResolve({ filter: /\/pkg\/instance\.js$/ }, () => ({ path: join(bound, 'instance.js') }));
     },
   };
 }

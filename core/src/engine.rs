@@ -10,6 +10,7 @@
 //!                       └────────Input───────────┘
 //! ```
 
+mod config;
 mod folds;
 mod load;
 mod lookup;
@@ -18,13 +19,14 @@ mod rights;
 mod sync;
 mod tabs;
 mod timers;
+mod traps;
 mod unstored;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::draft::Draft;
 use crate::fold::FoldId;
-use crate::id::{ActorId, ClientId, EntryId, LogName, Offset, RunId, WriteId};
+use crate::id::{ActorId, EntryId, LogName, Offset, WriteId};
 use crate::notice::{AppendFailure, Connection, LogStatus, Notice};
 use crate::random::Random;
 use crate::replica::{ActError, RedriveError, Replica};
@@ -37,30 +39,12 @@ use crate::time::{Clock, WallMs};
 use crate::view::{Schema, View};
 use unstored::Unstored;
 
+pub use config::{Config, Resume, Trap};
 pub use lookup::{Own, OwnEntry, OwnStatus};
 pub use tabs::Hint;
 
 /// Names one request to the store.
 pub type RequestId = u64;
-
-/// What a tab's engine starts with. The ids are random bytes drawn by the shell.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// This start of this tab.
-    pub run: RunId,
-    /// The database's identity, if it has none yet.
-    pub client: ClientId,
-    /// The database's actor, if it has none yet.
-    pub actor: ActorId,
-    /// For everything random from here on.
-    pub seed: [u8; 32],
-    /// The device, for people.
-    pub device: String,
-    /// Whether there is a server to connect to.
-    pub connect: bool,
-    /// Whether the app gives tokens.
-    pub token: bool,
-}
 
 /// What happened outside.
 #[derive(Debug)]
@@ -148,6 +132,7 @@ pub enum Output {
 
 #[derive(Debug)]
 enum Request {
+    Trapped,
     Identity,
     Lead,
     Greeted,
@@ -213,12 +198,14 @@ struct Slot {
     told: Option<LogStatus>,
     folds: BTreeMap<FoldId, folds::OpenFold>,
     holes: folds::Holes,
+    traps: traps::Known,
 }
 
 /// The engine of one tab.
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
+    resume: Resume,
     random: Random,
     clock: Clock,
     /// The server's clock minus ours, in milliseconds.
@@ -274,13 +261,18 @@ pub enum CallError {
 impl Engine {
     /// An engine that has not looked at its database yet.
     pub fn new(config: Config, now: WallMs) -> Self {
+        Self::resumed(config, Resume::default(), now)
+    }
+
+    /// An engine that takes the place of one that trapped.
+    pub fn resumed(config: Config, resume: Resume, now: WallMs) -> Self {
         let wish = if config.connect { OnlineWish::Connected } else { OnlineWish::Disconnected };
         let mut engine = Self {
             random: Random::new(config.seed),
             clock: Clock::default(),
             clock_offset: 0,
             now,
-            acts: 0,
+            acts: resume.acts,
             fold_last: 0,
             identity: None,
             slots: BTreeMap::new(),
@@ -305,9 +297,9 @@ impl Engine {
             outputs: VecDeque::new(),
             timeout: None,
             config,
+            resume,
         };
-        let identity = Identity::new(engine.config.client, engine.config.actor);
-        engine.commit(Request::Identity, Commit::Identity(identity));
+        engine.begin();
         engine
     }
 
@@ -470,6 +462,8 @@ impl Engine {
     fn committed(&mut self, id: RequestId, result: Result<Committed, CommitFailure>) {
         let Some(request) = self.requests.remove(&id) else { return };
         match (request, result) {
+            // Not counted if it failed; what traps again is counted then.
+            (Request::Trapped, _) => self.identify(),
             (Request::Identity | Request::Greeted, Ok(Committed::Identity(identity))) => self.identified(identity),
             (Request::Identity, Err(failure)) => {
                 self.outputs.push_back(Output::Broken(format!("the local database cannot be read: {failure:?}")));

@@ -28,6 +28,7 @@ use crate::id::{ActorId, Name, Offset, RecordId, Seq, UserId, WriteId};
 use crate::op::{FieldOp, Op};
 use crate::state::{Author, Fold, Outcome, RecordKey, Stamp, State};
 use crate::time::Time;
+use crate::witness::Marker;
 use laid::Laid;
 use live::Documents;
 
@@ -94,12 +95,18 @@ pub struct Overlay {
     user: Option<UserId>,
     /// How often the list of pending entries changed.
     changes: u64,
+    marker: Marker,
 }
 
 impl Overlay {
     /// No pending entries.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// No pending entries; the work on those to come is told.
+    pub fn watched(marker: Marker) -> Self {
+        Self { marker, ..Self::default() }
     }
 
     /// The user of this client, as far as it is known: shown as the author of pending work.
@@ -295,6 +302,7 @@ impl Overlay {
         let place = Place::new(seq, rank);
         let stamp = Arc::new(Stamp::pending(actor, write, seq, time, rank));
         let author = Author { stamp, base, own: own_seen };
+        self.marker.own(write);
         for (at, op) in body.ops.iter().enumerate() {
             let Some(key) = RecordKey::of(op) else { continue };
             let dirty = self.dirty.contains(&key);
@@ -353,7 +361,7 @@ impl Overlay {
             else {
                 continue;
             };
-            if laid.lay_again(state, key, &self.entries) {
+            if laid.lay_again(state, key, &self.entries, &self.marker) {
                 self.documents.restart_fields(key, laid.edited());
             }
         }
@@ -372,6 +380,7 @@ impl Overlay {
                 }
             }
         }
+        self.marker.done();
     }
 
     fn laid(&self, key: &RecordKey) -> Option<&Laid> {

@@ -30,6 +30,7 @@ use crate::state::{FoldError, RecordKey, State};
 use crate::storage::row::{DeadLetter, Verdicts};
 use crate::time::WallMs;
 use crate::view::View;
+use crate::witness::Marker;
 
 pub use act::ActError;
 pub use arrivals::{ArrivalError, Arrivals, Storable, resolve};
@@ -79,14 +80,22 @@ pub struct Replica {
     notices: Vec<Notice>,
     /// What was confirmed since the last look, while somebody looks.
     confirmed: Option<Vec<Read>>,
+    /// Stored own entries that are not laid, because that is what the engine did not come back from.
+    unlaid: BTreeSet<WriteId>,
+    marker: Marker,
 }
 
 impl Replica {
     /// A log that nothing is known of yet.
     pub fn new(name: LogName, actor: ActorId, run: RunId) -> Self {
+        Self::watched(name, actor, run, Marker::default())
+    }
+
+    /// A log that nothing is known of yet; the work on its entries is told.
+    pub fn watched(name: LogName, actor: ActorId, run: RunId, marker: Marker) -> Self {
         Self {
             outbox: Outbox::new(&name, actor, run),
-            overlay: Overlay::new(),
+            overlay: Overlay::watched(marker.clone()),
             state: State::new(LogId::default()),
             met: false,
             view: None,
@@ -104,6 +113,8 @@ impl Replica {
             snapshot_bytes: 0,
             notices: Vec::new(),
             confirmed: None,
+            unlaid: BTreeSet::new(),
+            marker,
             name,
             actor,
             run,
@@ -148,7 +159,9 @@ impl Replica {
             let id = EntryId { actor: self.actor, seq: entry.header.seq };
             verdicts.mark(id.seq).is_some_and(|mark| !mark.is_accepted()) || letters.contains_key(&id)
         };
-        let laid = learned.iter().filter(|entry| !refused(entry)).map(|entry| pending(self.actor, entry));
+        let unlaid = |entry: &&Entry| self.unlaid.contains(&write_of(entry));
+        let laid =
+            learned.iter().filter(|entry| !refused(entry) && !unlaid(entry)).map(|entry| pending(self.actor, entry));
         let touched = self.overlay.push_all(&self.state, laid);
         self.outbox.release(folded);
         self.refresh(&touched);
@@ -178,6 +191,7 @@ impl Replica {
                     return self.stop(LogStatus::Degraded, "an own entry came back without its body");
                 }
             };
+            self.marker.confirmed(logged.offset);
             match self.state.fold(&logged) {
                 Ok(fold) => {
                     self.count_own(&logged);
@@ -198,6 +212,16 @@ impl Replica {
             }
         }
         self.settle(touched);
+    }
+
+    /// These own entries are not laid when they are learned.
+    pub fn leave_out(&mut self, writes: impl IntoIterator<Item = WriteId>) {
+        self.unlaid.extend(writes);
+    }
+
+    /// Tells of the work on this log.
+    pub fn marker(&self) -> &Marker {
+        &self.marker
     }
 
     fn confirm(&mut self, from: Offset, item: Item) {
@@ -309,6 +333,13 @@ impl Replica {
             self.status = LogStatus::Local;
             self.reason.clear();
         }
+    }
+
+    /// What stopped the log is behind it.
+    pub fn go_on(&mut self) {
+        self.try_again();
+        self.set_status(LogStatus::Behind, "");
+        self.catch_up();
     }
 
     /// Stops the log visibly; local work goes on.
@@ -495,7 +526,10 @@ impl Replica {
         let epoch = self.state.epochs().last().copied().unwrap_or_default();
         let own = (self.actor, user, &self.outbox);
         let packed = (entries.from, entries.after, entries.entries);
-        self.arrivals.entries(self.state.cursor(), own, (self.state.log(), epoch), packed, size)
+        self.marker.confirmed(entries.from);
+        let arrived = self.arrivals.entries(self.state.cursor(), own, (self.state.log(), epoch), packed, size);
+        self.marker.done();
+        arrived
     }
 
     /// Through which own seq the verdicts are recorded, and the first from which on every body is held here.
@@ -540,11 +574,15 @@ impl Replica {
     }
 }
 
+fn write_of(entry: &Entry) -> WriteId {
+    WriteId { run: entry.header.run, n: entry.header.n }
+}
+
 /// An own stored entry as the overlay lays it.
 fn pending(actor: ActorId, entry: &Entry) -> Pending {
     let header = &entry.header;
     Pending {
-        write: WriteId { run: header.run, n: header.n },
+        write: write_of(entry),
         actor,
         seq: Some(header.seq),
         base: header.base.end,

@@ -9,6 +9,7 @@
 pub mod commit;
 pub mod own;
 pub mod row;
+pub mod traps;
 
 use crate::id::{ActorId, LogName, Name, Offset, RunId, Seq};
 
@@ -113,6 +114,7 @@ mod table {
     pub(super) const VOIDS: u8 = 0x17;
     pub(super) const FOLD: u8 = 0x18;
     pub(super) const FOLD_LETTER: u8 = 0x19;
+    pub(super) const TRAPS: u8 = 0x1a;
 }
 
 /// Key of the identity row.
@@ -234,6 +236,11 @@ pub fn fold_letter_prefix(log: &LogName, fold: &Name) -> Key {
     key.extend_from_slice(&(fold.as_str().len() as u16).to_be_bytes());
     key.extend_from_slice(fold.as_str().as_bytes());
     key
+}
+
+/// Key of the row that counts what the engine did not come back from.
+pub fn traps_key(log: &LogName) -> Key {
+    log_key(table::TRAPS, log)
 }
 
 /// All next-seq rows, of all logs.

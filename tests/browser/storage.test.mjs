@@ -1,14 +1,11 @@
 /** The local database when it is well, when it breaks in mid-commit, and when it is gone. */
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { test } from 'node:test';
-import { run, root } from '../commands/run.mjs';
 import { startBrowser } from './harness/browser.mjs';
 import { servePage } from './harness/page.mjs';
-import { temporaryFolder } from './harness/processes.mjs';
 import { converge, eventually, startWorld } from './harness/story.mjs';
+import { bindForTesting } from './harness/testing.mjs';
 
-const target = process.env.CARGO_TARGET_DIR ?? join(root, 'target');
 const acts = 100;
 
 test('IndexedDB and memory pass the conformance suite of stores', async (t) => {
@@ -94,13 +91,7 @@ function breakStore(rate) {
 
 /** A page with the engine built for tests: `globalThis.wasm` are its exports. */
 async function testingPage(t) {
-  const bound = temporaryFolder('testing-wasm');
-  const build = ['build', '--package', 'driftlog-wasm', '--features', 'testing', '--target', 'wasm32-unknown-unknown'];
-  await run('cargo', build);
-  const compiled = join(target, 'wasm32-unknown-unknown', 'debug', 'driftlog_wasm.wasm');
-  const tool = join(target, 'debug', `driftlog-build-tool${process.platform === 'win32' ? '.exe' : ''}`);
-  await run(tool, [compiled, bound]);
-  const site = await servePage({ folders: { '/testing/': bound } });
+  const site = await servePage({ folders: { '/testing/': await bindForTesting() } });
   t.after(() => site.close());
   const device = await startBrowser();
   t.after(() => device.kill());

@@ -1,9 +1,12 @@
 //! One device: a database in memory and the tabs that share it, driven by hand.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use driftlog_core::draft::{Draft, DraftFieldOp, DraftOp};
-use driftlog_core::engine::{CallError, Config, Engine, Hint, Input, Output, Own, OwnEntry, OwnStatus, RequestId};
+use driftlog_core::engine::{
+    CallError, Config, Engine, Hint, Input, Output, Own, OwnEntry, OwnStatus, RequestId, Resume, Trap,
+};
 use driftlog_core::id::{ActorId, ClientId, EntryId, LogName, Name, RecordId, RunId, WriteId};
 use driftlog_core::notice::{LogState, Notice, WriteStatus};
 use driftlog_core::protocol::{Code, Frame};
@@ -11,6 +14,7 @@ use driftlog_core::replica::Replica;
 use driftlog_core::session::link::LinkState;
 use driftlog_core::value::Value;
 use driftlog_core::view::{CollectionSchema, FieldSchema, Query, Schema, Strategy};
+use driftlog_core::witness::{Witness, Work};
 use driftlog_tests::database::Database;
 
 use crate::authority::Authority;
@@ -80,6 +84,22 @@ impl Device {
     }
 
     pub(crate) fn tab(&mut self) -> usize {
+        self.tab_resuming(Resume::default())
+    }
+
+    /// The engine of a tab trapped at its work: another takes its place. Gives the tab's new number.
+    pub(crate) fn trapped(&mut self, tab: usize, work: Work, build: &str) -> usize {
+        self.tabs.remove(&tab);
+        let trap = Some(Trap { log: log(), work, reason: "unreachable".into() });
+        self.tab_resuming(Resume { trap, build: build.into(), ..Resume::default() })
+    }
+
+    /// A tab that tells a witness what it works on.
+    pub(crate) fn watched_tab(&mut self, witness: Arc<dyn Witness>) -> usize {
+        self.tab_resuming(Resume { witness: Some(witness), ..Resume::default() })
+    }
+
+    fn tab_resuming(&mut self, resume: Resume) -> usize {
         self.made += 1;
         let mut seed = [self.id; 32];
         seed[..8].copy_from_slice(&self.made.to_be_bytes());
@@ -93,7 +113,7 @@ impl Device {
             token: false,
         };
         let tab = Tab {
-            engine: Engine::new(config, self.now),
+            engine: Engine::resumed(config, resume, self.now),
             frozen: false,
             inbox: VecDeque::new(),
             writes: BTreeMap::new(),

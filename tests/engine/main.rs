@@ -9,6 +9,7 @@ mod integrity;
 mod lookup;
 mod quota;
 mod server;
+mod traps;
 
 use device::Device;
 use driftlog_tests::database::Database;

@@ -5,7 +5,7 @@
 use std::rc::Rc;
 
 use driftlog_core::engine::{CallError, Engine, Input, OnlineWish, RequestId};
-use driftlog_core::id::{EntryId, LogName, Name, RecordId, WriteId};
+use driftlog_core::id::{EntryId, LogName, Name, Offset, RecordId, WriteId};
 use driftlog_core::overlay::Visible;
 use driftlog_core::replica::{ActError, RedriveError, Replica};
 use driftlog_core::state::{FieldKey, RecordKey};
@@ -21,6 +21,7 @@ use crate::store::indexeddb::IndexedDbStore;
 use crate::store::memory::MemoryStore;
 use crate::store::{LocalStore, StoreError};
 use crate::tabs::Mode;
+use crate::witness::{self, Witness};
 
 /// One client's engine.
 #[wasm_bindgen(js_name = Engine)]
@@ -29,22 +30,25 @@ pub struct Binding {
     storage: Storage,
 }
 
-/// Opens a client's local database and starts its engine. The listener gets arrays of notices.
+/// Opens a client's local database and starts its engine. The listener gets arrays of notices; the witness learns what
+/// is worked on and held, in case this instance traps.
 ///
 /// # Errors
 /// `engine-failed` for malformed options, `storage-failed` when the storage asked for cannot be had.
 #[wasm_bindgen]
-pub async fn open_client(options: Vec<u8>, listener: js_sys::Function) -> Result<Binding, JsValue> {
+pub async fn open_client(options: Vec<u8>, listener: js_sys::Function, witness: Witness) -> Result<Binding, JsValue> {
     console_error_panic_hook::set_once();
-    let Options { name, url, storage, token } = boundary::decode(&options)?;
+    witness::install(witness);
+    let options: Options = boundary::decode(&options)?;
+    let (name, storage) = (options.name.clone(), options.storage);
     let (store, reason) = open_store(&name, storage).await?;
     let listener = Box::new(move |notices: Vec<answer::Notice>| {
         let bytes = js_sys::Uint8Array::from(answer::notices(&notices).as_slice());
         // What a listener throws is the app's; the engine's work goes on.
         let _ = listener.call1(&JsValue::UNDEFINED, &bytes);
     });
-    let client = Client::start(&name, url, token, store.clone(), listener)
-        .map_err(|error| thrown("engine-failed", &error.to_string()))?;
+    let client =
+        Client::start(options, store.clone(), listener).map_err(|error| thrown("engine-failed", &error.to_string()))?;
     let mode = client.tabs_mode().unwrap_or(Mode::Alone);
     Ok(Binding { storage: describe(&store, mode, reason), client })
 }
@@ -71,6 +75,18 @@ impl Binding {
         let name = self.client.log(handle)?;
         let draft = request::draft(request)?;
         let write = self.client.call(|engine| engine.act(&name, draft, clock::now_ms()))?;
+        let write = write.map_err(ClientError::from)?;
+        Ok(answer::acted(write, &self.client.take_notices()))
+    }
+
+    /// A WireAct that the engine before had in its view, but not stored: its number, and the end of the confirmed prefix
+    /// that its author had seen → [writeId, notices…].
+    #[wasm_bindgen(js_name = actAgain)]
+    pub fn act_again(&self, handle: u32, request: &[u8], number: f64, seen: f64) -> Result<Vec<u8>, JsValue> {
+        let name = self.client.log(handle)?;
+        let draft = request::draft(request)?;
+        let (number, seen) = (number as u64, Offset(seen as u64));
+        let write = self.client.call(|engine| engine.act_again(&name, draft, (number, seen), clock::now_ms()))?;
         let write = write.map_err(ClientError::from)?;
         Ok(answer::acted(write, &self.client.take_notices()))
     }

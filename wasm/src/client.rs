@@ -14,15 +14,17 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 
-use driftlog_core::engine::{CallError, CommitFailure, Config, Engine, Input, Output, OwnEntry, RequestId};
-use driftlog_core::id::{ActorId, ClientId, LogName, RunId};
+use driftlog_core::engine::{CallError, CommitFailure, Config, Engine, Input, Output, OwnEntry, RequestId, Resume};
+use driftlog_core::id::{ActorId, ClientId, LogName, RunId, WriteId};
 use driftlog_core::notice;
 use driftlog_core::storage::commit::{Commit, CommitAbort};
 use driftlog_core::view::Schema;
 use wasm_bindgen_futures::spawn_local;
 
 use crate::boundary::answer::{Notice, write_status};
+use crate::boundary::request::{Options, Trapped};
 use crate::clock;
 use crate::durability;
 use crate::entropy::{self, NoEntropy};
@@ -32,6 +34,7 @@ use crate::socket::{Socket, SocketEvent, SocketSink};
 use crate::store::{CommitError, LocalStore, Store, StoreError};
 use crate::tabs::{Mode, TabEvent, Tabs};
 use crate::timer::{Timer, sleep};
+use crate::witness::Told;
 
 /// How often a full socket is looked at until little waits in it.
 const SOCKET_WATCH_MS: u32 = 20;
@@ -111,25 +114,27 @@ impl Client {
     ///
     /// # Errors
     /// [`NoEntropy`].
-    pub(crate) fn start(
-        name: &str,
-        url: Option<String>,
-        token: bool,
-        store: LocalStore,
-        listener: Listener,
-    ) -> Result<Rc<Self>, NoEntropy> {
-        let run = entropy::bytes()?;
+    pub(crate) fn start(options: Options, store: LocalStore, listener: Listener) -> Result<Rc<Self>, NoEntropy> {
+        let Options { name, url, token, after, offline, trap, .. } = options;
+        let after = after.and_then(|after| WriteId::parse(&after));
+        let run = after.map_or_else(|| entropy::bytes().map(RunId), |after| Ok(after.run))?;
         let config = Config {
-            run: RunId(run),
+            run,
             client: ClientId(entropy::bytes()?),
             actor: ActorId(entropy::bytes()?),
             seed: entropy::bytes()?,
             device: device(),
-            connect: url.is_some(),
+            connect: url.is_some() && !offline,
             token,
         };
+        let resume = Resume {
+            acts: after.map_or(0, |after| after.n),
+            trap: trap.and_then(Trapped::trap),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            witness: Some(Arc::new(Told)),
+        };
         let client = Rc::new(Client {
-            engine: RefCell::new(Engine::new(config, clock::now_ms())),
+            engine: RefCell::new(Engine::resumed(config, resume, clock::now_ms())),
             store: store.clone(),
             url,
             listener,
@@ -147,7 +152,7 @@ impl Client {
             broken: RefCell::default(),
             closed: Cell::new(false),
         });
-        let tabs = Tabs::join(name, run, store, client.on(Self::tab_event));
+        let tabs = Tabs::join(&name, run.0, store, client.on(Self::tab_event));
         let timer = Timer::new(client.on_nothing(|client| client.feed(Input::Timeout)));
         let page = Page::watch(client.on(Self::page_event));
         client.world.replace(Some(World { tabs, timer, _page: page }));

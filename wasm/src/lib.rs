@@ -23,3 +23,4 @@ mod tabs;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod timer;
+mod witness;

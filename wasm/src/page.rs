@@ -4,6 +4,8 @@
 use wasm_bindgen::prelude::*;
 use web_sys::{Event, EventTarget, PageTransitionEvent};
 
+use crate::witness::Held;
+
 /// A change of the page's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PageEvent {
@@ -89,6 +91,7 @@ struct Listener {
     target: EventTarget,
     kind: &'static str,
     closure: Closure<dyn FnMut(Event)>,
+    _held: Held,
 }
 
 impl Listener {
@@ -96,7 +99,8 @@ impl Listener {
         let closure = Closure::<dyn FnMut(Event)>::new(heard);
         // Adding a listener of a known kind does not fail.
         let _ = target.add_event_listener_with_callback(kind, closure.as_ref().unchecked_ref());
-        Listener { target: target.clone(), kind, closure }
+        let held = Held::with(target, "removeEventListener", &[kind.into(), closure.as_ref().clone()]);
+        Listener { target: target.clone(), kind, closure, _held: held }
     }
 
     fn fixed(target: &EventTarget, kind: &'static str, event: PageEvent, sink: impl Fn(PageEvent) + 'static) -> Self {

@@ -12,6 +12,7 @@ use wasm_bindgen::prelude::*;
 use web_sys::{BinaryType, CloseEvent, MessageEvent, WebSocket};
 
 use crate::store::Fault;
+use crate::witness::Held;
 
 /// Sent as the close code when the other side sends text: RFC 6455, section 7.4.1, "unsupported data".
 const CODE_UNSUPPORTED: u16 = 1003;
@@ -46,6 +47,7 @@ pub(crate) struct OpenRefused(pub(crate) Fault);
 /// A WebSocket. Dropping it detaches and closes it.
 pub(crate) struct Socket {
     raw: WebSocket,
+    _held: Held,
     _on_open: Closure<dyn FnMut()>,
     _on_message: Closure<dyn FnMut(MessageEvent)>,
     _on_close: Closure<dyn FnMut(CloseEvent)>,
@@ -81,7 +83,13 @@ impl Socket {
         raw.set_onopen(Some(on_open.as_ref().unchecked_ref()));
         raw.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
         raw.set_onclose(Some(on_close.as_ref().unchecked_ref()));
-        Ok(Socket { raw, _on_open: on_open, _on_message: on_message, _on_close: on_close })
+        Ok(Socket {
+            _held: Held::of(&raw, "close"),
+            raw,
+            _on_open: on_open,
+            _on_message: on_message,
+            _on_close: on_close,
+        })
     }
 
     /// Hands a frame to the browser. On a socket that is closing the frame is gone; the close event tells so.

@@ -30,6 +30,7 @@ use crate::lease::{self, Claim, LEASE_RENEWAL_MS, TabId};
 use crate::page;
 use crate::store::{LocalStore, StoreError};
 use crate::timer::{Timer, sleep};
+use crate::witness::Held;
 
 /// How often a visible follower asks for the leader.
 const PROBE_MS: u64 = 5_000;
@@ -67,6 +68,7 @@ pub(crate) struct Tabs {
     shared: Rc<Shared>,
     _on_message: Option<Closure<dyn FnMut(MessageEvent)>>,
     _timer: Rc<Timer>,
+    _held: Option<Held>,
 }
 
 struct Shared {
@@ -141,7 +143,8 @@ impl Tabs {
             channel.set_onmessage(Some(closure.as_ref().unchecked_ref()));
             closure
         });
-        Tabs { shared, _on_message: on_message, _timer: timer }
+        let held = shared.channel.as_ref().map(|channel| Held::of(channel, "close"));
+        Tabs { shared, _on_message: on_message, _timer: timer, _held: held }
     }
 
     /// How the leader is elected here.
@@ -309,13 +312,16 @@ enum Asking {
 struct LockRequest {
     abort: AbortController,
     /// Ends the promise for whose life the lock is held.
-    release: Rc<RefCell<Option<js_sys::Function>>>,
+    release: Release,
+    _held: Held,
 }
+
+type Release = Rc<RefCell<Option<(js_sys::Function, Held)>>>;
 
 impl LockRequest {
     fn let_go(self) {
         self.abort.abort();
-        if let Some(release) = self.release.borrow_mut().take() {
+        if let Some((release, _)) = self.release.borrow_mut().take() {
             let _ = release.call0(&JsValue::NULL);
         }
     }
@@ -345,7 +351,7 @@ fn ask_for_lock(shared: &Rc<Shared>, campaign: u64, asking: Asking) -> Option<js
         Asking::ByForce => ("steal", JsValue::TRUE),
     };
     js_sys::Reflect::set(&options, &option.into(), &value).ok()?;
-    let release: Rc<RefCell<Option<js_sys::Function>>> = Rc::default();
+    let release = Release::default();
     let granted = Closure::once_into_js({
         let (shared, release) = (Rc::clone(shared), Rc::clone(&release));
         move |_lock: JsValue| {
@@ -353,11 +359,15 @@ fn ask_for_lock(shared: &Rc<Shared>, campaign: u64, asking: Asking) -> Option<js
                 return js_sys::Promise::resolve(&JsValue::UNDEFINED);
             }
             spawn_local(async move { lead(&shared, campaign) });
-            js_sys::Promise::new(&mut |resolve, _reject| drop(release.replace(Some(resolve))))
+            js_sys::Promise::new(&mut |resolve, _reject| {
+                let held = Held::calling(resolve.clone());
+                release.replace(Some((resolve, held)));
+            })
         }
     });
     let ended = locks.request(&shared.lock_name, &options, granted.unchecked_ref()).ok()?;
-    shared.request.replace(Some(LockRequest { abort, release }));
+    let held = Held::of(&abort, "abort");
+    shared.request.replace(Some(LockRequest { abort, release, _held: held }));
     Some(ended)
 }
 

@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use driftlog_core::id::LogName;
+use driftlog_core::witness::Work;
 use wasm_bindgen::prelude::*;
 
 use crate::entropy;
@@ -179,4 +181,25 @@ pub async fn store_fill(name: String, rows_max: u32) -> Result<String, JsValue> 
         }
     }
     Ok("not full".to_owned())
+}
+
+#[wasm_bindgen]
+extern "C" {
+    /// The page's word on whether this instance traps now, where a test gave the page a say.
+    #[wasm_bindgen(js_namespace = globalThis, js_name = driftlogTraps, catch)]
+    fn driftlog_traps(log: &str, kind: &str, at: &str) -> Result<bool, JsValue>;
+}
+
+/// Traps for real if the page says so: called before each piece of work that belongs to an entry.
+pub(crate) fn trap_if_asked(log: &LogName, work: Option<Work>) {
+    let (kind, at) = match work {
+        None => return,
+        Some(Work::Own(write)) => ("own", write.to_string()),
+        Some(Work::Confirmed(offset)) => ("confirmed", offset.to_string()),
+        Some(Work::Snapshot(())) => ("snapshot", String::new()),
+    };
+    if driftlog_traps(log.as_str(), kind, &at) == Ok(true) {
+        #[cfg(target_arch = "wasm32")]
+        core::arch::wasm32::unreachable();
+    }
 }

@@ -222,6 +222,21 @@ export interface WireOptions {
   url: string | null;
   storage: 'auto' | 'indexeddb' | 'memory';
   token: boolean;
+  /** The last write id of this page, if an engine before this one gave it: ids go on behind it. */
+  after: string | null;
+  /** Whether to begin offline, as after a `disconnect`. */
+  offline: boolean;
+  /** What the engine before did not come back from. */
+  trap: WireTrap | null;
+}
+
+/** A trap. What was worked on is one of the last three, as far as it is known. */
+export interface WireTrap {
+  log: string;
+  reason: string;
+  own?: string;
+  confirmed?: number;
+  snapshot?: true;
 }
 
 /** What the client says about its storage. `tabs` is `one` where each tab keeps its own work, in memory. */
@@ -240,6 +255,11 @@ export interface WireEngine {
   shut(handle: number): void;
   /** WireAct → [writeId, notices…]. */
   act(handle: number, request: Uint8Array): Uint8Array;
+  /**
+   * A WireAct that the engine before this one had in its view, but not stored: its number within the run, and the end
+   * of the confirmed prefix that its author had seen → [writeId, notices…].
+   */
+  actAgain(handle: number, request: Uint8Array, number: number, seen: number): Uint8Array;
   /** The row without its texts, if the view shows the record. */
   read(handle: number, collection: string, record: string): Uint8Array | undefined;
   /** WireQuery → rows without their texts, once. */
@@ -281,8 +301,15 @@ export interface WireEngine {
   close(): Promise<void>;
 }
 
-/** Opens a client's engine; the listener gets arrays of notices. */
-export type OpenEngine = (options: Uint8Array, listener: (notices: Uint8Array) => void) => Promise<WireEngine>;
+/**
+ * Opens a client's engine; the listener gets arrays of notices. `trapped` is called once if the engine traps: from then
+ * on its promises stay open for ever, and nothing of it may be called.
+ */
+export type OpenEngine = (
+  options: Uint8Array,
+  listener: (notices: Uint8Array) => void,
+  trapped: (trap: WireTrap) => void,
+) => Promise<WireEngine>;
 
 const encoder = new Encoder({ ignoreUndefined: true, sortKeys: false });
 const decoder = new Decoder();

@@ -12,12 +12,16 @@ import {
   type WireEngine,
   type WireLogState,
   type WireNotice,
+  type WireOptions,
   type WireStorage,
+  type WireTrap,
 } from './boundary.js';
 import { fail } from './errors.js';
 import { guard, guardAsync, type Log, type LogHost, type OpenArguments, OpenLog, typed } from './log.js';
 import { Cell, type Readable, Turn } from './readable.js';
+import { type EngineHost, Engines } from './restart.js';
 import { type LogDefinition, logName, wireSchema } from './schema.js';
+import type { WriteId } from './write.js';
 
 /** How to open a client. */
 export interface ClientOptions {
@@ -92,12 +96,12 @@ export interface Client {
 
 /** Opens a client on an engine. @internal */
 export async function openClient(open: OpenEngine, options: ClientOptions): Promise<Client> {
-  const client = new OpenClient(options);
-  await client.start(open);
+  const client = new OpenClient(open, options);
+  await client.start();
   return client as Client;
 }
 
-class OpenClient implements LogHost {
+class OpenClient implements LogHost, EngineHost {
   readonly name: string;
   readonly turn = new Turn();
   readonly connection = new Cell<Connection>(
@@ -105,29 +109,102 @@ class OpenClient implements LogHost {
     Object.freeze({ state: 'idle', reason: undefined, retryAt: undefined, user: undefined }),
   );
   readonly #logs = new Map<string, { definition: LogDefinition; opened: Promise<OpenLog> }>();
+  readonly #open = new Set<OpenLog>();
+  /** The open logs by their handles in the engine that runs. */
   readonly #byHandle = new Map<number, OpenLog>();
   #arrived: WireNotice[] = [];
-  #engine: WireEngine | undefined;
+  readonly #engines: Engines;
+  /** The id of the last action: the next engine's ids go on behind it. */
+  #lastWrite: WriteId | undefined;
+  /** Whether the app, in whichever tab, wants to stay offline. */
+  #offline = false;
   #storage: Storage | undefined;
   #closing: Promise<void> | undefined;
 
-  constructor(private readonly options: ClientOptions) {
-    this.name = options.name;
+  constructor(
+    open: OpenEngine,
+    private readonly given: ClientOptions,
+  ) {
+    this.name = given.name;
+    this.#engines = new Engines(given.name, open, this);
   }
 
-  async start(open: OpenEngine): Promise<void> {
-    const { name, url, token, storage = 'auto' } = this.options;
-    const request = encode({ name, url: url ?? null, storage, token: token !== undefined });
-    this.#engine = await guardAsync(() => open(request, (notices) => this.#hear(notices)));
-    const { mode, durable, tabs, reason } = decode<WireStorage>(this.#engine.storage());
-    this.#storage = Object.freeze({ mode, durable, tabs, reason: reason ?? undefined });
+  async start(): Promise<void> {
+    await guardAsync(() => this.#engines.start());
+    this.#storage ??= storageOf(this.#engines.running);
     this.#takeIn();
   }
 
   get engine(): WireEngine {
-    if (this.#engine === undefined || this.#closing !== undefined)
-      throw fail('closed', { what: this.name }, `the client ${this.name} is closed`);
-    return this.#engine;
+    if (this.#closing !== undefined) throw fail('closed', { what: this.name }, `the client ${this.name} is closed`);
+    return this.#engines.running;
+  }
+
+  get current(): WireEngine | undefined {
+    return this.#engines.current;
+  }
+
+  ask<T>(question: (engine: WireEngine) => Promise<T>): Promise<T> {
+    return this.#engines.ask(question);
+  }
+
+  options(trap: WireTrap | null): Uint8Array {
+    const { name, url, token, storage = 'auto' } = this.given;
+    const options: WireOptions = {
+      name,
+      url: url ?? null,
+      // What was kept in the database must not be looked for in memory now.
+      storage: this.#storage?.mode ?? storage,
+      token: token !== undefined,
+      after: this.#lastWrite ?? null,
+      offline: this.#offline,
+      trap,
+    };
+    return encode(options);
+  }
+
+  lastOne(): string | undefined {
+    return this.#storage?.mode === 'memory' ? 'what was kept in memory is gone with it' : undefined;
+  }
+
+  paused(reason: string, retryAt: number): void {
+    this.#arrived = [];
+    this.#byHandle.clear();
+    const why = `the engine stopped (${reason}) and is begun again`;
+    for (const log of this.#open) log.pause(why);
+    this.#become({ state: 'backing-off', reason: why, retryAt });
+    queueMicrotask(() => this.turn.end());
+  }
+
+  async resume(engine: WireEngine, trap: WireTrap | null): Promise<() => void> {
+    this.#storage ??= storageOf(engine);
+    const finish: (() => void)[] = [];
+    for (const log of [...this.#open]) {
+      const [handle, state] = decode<[number, WireLogState]>(await engine.open(openRequest(log.name, log.definition)));
+      if (log.isClosed) continue;
+      log.reopen(handle, state);
+      // What the engine tells reaches the log from now on, so that nothing is missed between looking up and taking over.
+      this.#byHandle.set(handle, log);
+      finish.push(await log.bringOver(engine, trap));
+    }
+    return () => {
+      this.catchUp();
+      for (const each of finish) each();
+      this.turn.end();
+    };
+  }
+
+  stopped(reason: string): void {
+    const why = `the engine is stopped: ${reason}`;
+    this.#byHandle.clear();
+    for (const log of this.#open) log.fail(why);
+    this.#become({ state: 'blocked', reason: why });
+    queueMicrotask(() => this.turn.end());
+  }
+
+  #become({ state, reason, retryAt }: Pick<Connection, 'state'> & Partial<Connection>): void {
+    const { user } = this.connection.getSnapshot();
+    this.connection.set(Object.freeze({ state, reason, retryAt, user }));
   }
 
   get storage(): Storage | undefined {
@@ -135,11 +212,11 @@ class OpenClient implements LogHost {
   }
 
   async open(definition: LogDefinition, params: object = {}): Promise<Log> {
-    const engine = this.engine;
+    if (this.#closing !== undefined) throw fail('closed', { what: this.name }, `the client ${this.name} is closed`);
     const name = logName(definition.pattern, params as Record<string, unknown>);
     let entry = this.#logs.get(name);
     if (entry === undefined) {
-      entry = { definition, opened: this.#openLog(engine, name, definition) };
+      entry = { definition, opened: this.#openLog(name, definition) };
       this.#logs.set(name, entry);
       entry.opened.catch(() => this.#logs.delete(name));
     }
@@ -148,28 +225,42 @@ class OpenClient implements LogHost {
     return typed(await entry.opened);
   }
 
-  async #openLog(engine: WireEngine, name: string, definition: LogDefinition): Promise<OpenLog> {
-    const answer = await guardAsync(() => engine.open(encode([name, wireSchema(definition.collections)])));
+  async #openLog(name: string, definition: LogDefinition): Promise<OpenLog> {
+    const answer = await guardAsync(() => this.ask((engine) => engine.open(openRequest(name, definition))));
     const [handle, state] = decode<[number, WireLogState]>(answer);
-    const log = new OpenLog(name, definition, handle, this, state, () => {
+    const log: OpenLog = new OpenLog(name, definition, handle, this, state, () => {
       this.#logs.delete(name);
-      this.#byHandle.delete(handle);
+      this.#open.delete(log);
+      if (this.#byHandle.get(log.handle) === log) this.#byHandle.delete(log.handle);
     });
+    this.#open.add(log);
     this.#byHandle.set(handle, log);
     if (state.deadLetters > 0) await log.readDeadLetters();
     return log;
   }
 
   user(): string | undefined {
-    return this.options.user ?? this.connection.getSnapshot().user;
+    return this.given.user ?? this.connection.getSnapshot().user;
   }
 
   connect(): void {
-    guard(() => this.engine.connect());
+    this.#wish(false, (engine) => engine.connect());
   }
 
   disconnect(): void {
-    guard(() => this.engine.disconnect());
+    this.#wish(true, (engine) => engine.disconnect());
+  }
+
+  /** While the engine is being begun again, the next one begins with the wish. */
+  #wish(offline: boolean, tell: (engine: WireEngine) => void): void {
+    if (this.#closing !== undefined) throw fail('closed', { what: this.name }, `the client ${this.name} is closed`);
+    this.#offline = offline;
+    const engine = this.#engines.current;
+    if (engine !== undefined) guard(() => tell(engine));
+  }
+
+  acted(write: WriteId): void {
+    this.#lastWrite = write;
   }
 
   close(): Promise<void> {
@@ -178,17 +269,9 @@ class OpenClient implements LogHost {
   }
 
   async #close(): Promise<void> {
-    const engine = this.#engine;
-    for (const log of this.#byHandle.values()) log.close();
-    await guardAsync(async () => engine?.close());
-    this.connection.set(
-      Object.freeze({
-        state: 'closed',
-        reason: undefined,
-        retryAt: undefined,
-        user: this.connection.getSnapshot().user,
-      }),
-    );
+    for (const log of [...this.#open]) log.close();
+    await guardAsync(() => this.#engines.close());
+    this.#become({ state: 'closed' });
     this.turn.end();
   }
 
@@ -197,7 +280,7 @@ class OpenClient implements LogHost {
   }
 
   /** The engine may be in the middle of its own work when it tells: listeners, which may act, are called after it. */
-  #hear(bytes: Uint8Array): void {
+  hear(bytes: Uint8Array): void {
     if (this.#arrived.length === 0) queueMicrotask(() => this.#takeIn());
     this.#arrived.push(...decode<WireNotice[]>(bytes));
   }
@@ -226,6 +309,7 @@ class OpenClient implements LogHost {
         return this.#byHandle.get(notice[1])?.settle(notice[2], notice[3], notice[4] ?? {});
       case 'connection': {
         const { state, reason, retryAt, user } = notice[1];
+        this.#offline = state === 'offline';
         return this.connection.set(
           Object.freeze({ state, reason: reason ?? undefined, retryAt: retryAt ?? undefined, user: user ?? undefined }),
         );
@@ -248,13 +332,22 @@ class OpenClient implements LogHost {
   }
 
   async #giveToken(reason: string): Promise<void> {
-    const { token } = this.options;
+    const { token } = this.given;
     let given: string | undefined;
     try {
       given = typeof token === 'function' ? await token(reason) : token;
     } catch {
       // The engine shows `needs-auth` and asks again.
     }
-    if (this.#closing === undefined) this.#engine?.setToken(given);
+    if (this.#closing === undefined) this.#engines.current?.setToken(given);
   }
+}
+
+function openRequest(name: string, definition: LogDefinition): Uint8Array {
+  return encode([name, wireSchema(definition.collections)]);
+}
+
+function storageOf(engine: WireEngine): Storage {
+  const { mode, durable, tabs, reason } = decode<WireStorage>(engine.storage());
+  return Object.freeze({ mode, durable, tabs, reason: reason ?? undefined });
 }

@@ -1,9 +1,17 @@
 /** Where a client meets the real engine. */
 
-import type { OpenEngine } from './boundary.js';
+import type { WireEngine } from './boundary.js';
 import { type Client, type ClientOptions, openClient } from './client.js';
 import { fail } from './errors.js';
-import { engine } from './wasm.js';
+import { instantiate } from './wasm.js';
+import type { Witness } from './witness.js';
+
+/** What wasm-bindgen generates says less about types than boundary.ts does. */
+type OpenExport = (
+  options: Uint8Array,
+  listener: (notices: Uint8Array) => void,
+  witness: Witness,
+) => Promise<WireEngine>;
 
 /**
  * Opens a client.
@@ -11,13 +19,11 @@ import { engine } from './wasm.js';
  * Rejects with `engine-missing` if the wasm cannot be loaded, and with storage errors.
  */
 export function createClient(options: ClientOptions): Promise<Client> {
-  return openClient(async (request, listener) => {
-    const exports = await engine().catch((error: unknown) => {
+  return openClient(async (request, listener, trapped) => {
+    const { exports, witness } = await instantiate(trapped).catch((error: unknown) => {
       const reason = error instanceof Error ? error.message : String(error);
       throw fail('engine-missing', { reason }, `the wasm could not be loaded: ${reason}`);
     });
-    // What wasm-bindgen generates says less about types than boundary.ts does.
-    const { open_client: open } = exports as unknown as { open_client: OpenEngine };
-    return open(request, listener);
+    return (exports as unknown as { open_client: OpenExport }).open_client(request, listener, witness);
   }, options);
 }

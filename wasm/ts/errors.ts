@@ -52,8 +52,13 @@ export interface ErrorDetails {
   'backlog-full': { reason: string };
   /** The package's wasm could not be loaded. */
   'engine-missing': { reason: string };
-  /** The engine refused the call; this is a bug of this package. */
+  /** The engine refused the call or did not come back from it; this is a bug of this package. Nothing was recorded. */
   'engine-failed': { reason: string };
+  /**
+   * The engine is being begun again after a fault of its own: the call did nothing. Call again when `log.status` is no
+   * longer `degraded`, usually after some tens of milliseconds.
+   */
+  restarting: { reason: string };
 
   // The server: a durable verdict. The entry is kept whole in `log.deadLetters`.
 
@@ -86,6 +91,8 @@ export interface ErrorDetails {
   void: Refusal;
   /** The entry's bytes were damaged on this device before the server had them; what is left is a dead letter. */
   damaged: Refusal;
+  /** The engine of this device does not come back from the entry: after three attempts it is a dead letter. */
+  trapped: Refusal;
   /** An entry of the same number and other content was there before: a cloned or restored profile. */
   'actor-forked': Refusal;
   /** The server no longer knows this client, and cannot tell whether it had the entry: act again if it is not there. */
@@ -165,6 +172,7 @@ export const REFUSALS: ReadonlySet<string> = new Set<ErrorCode>([
   'rich-dependency',
   'void',
   'damaged',
+  'trapped',
   'actor-forked',
   'outcome-unknown',
 ]);

@@ -135,10 +135,10 @@ export function fold<D extends LogDefinition, Accumulator>(
   return Object.freeze({ log, name, version, init: initial, on: Object.freeze({ ...on }) });
 }
 
-/** Where a log's folds run. @internal */
+/** The log whose folds these are, and where its engine is. @internal */
 export interface FoldHost {
   readonly engine: WireEngine;
-  readonly handle: number;
+  readonly current: WireEngine | undefined;
   readonly turn: Turn;
 }
 
@@ -147,7 +147,10 @@ export class OpenFolds {
   readonly #views = new Map<string, FoldView>();
   readonly #byId = new Map<number, FoldView>();
 
-  constructor(private readonly host: FoldHost) {}
+  constructor(
+    private readonly log: { readonly handle: number },
+    private readonly host: FoldHost,
+  ) {}
 
   /** The fold of a definition: the same for all who ask. Throws `already-open` if its name is another's. */
   open(definition: FoldDefinition): FoldView {
@@ -157,10 +160,10 @@ export class OpenFolds {
       const { name } = definition;
       throw fail('already-open', { log: name }, `the fold ${name} is open under another definition`);
     }
-    const view = new FoldView(this.host, definition, {
+    const view = new FoldView(this.log, this.host, definition, {
       opened: (id) => this.#byId.set(id, view),
       closed: (id) => {
-        this.#byId.delete(id);
+        if (id !== undefined) this.#byId.delete(id);
         this.#views.delete(definition.name);
       },
     });
@@ -174,9 +177,14 @@ export class OpenFolds {
     this.#byId.get(id)?.work();
   }
 
-  /** Begins all of them again, in a new engine. */
-  restart(): void {
+  /** The engine is gone; what folds show stays. */
+  pause(): void {
     this.#byId.clear();
+    for (const view of this.#views.values()) view.pause();
+  }
+
+  /** Begins all of them again, in a new engine. */
+  resume(): void {
     for (const view of this.#views.values()) view.start();
   }
 
@@ -205,9 +213,10 @@ export class FoldView implements Fold<unknown> {
   #scheduled = false;
 
   constructor(
+    private readonly log: { readonly handle: number },
     private readonly host: FoldHost,
     readonly definition: FoldDefinition,
-    private readonly register: { opened(id: number): void; closed(id: number): void },
+    private readonly register: { opened(id: number): void; closed(id: number | undefined): void },
   ) {
     this.parked = new Cell<readonly ParkedEntry[]>(host.turn, Object.freeze([]));
     this.#confirmed = definition.init;
@@ -226,13 +235,13 @@ export class FoldView implements Fold<unknown> {
     );
   }
 
-  /** Opens the fold in the engine, also again in a new engine. */
+  /** Opens the fold in the engine, also again in a new engine: it goes on from its checkpoint. */
   start(): void {
     const { name, version, on, init } = this.definition;
     this.#report = NOTHING;
     this.#tail = [];
     this.#top = undefined;
-    this.#id = this.host.engine.openFold(this.host.handle, encode([name, version, Object.keys(on), init]));
+    this.#id = this.host.engine.openFold(this.log.handle, encode([name, version, Object.keys(on), init]));
     this.register.opened(this.#id);
     this.work();
   }
@@ -247,21 +256,25 @@ export class FoldView implements Fold<unknown> {
 
   redrive(offset?: number): void {
     if (this.#id === undefined) return;
-    this.host.engine.redriveFold(this.host.handle, this.#id, offset);
+    this.host.engine.redriveFold(this.log.handle, this.#id, offset);
     this.#workOn();
   }
 
   discard(offset: number): void {
     if (this.#id === undefined) return;
-    this.host.engine.discardFolded(this.host.handle, this.#id, offset);
+    this.host.engine.discardFolded(this.log.handle, this.#id, offset);
     this.#workOn();
   }
 
+  /** The engine is gone: the fold does nothing until `start`. */
+  pause(): void {
+    this.#id = undefined;
+  }
+
   close(): void {
-    if (this.#id === undefined) return;
     const id = this.#id;
     this.#id = undefined;
-    this.host.engine.shutFold(this.host.handle, id);
+    if (id !== undefined) this.host.current?.shutFold(this.log.handle, id);
     this.register.closed(id);
   }
 
@@ -269,7 +282,7 @@ export class FoldView implements Fold<unknown> {
   work(): void {
     const begun = Date.now();
     while (this.#id !== undefined) {
-      const bytes = this.host.engine.stepFold(this.host.handle, this.#id, this.#report);
+      const bytes = this.host.engine.stepFold(this.log.handle, this.#id, this.#report);
       this.#report = NOTHING;
       const batch = decode<WireFoldBatch>(bytes);
       if (!this.#take(batch)) return;

@@ -16,12 +16,13 @@ import {
   type WirePatch,
   type WireQuery,
   type WireRow,
+  type WireTrap,
   type WireWriteDetail,
 } from './boundary.js';
 import { type DeadLetters, LetterList } from './dead_letters.js';
 import { type DraftSource, draftOps } from './draft.js';
 import { type DeadLetter, type Entry, type EntryFilter, entryOf } from './entry.js';
-import { fail, fromEngine } from './errors.js';
+import { engineError, fail, fromEngine } from './errors.js';
 import { type Fold, type FoldDefinition, type FoldView, OpenFolds } from './fold.js';
 import { type Query, type QuerySpec, QueryView, wireQuery } from './query.js';
 import { Cell, type Readable, type Turn } from './readable.js';
@@ -36,7 +37,8 @@ export interface LogStatus {
    * had is in the views; `held`: the server asked to push own entries later, for `reason`; `read-only`: as `synced`, but
    * the token gives no right to append, so own actions wait in the outbox; `append-only`: own actions are sent, but the
    * token gives no right to read, so nothing comes back; `forbidden`: the token gives no right at all;
-   * `update-needed`: an entry needs a newer version of this package; `degraded`: an entry could not be applied.
+   * `update-needed`: an entry needs a newer version of this package; `degraded`: an entry could not be applied, and the
+   * log waits before it for a snapshot of the server that covers it, or the engine is being begun again.
    * Local work goes on in all of them, nothing is refused for a missing right, and the next token with that right
    * resumes by itself.
    */
@@ -92,7 +94,14 @@ export interface Log<D extends LogDefinition = LogDefinition> {
 
 /** What a log needs of its client. @internal */
 export interface LogHost {
+  /** The engine. Throws `restarting`, `engine-failed` or `closed` while there is none. */
   readonly engine: WireEngine;
+  /** The engine, if there is one now. */
+  readonly current: WireEngine | undefined;
+  /** Asks the engine, and the next one if this one traps before it has answered. */
+  ask<T>(question: (engine: WireEngine) => Promise<T>): Promise<T>;
+  /** An action has this id. */
+  acted(write: WriteId): void;
   readonly turn: Turn;
   /** The user as far as known. */
   user(): string | undefined;
@@ -116,15 +125,17 @@ export class OpenLog {
   #drafting: string | undefined;
   #closed = false;
   #deadLettersRead = 0;
+  #handle: number;
 
   constructor(
     readonly name: string,
     readonly definition: LogDefinition,
-    readonly handle: number,
+    handle: number,
     private readonly host: LogHost,
     state: WireLogState,
     private readonly onClose: () => void,
   ) {
+    this.#handle = handle;
     this.status = new Cell(host.turn, statusOf(state));
     this.outbox = new Cell(host.turn, Object.freeze({ count: state.outbox }));
     this.deadLetters = new LetterList(host.turn, {
@@ -132,35 +143,38 @@ export class OpenLog {
       redrive: this.#redrive.bind(this),
       discard: (entryId) => {
         this.#open();
-        guard(() => host.engine.discard(handle, entryId));
+        guard(() => host.engine.discard(this.handle, entryId));
       },
-      bytes: (entryId) => host.engine.letter(handle, entryId),
+      bytes: (entryId) => host.engine.letter(this.handle, entryId),
     });
     for (const action of Object.keys(definition.actions)) this.do[action] = (args) => this.#perform(action, args);
     Object.freeze(this.do);
-    this.#folds = new OpenFolds({
-      handle,
-      turn: host.turn,
-      get engine() {
-        return host.engine;
-      },
-    });
+    this.#folds = new OpenFolds(this, host);
     this.#source = {
       read: (collection, id) => {
-        const row = host.engine.read(handle, collection, id);
+        const row = host.engine.read(this.handle, collection, id);
         return row === undefined ? undefined : freeze(decode<WireRow>(row));
       },
       where: (collection, list) =>
-        freeze(decode<WireRow[]>(host.engine.select(handle, encode([collection, list, [], null, 0])))),
-      text: (...field) => host.engine.text(handle, ...field),
-      textLength: (...field) => host.engine.textLength(handle, ...field),
-      splitsCharacter: (at, ...field) => host.engine.splitsCharacter(handle, ...field, at),
+        freeze(decode<WireRow[]>(host.engine.select(this.handle, encode([collection, list, [], null, 0])))),
+      text: (...field) => host.engine.text(this.handle, ...field),
+      textLength: (...field) => host.engine.textLength(this.handle, ...field),
+      splitsCharacter: (at, ...field) => host.engine.splitsCharacter(this.handle, ...field, at),
     };
+  }
+
+  /** Under which the engine that runs knows the log. */
+  get handle(): number {
+    return this.#handle;
+  }
+
+  get isClosed(): boolean {
+    return this.#closed;
   }
 
   #perform(action: string, given: unknown): Write {
     const request = this.#record(action, given);
-    return this.#recorded(() => this.host.engine.act(this.handle, request));
+    return this.#recorded(() => this.host.engine.act(this.handle, request), request);
   }
 
   #redrive({ action, args, entryId }: DeadLetter<LogDefinition>, given: { args: unknown } | undefined): Write {
@@ -196,10 +210,12 @@ export class OpenLog {
   }
 
   /** Hands an action to the engine. */
-  #recorded(call: () => Uint8Array): Write {
+  #recorded(call: () => Uint8Array, request?: Uint8Array): Write {
     this.host.catchUp();
+    const seen = this.status.getSnapshot().end;
     const [id, ...notices] = decode<[WriteId, ...WireNotice[]]>(guard(call));
-    const write = new OpenWrite(id);
+    const write = new OpenWrite(id, request && { request, seen });
+    this.host.acted(id);
     this.#writes.set(id, write);
     this.host.deliver(notices);
     return write;
@@ -207,7 +223,7 @@ export class OpenLog {
 
   async entry(id: WriteId): Promise<Entry<LogDefinition> | undefined> {
     this.#open();
-    const bytes = await guardAsync(() => this.host.engine.entry(this.handle, id));
+    const bytes = await guardAsync(() => this.host.ask((engine) => engine.entry(this.handle, id)));
     return bytes === undefined ? undefined : entryOf(decode<WireEntry>(bytes));
   }
 
@@ -216,7 +232,7 @@ export class OpenLog {
     const filter: WireEntryFilter = {};
     if (action !== undefined) filter.action = action;
     if (status !== undefined) filter.status = typeof status === 'string' ? [status] : [...status];
-    const bytes = await guardAsync(() => this.host.engine.entries(this.handle, encode(filter)));
+    const bytes = await guardAsync(() => this.host.ask((engine) => engine.entries(this.handle, encode(filter))));
     return Object.freeze(decode<WireEntry[]>(bytes).map((entry) => entryOf<LogDefinition>(entry)));
   }
 
@@ -233,19 +249,20 @@ export class OpenLog {
     return view;
   }
 
-  #startView(key: string, query: WireQuery, view: QueryView): { id: number; rows: WireRow[] } {
+  #startView(key: string, query: WireQuery, view: QueryView): { id: number; rows: WireRow[] } | undefined {
     this.#open();
+    this.#views.set(key, view);
+    if (this.host.current === undefined) return undefined;
     this.host.catchUp();
     const [id, rows] = decode<[number, WireRow[]]>(guard(() => this.host.engine.query(this.handle, encode(query))));
     this.#active.set(id, view);
-    this.#views.set(key, view);
     return { id, rows };
   }
 
   #stopView(key: string, id: number): void {
     if (this.#views.get(key) === this.#active.get(id)) this.#views.delete(key);
     this.#active.delete(id);
-    if (!this.#closed) this.host.engine.unquery(this.handle, id);
+    if (!this.#closed) this.host.current?.unquery(this.handle, id);
   }
 
   fold(definition: FoldDefinition): FoldView {
@@ -286,12 +303,79 @@ export class OpenLog {
     this.host.turn.end();
   }
 
+  /** The engine is gone: what is shown stays, until another one runs. */
+  pause(reason: string): void {
+    const { end } = this.status.getSnapshot();
+    this.status.set(Object.freeze({ state: 'degraded', reason, retryAt: undefined, end }));
+    this.#active.clear();
+    for (const view of this.#views.values()) view.pause();
+    this.#folds.pause();
+  }
+
+  /** No engine will run any more: what was not stored is not recorded. */
+  fail(reason: string): void {
+    this.pause(reason);
+    for (const [id, write] of this.#writes) {
+      if (write.again === undefined) continue;
+      write.reject(engineError('engine-failed', reason));
+      this.#writes.delete(id);
+    }
+  }
+
+  /** Another engine has the log open. */
+  reopen(handle: number, state: WireLogState): void {
+    this.#handle = handle;
+    this.become(state);
+  }
+
+  /**
+   * Learns from another engine what became of the actions whose fate is open. What is returned takes the log over:
+   * actions that are stored nowhere are recorded again, in their order, and queries and folds begin again.
+   */
+  async bringOver(engine: WireEngine, trap: WireTrap | null): Promise<() => void> {
+    const listed = await engine.entries(this.handle, encode({ status: ['pending', 'stored', 'refused'] }));
+    const known = new Map(decode<WireEntry[]>(listed).map((entry) => [entry.writeId, entry]));
+    const unstored: OpenWrite[] = [];
+    for (const write of [...this.#writes.values()]) {
+      let entry = known.get(write.id);
+      if (entry === undefined) {
+        const bytes = await engine.entry(this.handle, write.id);
+        entry = bytes && decode<WireEntry>(bytes);
+      }
+      if (entry === undefined) unstored.push(write);
+      else if (entry.status !== 'pending') this.settle(write.id, entry.status, entry);
+    }
+    return () => {
+      for (const write of unstored) this.#recordAgain(engine, write, trap);
+      for (const view of this.#views.values()) view.resume();
+      this.#folds.resume();
+      void this.readDeadLetters().catch(() => {});
+    };
+  }
+
+  #recordAgain(engine: WireEngine, write: OpenWrite, trap: WireTrap | null): void {
+    const { again, id } = write;
+    try {
+      if (again === undefined || trap?.own === id) throw fail('engine-failed', { reason: trap?.reason ?? '' }, 'it trapped');
+      const number = Number(id.slice(id.indexOf('-') + 1));
+      const [, ...notices] = decode<[WriteId, ...WireNotice[]]>(
+        guard(() => engine.actAgain(this.handle, again.request, number, again.seen)),
+      );
+      this.host.deliver(notices);
+    } catch (error) {
+      // If it is the engine that is gone, the next one is asked to record it.
+      if (this.host.current === undefined) throw error;
+      write.reject(error);
+      this.#writes.delete(id);
+    }
+  }
+
   close(): void {
     if (this.#closed) return;
     for (const view of this.#views.values()) view.close();
     this.#folds.close();
     this.#closed = true;
-    this.host.engine.shut(this.handle);
+    this.host.current?.shut(this.handle);
     const error = fail('closed', { what: this.name }, `the log ${this.name} was closed`);
     for (const write of this.#writes.values()) write.reject(error);
     this.#writes.clear();

@@ -60,8 +60,8 @@ export interface Query<R> extends Readable<readonly R[]> {
 
 /** Where queries get their rows. @internal */
 export interface QuerySource {
-  /** Starts patches for a query. */
-  start(query: WireQuery, view: QueryView): { id: number; rows: WireRow[] };
+  /** Starts patches for a query; `undefined` while there is no engine: `resume` follows. */
+  start(query: WireQuery, view: QueryView): { id: number; rows: WireRow[] } | undefined;
   stop(id: number): void;
 }
 
@@ -77,6 +77,8 @@ export class QueryView implements Query<Row> {
   #rows: readonly Row[] = [];
   #patches: RowPatch<Row>[] = [];
   #linger: ReturnType<typeof setTimeout> | undefined;
+  /** Rows are wanted, and there is no engine to ask. */
+  #paused = false;
   readonly #row: (raw: WireRow) => Row;
   readonly #absent: Row | undefined;
 
@@ -140,9 +142,33 @@ export class QueryView implements Query<Row> {
     this.turn.add(this.#announce);
   }
 
+  /** The engine is gone; what is shown stays. */
+  pause(): void {
+    this.#paused ||= this.#id !== undefined;
+    this.#id = undefined;
+  }
+
+  /** There is another engine: asks it, and tells what differs. */
+  resume(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    const before = this.#rows;
+    this.#start();
+    const known = new Map(before.map((row) => [row.id, row]));
+    this.#rows = this.#rows.map((row) => (same(known.get(row.id), row) ? known.get(row.id)! : row));
+    const patches = patchesBetween(before, this.#rows);
+    if (patches.length === 0) {
+      this.#rows = before;
+      return;
+    }
+    this.#patches.push(...patches);
+    this.turn.add(this.#announce);
+  }
+
   /** Ends the view; what it shows stays readable. */
   close(): void {
     clearTimeout(this.#linger);
+    this.#paused = false;
     if (this.#id !== undefined) this.source.stop(this.#id);
     this.#id = undefined;
   }
@@ -155,10 +181,12 @@ export class QueryView implements Query<Row> {
   };
 
   #start(): void {
-    if (this.#id !== undefined) return;
-    const { id, rows } = this.source.start(this.query, this);
-    this.#id = id;
-    this.#show(rows.map(this.#row));
+    if (this.#id !== undefined || this.#paused) return;
+    const started = this.source.start(this.query, this);
+    this.#paused = started === undefined;
+    if (started === undefined) return;
+    this.#id = started.id;
+    this.#show(started.rows.map(this.#row));
   }
 
   #stopLater(): void {
@@ -181,6 +209,30 @@ export function rowReader({ fields }: Collection | Single): (raw: WireRow) => Ro
     Object.freeze(raw.$);
     return Object.freeze(raw) as unknown as Row;
   };
+}
+
+/** What leads from some rows to others; rows that are the same object did not change. */
+function patchesBetween(before: readonly Row[], after: readonly Row[]): RowPatch<Row>[] {
+  const patches: RowPatch<Row>[] = [];
+  const rows = [...before];
+  const remove = (index: number): void => {
+    rows.splice(index, 1);
+    patches.push({ kind: 'remove', index });
+  };
+  const wanted = new Set(after.map(({ id }) => id));
+  for (let index = rows.length - 1; index >= 0; index--) if (!wanted.has(rows[index]!.id)) remove(index);
+  after.forEach((row, index) => {
+    if (rows[index]?.id === row.id) {
+      if (rows[index] !== row) patches.push({ kind: 'update', index, row });
+      rows[index] = row;
+      return;
+    }
+    const moved = rows.findIndex(({ id }, at) => at > index && id === row.id);
+    if (moved >= 0) remove(moved);
+    rows.splice(index, 0, row);
+    patches.push({ kind: 'insert', index, row });
+  });
+  return patches;
 }
 
 /** Completes the row of an edit, in place: texts by their splices, and what is as it was by being the same object. */

@@ -40,12 +40,26 @@ export interface Write {
   readonly accepted: Promise<Acceptance>;
 }
 
+/** An action as the engine took it. @internal */
+export interface Recording {
+  readonly request: Uint8Array;
+  /** End of the confirmed prefix that its author had seen. */
+  readonly seen: number;
+}
+
 /** A write that waits for its fate. @internal */
 export class OpenWrite implements Write {
   readonly #stored = new Later<void>();
   readonly #accepted = new Later<Acceptance>();
+  /** How it is recorded again if the engine ends before it is stored; `undefined` once it is, or if it cannot be. */
+  again: Recording | undefined;
 
-  constructor(readonly id: WriteId) {}
+  constructor(
+    readonly id: WriteId,
+    again?: Recording,
+  ) {
+    this.again = again;
+  }
 
   get stored(): Promise<void> {
     return this.#stored.promise;
@@ -62,6 +76,7 @@ export class OpenWrite implements Write {
       return true;
     }
     this.#stored.resolve();
+    this.again = undefined;
     if (status === 'accepted') {
       this.#accepted.resolve({
         offset: detail.offset ?? undefined,

@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use crate::id::{ActorId, LogName, Offset, Seq, UserId};
 use crate::notice::LogStatus;
 use crate::replica::{self, Replica};
-use crate::snapshot;
 use crate::storage::own::{self, Damaged};
 use crate::storage::row::{self, DeadLetter, Received, Verdicts, Voids};
 use crate::storage::{self, KeyRange, Row};
 
+use super::traps::joined;
 use super::{Engine, Hint, Output, Phase, Request, Slot};
 
 /// What a log says while rows of it are damaged here.
@@ -28,7 +28,7 @@ impl Engine {
             return;
         }
         let slot = Slot {
-            replica: Replica::new(name.clone(), self.actor(), self.config.run),
+            replica: Replica::watched(name.clone(), self.actor(), self.config.run, self.marker(name)),
             phase: Phase::Loading,
             opening: None,
             refreshing: false,
@@ -48,6 +48,7 @@ impl Engine {
             told: None,
             folds: BTreeMap::new(),
             holes: super::folds::Holes::default(),
+            traps: super::traps::Known::default(),
         };
         self.slots.insert(name.clone(), slot);
         if self.identity.is_some() {
@@ -72,26 +73,28 @@ impl Engine {
     }
 
     fn load(&mut self, name: &LogName) {
-        let (actor, run) = (self.actor(), self.config.run);
+        let (actor, run, marker) = (self.actor(), self.config.run, self.marker(name));
         if let Some(slot) = self.slots.get_mut(name) {
-            slot.replica = Replica::new(name.clone(), actor, run);
+            slot.replica = Replica::watched(name.clone(), actor, run, marker);
             slot.phase = Phase::Loading;
         }
-        let keys = [storage::snapshot_key(name), storage::verdicts_key(name)];
+        let keys = [storage::snapshot_key(name), storage::verdicts_key(name), storage::traps_key(name)];
         self.read(Request::LoadSnapshot(name.clone()), keys.map(KeyRange::only).to_vec());
     }
 
     pub(super) fn snapshot_loaded(&mut self, name: &LogName, rows: Vec<Vec<Row>>) {
         let actor = self.actor();
+        let build = self.resume.build.clone();
         let Some(slot) = self.slots.get_mut(name) else { return };
+        slot.learn_traps(&build, rows.get(2).and_then(|rows| rows.first()));
         if let Some((_, bytes)) = rows.first().and_then(|rows| rows.first()) {
-            match snapshot::decode(bytes) {
-                Ok(state) => {
+            match slot.stored_snapshot(bytes) {
+                Some(state) => {
                     slot.snapshot_end = state.cursor().next;
                     slot.replica.restart(state, bytes.len());
                 }
                 // Confirmed state can be had again from the server; nothing own is in it.
-                Err(_) => slot.rows_damaged = true,
+                None => slot.rows_damaged = true,
             }
         }
         // What is decided and folded is not read again. The next read may find more of it; then it is skipped there.
@@ -126,7 +129,7 @@ impl Engine {
     }
 
     pub(super) fn tail_loaded(&mut self, name: &LogName, rows: Vec<Vec<Row>>) {
-        let tail = match self.tail(name, rows) {
+        let mut tail = match self.tail(name, rows) {
             Ok(tail) => tail,
             Err(reason) => return self.load_failed(name, reason),
         };
@@ -141,9 +144,10 @@ impl Engine {
         if let Some(verdicts) = tail.verdicts.filter(|verdicts| verdicts.actor == actor) {
             replica.decide(verdicts, &[], Vec::new());
         }
-        let park = replica.park_damaged(tail.damaged, self.now);
+        let park = joined(replica.park_damaged(tail.damaged, self.now), slot.traps.park(replica, self.now));
+        let left_out = slot.stop_before_trap(&mut tail.received);
         // What does not fit is fetched from the server again.
-        slot.rows_left = !apply_received(replica, user.as_ref(), tail.received);
+        slot.rows_left = !apply_received(&mut slot.replica, user.as_ref(), tail.received);
         slot.phase = Phase::Ready;
         slot.rows_damaged |= slot.rows_left;
         slot.replica.set_status(LogStatus::Local, if slot.rows_damaged { DAMAGED } else { "" });
@@ -153,6 +157,13 @@ impl Engine {
             self.opened(name, schema);
         }
         self.commit_park(name, park);
+        if self.fence.is_none() {
+            // What the leader says of the log while it is being read is not heard.
+            self.hint(&Hint::Wanted(name.clone()));
+        }
+        if left_out {
+            self.ask_past_trap(name);
+        }
         // Elected while this was read: what another tab stored up to then is read before anything is asked for. Told of
         // more, or between two snapshots: that is read now.
         if catching_up || grown || left && !self.elected {
@@ -199,8 +210,10 @@ impl Engine {
         let Some(slot) = self.slots.get_mut(name) else { return };
         slot.refreshing = false;
         let again = std::mem::take(&mut slot.refresh_again);
-        let Ok(tail) = self.tail(name, rows) else { return };
+        let Ok(mut tail) = self.tail(name, rows) else { return };
         let Some(slot) = self.slots.get_mut(name) else { return };
+        let left_out = slot.stop_before_trap(&mut tail.received);
+        let stopped = slot.traps.asks();
         let replica = &mut slot.replica;
         let void = replica.parked(&tail.voids, tail.letters.clone());
         replica.learn(tail.own);
@@ -213,6 +226,7 @@ impl Engine {
             fits = apply_received(replica, user.as_ref(), tail.received);
             // The row that led to the cursor is gone, and nothing follows: a snapshot took their place.
             pruned = tail.alone && (slot.rows_damaged || replica.state().cursor().next != slot.snapshot_end);
+            pruned |= stopped && !leading;
             if let Some(verdicts) = tail.verdicts {
                 replica.decide(verdicts, &[], Vec::new());
             }
@@ -223,8 +237,12 @@ impl Engine {
             }
         }
         let park = slot.replica.park_damaged(tail.damaged, self.now);
+        let park = joined(park, slot.traps.park(&slot.replica, self.now));
         self.commit_park(name, park);
         self.push_anew(name, void);
+        if left_out {
+            self.ask_past_trap(name);
+        }
         if !fits || pruned {
             // The leader moved the rows behind a new snapshot: start from there.
             return self.reload(name);
@@ -247,13 +265,13 @@ impl Engine {
         let leading = self.fence.is_some();
         let Some(slot) = self.slots.get_mut(name) else { return };
         let snapshot = rows.first().and_then(|rows| rows.first());
-        let state = snapshot.and_then(|(_, bytes)| Some((snapshot::decode(bytes).ok()?, bytes.len())));
+        let state = snapshot.and_then(|(_, bytes)| Some((slot.stored_snapshot(bytes)?, bytes.len())));
         slot.snapshot_end = state.as_ref().map_or(slot.snapshot_end, |(state, _)| state.cursor().next);
         let at = slot.replica.state().cursor().next;
         match state.filter(|(state, _)| state.cursor().next > at) {
             Some((state, bytes)) => {
                 slot.replica.restart(state, bytes);
-                if std::mem::take(&mut slot.rows_damaged) {
+                if std::mem::take(&mut slot.rows_damaged) | slot.pass_trap() {
                     slot.replica.try_again();
                 }
                 self.refresh(name);
@@ -316,7 +334,10 @@ fn apply_received(replica: &mut Replica, user: Option<&UserId>, rows: Vec<Option
             return false;
         }
         let own = (replica.actor(), user, replica.outbox());
-        let Ok(items) = replica::resolve(at, &received.entries, received.after, own) else { return false };
+        replica.marker().confirmed(at.next);
+        let items = replica::resolve(at, &received.entries, received.after, own);
+        replica.marker().done();
+        let Ok(items) = items else { return false };
         replica.add_epoch(received.epoch);
         replica.count_tail(received.entries.len() * 64);
         replica.apply(items);

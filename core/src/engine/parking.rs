@@ -34,12 +34,13 @@ impl Engine {
         }
     }
 
-    /// Seqs are given up for good.
+    /// Seqs are given up for good. Nothing is pushed before, so that the server hears of them as voids.
     pub(super) fn parked(&mut self, name: &LogName, voids: &Voids, letters: Vec<(Seq, DeadLetter)>) {
         let Some(slot) = self.slots.get_mut(name) else { return };
         slot.parking = false;
         let first = slot.replica.parked(voids, letters);
         self.push_anew(name, first);
+        self.subscribe(name);
         self.hint(&Hint::Grew(name.clone()));
     }
 
@@ -47,6 +48,7 @@ impl Engine {
         if let Some(slot) = self.slots.get_mut(name) {
             slot.parking = false;
         }
+        self.subscribe(name);
     }
 
     /// A seq that this session has pushed is given up since: what became of it is asked for before anything is pushed.

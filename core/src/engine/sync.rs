@@ -1,8 +1,9 @@
 //! The leader's work: the link, the session, pushing outboxes, storing and applying what arrives.
 
-use crate::id::{LogName, Offset, Seq};
+use crate::id::{LogName, Offset, Seq, WriteId};
 use crate::limits;
 use crate::notice::{LogStatus, Notice};
+use crate::packed::Pushed;
 use crate::protocol::{Code, frame};
 use crate::replica::{ArrivalError, Hold};
 use crate::session::client::{ClientSession, SessionEvent, subscription};
@@ -164,7 +165,9 @@ impl Engine {
         for name in &names {
             if let Some(slot) = self.slots.get_mut(name) {
                 slot.unreadable = false;
-                slot.replica.try_again();
+                if !slot.traps.ask_again() {
+                    slot.replica.try_again();
+                }
             }
             self.subscribe(name);
         }
@@ -176,17 +179,18 @@ impl Engine {
             return;
         }
         let (Some(session), Some(slot)) = (&mut self.session, self.slots.get_mut(name)) else { return };
-        if slot.phase != Phase::Ready || slot.catching_up || slot.replica.status().is_stopped() {
+        let stopped = slot.replica.status().is_stopped() && !slot.traps.asks();
+        if slot.phase != Phase::Ready || slot.catching_up || slot.parking || stopped {
             return;
         }
         let replica = &mut slot.replica;
-        let position = replica.met().then(|| {
+        let position = (replica.met() && !slot.traps.wants_snapshot()).then(|| {
             let state = replica.state();
             let epoch = state.epochs().last().copied().unwrap_or_default();
             (state.log(), replica.arrivals().next(state.cursor()), epoch)
         });
         let held = replica.held();
-        let read = !slot.unreadable;
+        let read = !slot.unreadable && (!slot.traps.asks() || slot.traps.wants_snapshot());
         session.subscribe(name, |number| subscription(number, name, position, held, read));
     }
 
@@ -227,6 +231,9 @@ impl Engine {
     fn entries(&mut self, name: &LogName, entries: frame::Entries, (cost, tail): (u64, usize)) {
         let user = self.identity.as_ref().and_then(|identity| identity.user.clone());
         let Some(slot) = self.slots.get_mut(name) else { return };
+        if slot.traps.asks() {
+            return self.not_covered(name, cost);
+        }
         let replica = &mut slot.replica;
         let arrived = replica.arrive(user.as_ref(), entries, (cost, tail));
         if let Err(error) = arrived {
@@ -248,13 +255,23 @@ impl Engine {
             session.worked_off(cost);
         }
         let Some(slot) = self.slots.get_mut(name) else { return };
-        match snapshot::decode(&bytes) {
+        if !slot.traps.is_covered_by(cursor.next) {
+            return self.not_covered(name, 0);
+        }
+        slot.replica.marker().confirmed(cursor.next);
+        let decoded = snapshot::decode(&bytes);
+        slot.replica.marker().done();
+        match decoded {
             Ok(state)
                 if state.cursor() == cursor && (!slot.replica.met() || state.log() == slot.replica.state().log()) =>
             {
                 let behind = Received::behind(&state);
                 slot.replica.restart(state, bytes.len());
                 slot.replica.arrivals_mut().restart();
+                if slot.pass_trap() {
+                    slot.rows_left = true;
+                    slot.replica.go_on();
+                }
                 slot.replica.catch_up();
                 let keep = slot.folds_keep(behind.from);
                 let commit = Commit::Snapshot { fence, log: name.clone(), bytes: bytes.into(), behind, keep };
@@ -444,7 +461,15 @@ impl Engine {
                 if !slot.replica.outbox().has_to_push(from) || !session.may_push_to(name) {
                     continue;
                 }
-                if let Some((bytes, _)) = session.push(name, slot.replica.outbox().to_push(from)) {
+                let marker = slot.replica.marker();
+                let items = slot.replica.outbox().to_push(from).inspect(|item| {
+                    if let Pushed::Entry(entry) = item {
+                        marker.own(WriteId { run: entry.header.run, n: entry.header.n });
+                    }
+                });
+                let pushed = session.push(name, items);
+                marker.done();
+                if let Some((bytes, _)) = pushed {
                     self.socket_buffered += bytes.len();
                     self.outputs.push_back(Output::SocketSend(bytes));
                     waiting = true;

@@ -153,6 +153,10 @@ impl Engine {
             slot.replica.set_hold(Some(Hold { seq, reason, retry_at }));
         } else {
             slot.replica.set_hold(None);
+            // What the leader says of the log ends what it said before, and nothing that this tab found itself.
+            if std::mem::replace(&mut slot.traps.stopped_by_leader, status.is_stopped()) && !slot.traps.asks() {
+                slot.replica.try_again();
+            }
             slot.replica.set_status(*status, &reason);
         }
     }

@@ -51,6 +51,7 @@ impl Engine {
         }
         if self.now >= self.scan_at && self.fence.is_some() {
             self.scan();
+            self.ask_for_snapshots();
             self.tell_all();
         }
         self.push_held();

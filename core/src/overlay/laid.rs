@@ -7,6 +7,7 @@ use super::{Held, Place, Status};
 use crate::id::{Name, RunId};
 use crate::op::{FieldOp, Op};
 use crate::state::{self, Author, Effect, Record, RecordKey, State};
+use crate::witness::Marker;
 
 #[derive(Debug, Clone)]
 pub(super) struct Laid {
@@ -53,11 +54,18 @@ impl Laid {
     }
 
     /// Lays all pending ops on the confirmed record. True if one that was void counts now, or the other way round.
-    pub(super) fn lay_again(&mut self, state: &State, key: &RecordKey, entries: &BTreeMap<Place, Held>) -> bool {
+    pub(super) fn lay_again(
+        &mut self,
+        state: &State,
+        key: &RecordKey,
+        entries: &BTreeMap<Place, Held>,
+        marker: &Marker,
+    ) -> bool {
         let mut visible = state.record(&key.collection, &key.record).map(Record::without_rich_content);
         let mut void = BTreeSet::new();
         for (place, ops) in &self.ops {
             let Some(held) = entries.get(place) else { continue };
+            marker.own(held.author.stamp.write());
             for at in ops {
                 let op = held.body.ops.get(*at as usize);
                 if op.is_some_and(|op| state::lay(&mut visible, &held.author, op) == Effect::Gone) {

@@ -307,10 +307,12 @@ impl Overlay {
             laid.each_op(&self.entries, |author, op| match (state::lay(&mut record, author, op), op) {
                 (Effect::Applied, Op::Delete(_)) => (live.document, live.through) = (Document::genesis(), 0),
                 (Effect::Applied, op) => {
+                    self.marker.own(author.stamp.write());
                     edits_of(op, &field.field).for_each(|edit| live.take(author.stamp.write(), edit));
                 }
                 (Effect::Gone, _) => {}
             });
+            self.marker.done();
         }
         live.identity = record.as_ref().map(identity);
         let mut all = self.documents.live.borrow_mut();

@@ -112,6 +112,8 @@ codes! {
     NotValid = 509, "not-valid";
     /// The entry's bytes are damaged on the device that stored them. Never sent: it marks a dead letter there.
     Damaged = 510, "damaged";
+    /// The engine of the device that made the entry does not come back from it. Never sent: it marks a dead letter there.
+    Trapped = 511, "trapped";
 
     /// The server is going down; come back after the given time.
     ShuttingDown = 600, "shutting-down";

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::draft::{Draft, DraftFieldOp, DraftOp};
 use crate::entry::{self, Body, InvalidEntry, Replaced};
-use crate::id::{Base, EpochId, Name, RecordId, Seq, WriteId};
+use crate::id::{Base, EpochId, Name, Offset, RecordId, Seq, WriteId};
 use crate::op::{Delete, DeletePolicy, Edit, FieldOp, Insert, Op, Update};
 use crate::overlay::{DraftError, Pending};
 use crate::random::Random;
@@ -34,6 +34,15 @@ pub(super) struct Reissue {
     pub(super) letter: Seq,
 }
 
+/// What is special about an action that was made before.
+#[derive(Debug, Default)]
+pub(super) struct Again {
+    /// It re-issues an entry.
+    pub(super) reissue: Option<Reissue>,
+    /// It was in the view of an engine that trapped, on the confirmed prefix up to here.
+    pub(super) seen: Option<Offset>,
+}
+
 impl Replica {
     /// Records an action: it is in the view when this returns.
     ///
@@ -47,7 +56,23 @@ impl Replica {
         clock: &mut Clock,
         random: &mut Random,
     ) -> Result<WriteId, ActError> {
-        self.act_again(draft, n, now, clock, random, None)
+        self.act_again(draft, n, now, clock, random, Again::default())
+    }
+
+    /// Records an action that an engine before this one had in its view, but not stored: under the number it has, on
+    /// what its author had seen.
+    ///
+    /// # Errors
+    /// [`ActError`]; nothing was recorded.
+    pub fn act_seen(
+        &mut self,
+        draft: Draft,
+        (n, seen): (u64, Offset),
+        now: WallMs,
+        clock: &mut Clock,
+        random: &mut Random,
+    ) -> Result<WriteId, ActError> {
+        self.act_again(draft, n, now, clock, random, Again { seen: Some(seen), ..Again::default() })
     }
 
     /// Records an action that may re-issue an earlier one.
@@ -58,7 +83,7 @@ impl Replica {
         now: WallMs,
         clock: &mut Clock,
         random: &mut Random,
-        reissue: Option<Reissue>,
+        again: Again,
     ) -> Result<WriteId, ActError> {
         let write = WriteId { run: self.run, n };
         let mut edited = Vec::new();
@@ -67,9 +92,9 @@ impl Replica {
             edited.iter().for_each(|field| self.overlay.abandon(field));
         })?;
         clock.observe(self.state.effective_max());
-        let (base, own, time) = (self.base(), self.outbox.others(), clock.tick(now));
+        let (base, own, time) = (self.base(again.seen), self.outbox.others(), clock.tick(now));
         let needs = self.outbox.needs(self.overlay.needs(&body.ops));
-        let (replaces, letter) = reissue.map(|reissue| (reissue.replaces, reissue.letter)).unzip();
+        let (replaces, letter) = again.reissue.map(|reissue| (reissue.replaces, reissue.letter)).unzip();
         self.outbox.prepare(Prepared { n, base, own, time, needs, replaces, letter, body: body.clone() });
         let pending = Pending { write, actor: self.actor, seq: None, base: base.end, own_seen: own, time, body };
         let touched = self.overlay.push(&self.state, pending);
@@ -85,8 +110,10 @@ impl Replica {
         Ok(Arc::new(body))
     }
 
-    fn base(&self) -> Base {
+    /// What the view had applied when the action was made.
+    fn base(&self, seen: Option<Offset>) -> Base {
         let end = self.state.cursor().next;
+        let end = seen.unwrap_or(end).min(end);
         let epoch = self.state.epochs().iter().rev().find(|(_, first)| *first <= end);
         Base { epoch: epoch.map_or(EpochId::NONE, |(epoch, _)| *epoch), end }
     }

@@ -22,7 +22,7 @@ use crate::random::Random;
 use crate::storage::row::DeadLetter;
 use crate::time::{Clock, WallMs};
 
-use super::act::Reissue;
+use super::act::{Again, Reissue};
 use super::{ActError, Replica};
 
 /// A dead letter cannot be redriven; nothing was recorded.
@@ -73,8 +73,8 @@ impl Replica {
             Some(draft) => draft,
             None => draft_of(&entry).ok_or(RedriveError::NeedsArguments(id))?,
         };
-        let reissue = Reissue { replaces: line_of(self.actor, &entry), letter: id.seq };
-        let write = self.act_again(draft, n, now, clock, random, Some(reissue))?;
+        let reissue = Some(Reissue { replaces: line_of(self.actor, &entry), letter: id.seq });
+        let write = self.act_again(draft, n, now, clock, random, Again { reissue, seen: None })?;
         self.redriving.insert(id, write);
         self.notices.push(Notice::DeadLetters(self.name.clone()));
         Ok(write)

@@ -9,8 +9,10 @@ use crate::id::{ActorId, Base, EntryId, LogName, Name, Offset, RunId, Seq, UserI
 use crate::packed::Void;
 use crate::protocol::frame::Nonce;
 use crate::storage::row::{self, DeadLetter, Identity, Received, Verdicts, Voids};
+use crate::storage::traps::Traps;
 use crate::storage::{self, Durability, Key, Write};
-use crate::time::Time;
+use crate::time::{Time, WallMs};
+use crate::witness::Work;
 
 /// One atomic change of the local database.
 #[derive(Clone, Debug)]
@@ -54,6 +56,23 @@ pub enum Commit {
     },
     /// Writes what a fold has come to.
     Fold(FoldCommit),
+    /// Counts what the engine did not come back from.
+    Trapped(Trapped),
+}
+
+/// What the engine did not come back from.
+#[derive(Clone, Debug)]
+pub struct Trapped {
+    /// The log it worked on.
+    pub log: LogName,
+    /// The work.
+    pub work: Work,
+    /// What is known of the trap, for people.
+    pub reason: String,
+    /// Which build of the engine it was.
+    pub build: String,
+    /// When.
+    pub at: WallMs,
 }
 
 /// What a fold has come to: its checkpoint with the dead letters behind it, or only what the user did to those.
@@ -209,6 +228,7 @@ impl Commit {
             }
             Self::Discard { .. } => Vec::new(),
             Self::Fold(fold) => vec![storage::fold_key(&fold.log, &fold.fold)],
+            Self::Trapped(trapped) => vec![storage::traps_key(&trapped.log)],
         }
     }
 
@@ -261,6 +281,7 @@ impl Commit {
             Self::Park(park) => park.decide(row(0), row(1)),
             Self::Discard { key } => Ok((vec![Write::Delete(key.clone())], Committed::Done)),
             Self::Fold(fold) => Ok((fold.writes(row(0)), Committed::Done)),
+            Self::Trapped(trapped) => Ok((vec![trapped.write(row(0))], Committed::Done)),
         }
     }
 }
@@ -395,6 +416,15 @@ impl FoldCommit {
             writes.push(Write::Put(storage::fold_key(log, fold), row::encode(checkpoint)));
         }
         writes
+    }
+}
+
+impl Trapped {
+    /// A damaged count is none: what traps is counted again.
+    fn write(&self, row: Option<&[u8]>) -> Write {
+        let mut traps: Traps = row.and_then(|row| row::decode(row).ok()).unwrap_or_default();
+        traps.count(&self.build, self.work, &self.reason, self.at);
+        Write::Put(storage::traps_key(&self.log), row::encode(&traps))
     }
 }
 

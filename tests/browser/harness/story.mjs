@@ -15,9 +15,10 @@ import { startServer } from './server.mjs';
  *
  * @param {import('node:test').TestContext} t
  * @param {object} [options] of `startServer`
+ * @param {object} [folders] that the page is served from, besides its own
  */
-export async function startWorld(t, options) {
-  const site = await servePage({ folders: { '/pages/': join(root, 'tests', 'browser', 'pages') } });
+export async function startWorld(t, options, folders = {}) {
+  const site = await servePage({ folders: { '/pages/': join(root, 'tests', 'browser', 'pages'), ...folders } });
   const server = await startServer(options);
   const world = {
     site,
@@ -123,6 +124,11 @@ class Tab {
 
   close() {
     return this.#call('close');
+  }
+
+  /** What the activity fold of the board has come to; opens it if need be. */
+  folded() {
+    return this.#call('folded');
   }
 
   /** Resolves when every own entry has a verdict. */

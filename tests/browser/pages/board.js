@@ -1,5 +1,5 @@
 /** The page of the stories: one board, driven by the harness. What crosses to the harness is plain values. */
-import { collection, counter, createClient, defineLog, register, set, text } from '/driftlog/index.js';
+import { collection, counter, createClient, defineLog, fold, register, set, text } from '/driftlog/index.js';
 
 const board = defineLog('board/:id', {
   collections: {
@@ -19,6 +19,18 @@ const board = defineLog('board/:id', {
     untag: (tx, { id, tag }) => tx.todos.get(id).tags.remove(tag),
     write: (tx, { id, at, inserted }) => tx.todos.get(id).note.insert(Math.min(at, tx.todos.get(id).note.length), inserted),
     remove: (tx, { id }) => tx.todos.delete(id),
+  },
+});
+
+/** Counts what was added. Its handler cannot take a poison, and nothing at all while there is an outage. */
+const activity = fold(board, 'activity', 1, {
+  init: 0,
+  on: {
+    addTodo: (count, { title }) => {
+      if (globalThis.outage) throw new Error('nothing works');
+      if (title === 'poison') throw new RangeError('not this one');
+      return count + 1;
+    },
   },
 });
 
@@ -93,6 +105,14 @@ export function todos() {
   return rows.getSnapshot().map(({ $: _, ...todo }) => todo);
 }
 
+/** What the activity fold shows. */
+export function folded() {
+  const counted = log.fold(activity);
+  const { value, state, breaker, suspected } = counted.getSnapshot();
+  const parked = counted.parked.getSnapshot().map(({ offset, action, args, reason }) => ({ offset, action, args, reason }));
+  return { value, state, breaker, suspected: suspected.length, parked };
+}
+
 /** State of connection, log and outbox. */
 export function state() {
   return {
@@ -100,6 +120,7 @@ export function state() {
     reason: client.connection.getSnapshot().reason,
     log: log.status.getSnapshot().state,
     end: log.status.getSnapshot().end,
+    why: log.status.getSnapshot().reason,
     outbox: log.outbox.getSnapshot().count,
     deadLetters: log.deadLetters.getSnapshot().length,
     storage: client.storage,

@@ -4,11 +4,12 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use driftlog_core::draft::{Draft, DraftFieldOp, DraftOp};
-use driftlog_core::engine::Own;
-use driftlog_core::id::{LogName, Name};
+use driftlog_core::engine::{Own, Trap};
+use driftlog_core::id::{LogName, Name, Offset, WriteId};
 use driftlog_core::rich::Splice;
 use driftlog_core::value::Value;
 use driftlog_core::view::Schema;
+use driftlog_core::witness::Work;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -22,6 +23,32 @@ pub(crate) struct Options {
     pub(crate) url: Option<String>,
     pub(crate) storage: StorageChoice,
     pub(crate) token: bool,
+    /// The last write id of this page, if an engine before this one gave it: ids go on behind it.
+    pub(crate) after: Option<String>,
+    /// Whether the app wants to stay offline for now.
+    pub(crate) offline: bool,
+    /// What the engine before did not come back from, as far as it is known.
+    pub(crate) trap: Option<Trapped>,
+}
+
+/// `WireTrap`: one of the last three says what was worked on.
+#[derive(Debug, PartialEq, Deserialize)]
+pub(crate) struct Trapped {
+    log: LogName,
+    reason: String,
+    own: Option<String>,
+    confirmed: Option<u64>,
+    snapshot: Option<bool>,
+}
+
+impl Trapped {
+    /// The trap as core takes it; none if nothing is known of the work.
+    pub(crate) fn trap(self) -> Option<Trap> {
+        let own = self.own.and_then(|own| WriteId::parse(&own)).map(Work::Own);
+        let confirmed = self.confirmed.map(|offset| Work::Confirmed(Offset(offset)));
+        let work = own.or(confirmed).or(self.snapshot.map(|_| Work::Snapshot(())))?;
+        Some(Trap { log: self.log, work, reason: self.reason })
+    }
 }
 
 /// Where the rows are to be kept.

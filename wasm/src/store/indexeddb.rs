@@ -30,6 +30,7 @@ use web_sys::IdbDatabase;
 
 use super::{CommitError, Direction, Durability, Fault, Key, KeyRange, Row, Store, StoreError, Write, is_empty};
 use crate::timer;
+use crate::witness::Held;
 
 /// The object store that holds everything.
 const ROWS: &str = "rows";
@@ -63,6 +64,7 @@ enum Link {
 /// An open database with the listeners that watch it.
 struct Connection {
     database: Database,
+    _held: Held,
     _on_close: Closure<dyn FnMut()>,
     _on_version_change: Closure<dyn FnMut()>,
 }
@@ -238,7 +240,8 @@ impl Connection {
         });
         raw.set_onclose(Some(on_close.as_ref().unchecked_ref()));
         raw.set_onversionchange(Some(on_version_change.as_ref().unchecked_ref()));
-        Connection { database, _on_close: on_close, _on_version_change: on_version_change }
+        let held = Held::of(raw, "close");
+        Connection { database, _held: held, _on_close: on_close, _on_version_change: on_version_change }
     }
 }
 
@@ -385,13 +388,17 @@ where
     }
     let decide = decide.take().unwrap_or_else(|| unreachable!("a commit decides once"));
     let (writes, outcome) = decide(&values).map_err(Failure::Aborted)?;
+    // Should this instance trap between two writes, none of them may count.
+    let held = Held::of(transaction.as_sys(), "abort");
     for write in &writes {
         issue(&store, write)?;
     }
     drop(store);
     // The library reports an abort without its reason; the transaction itself still knows it afterwards.
     let raw = transaction.as_sys().clone();
-    match transaction.commit().await {
+    let committed = transaction.commit();
+    drop(held);
+    match committed.await {
         Ok(()) => Ok(outcome),
         Err(reported) => Err(match raw.error() {
             Some(reason) => reason.into(),

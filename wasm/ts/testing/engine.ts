@@ -23,11 +23,13 @@ import {
   type WireFoldReport,
   type WireNotice,
   type WireOp,
+  type WireOptions,
   type WirePatch,
   type WireQuery,
   type WireRow,
   type WireSchema,
   type WireSplice,
+  type WireTrap,
 } from '../boundary.js';
 import { matches } from '../filter.js';
 import { compare, same } from '../value.js';
@@ -48,6 +50,8 @@ export class FakeServer {
   /** Refuses what it returns a code for. */
   policy: (entry: FakeEntry) => string | undefined = () => undefined;
   up = true;
+  /** Called with each engine that is opened. */
+  begun: (engine: FakeEngine) => void = () => {};
 
   /** Lets every connected engine push and catch up. */
   settle(): void {
@@ -56,11 +60,14 @@ export class FakeServer {
   }
 }
 
-/** Opens fake engines on a server; `opened` collects them. */
+/** Opens fake engines on a server; `opened` collects them. One that trapped leaves what it stored to the next one. */
 export function fakeEngines(server: FakeServer, opened: FakeEngine[] = []): OpenEngine {
-  return (options, listener) => {
-    const engine = new FakeEngine(server, decode<{ name: string }>(options).name, listener);
+  return (bytes, listener, trapped) => {
+    const options = decode<WireOptions>(bytes);
+    const before = opened.findLast(({ user }) => user === options.name);
+    const engine = new FakeEngine(server, options, listener, trapped, before);
     opened.push(engine);
+    server.begun(engine);
     return Promise.resolve(engine);
   };
 }
@@ -97,19 +104,36 @@ let runs = 0;
 export class FakeEngine implements WireEngine {
   readonly #logs: FakeLog[] = [];
   readonly #folds: FakeFold[] = [];
-  readonly #run = `run${++runs}`;
-  #acts = 0;
+  readonly #run: string;
+  readonly user: string;
+  #acts: number;
   #queries = 0;
   #online = false;
   /** What the next append fails with. */
   appendFailure: string | undefined;
 
+  #over = false;
+
   constructor(
     readonly server: FakeServer,
-    readonly user: string,
+    readonly options: WireOptions,
     readonly listener: (notices: Uint8Array) => void,
+    readonly trapped: (trap: WireTrap) => void,
+    readonly before: FakeEngine | undefined,
   ) {
-    this.connect();
+    this.user = options.name;
+    const [run, acts] = options.after?.split('-') ?? [`run${++runs}`, '0'];
+    this.#run = run!;
+    this.#acts = Number(acts);
+    if (options.offline) this.disconnect();
+    else this.connect();
+  }
+
+  /** Ends the engine as a trap does: what it was about to do does not happen. */
+  trap(trap: Partial<WireTrap> = {}): void {
+    this.#over = true;
+    this.server.followers.delete(this);
+    this.trapped({ log: '', reason: 'unreachable', ...trap });
   }
 
   tell(...notices: WireNotice[]): void {
@@ -118,9 +142,15 @@ export class FakeEngine implements WireEngine {
 
   async open(request: Uint8Array): Promise<Uint8Array> {
     const [name, schema] = decode<[string, WireSchema]>(request);
-    this.#logs.push({ name, schema, confirmed: [], own: [], queries: new Map() });
+    const stored = this.before?.stored(name) ?? [];
+    this.#logs.push({ name, schema, confirmed: [], own: stored, queries: new Map() });
     this.#soon(() => this.server.settle());
     return encode([this.#logs.length - 1, { status: 'local', outbox: 0, deadLetters: 0, end: 0 }]);
+  }
+
+  /** What of a log outlives the engine. */
+  stored(name: string): FakeLog['own'] {
+    return this.#logs.find((log) => log.name === name)?.own.filter(({ status }) => status !== 'pending') ?? [];
   }
 
   shut(handle: number): void {
@@ -128,9 +158,15 @@ export class FakeEngine implements WireEngine {
   }
 
   act(handle: number, request: Uint8Array): Uint8Array {
+    return this.actAgain(handle, request, this.#acts + 1);
+  }
+
+  actAgain(handle: number, request: Uint8Array, number: number): Uint8Array {
+    if (this.#over) throw new WebAssembly.RuntimeError('unreachable');
     const log = this.#logs[handle]!;
     const [action, args, ops] = decode<WireAct>(request);
-    const writeId = `${this.#run}-${++this.#acts}`;
+    this.#acts = Math.max(this.#acts, number);
+    const writeId = `${this.#run}-${number}`;
     const own: FakeLog['own'][number] = {
       entry: { writeId, author: this.user, action, args, ops, time: Date.now() },
       status: 'pending',
@@ -270,7 +306,8 @@ export class FakeEngine implements WireEngine {
     const { confirmed, own } = this.#logs[handle]!;
     if (report.length > 0) {
       const [, done, reason] = decode<WireFoldReport>(report);
-      fold.done = fold.handed[done] ?? confirmed.length;
+      const last = fold.handed.at(-1);
+      fold.done = fold.handed[done] ?? (last === undefined ? fold.done : last + 1);
       if (reason !== null) {
         const offset = fold.done++;
         fold.parked.push({ ...actOf(confirmed[offset]!), offset, reason, attempts: 1, first: 0, last: 0 });
@@ -303,7 +340,8 @@ export class FakeEngine implements WireEngine {
   }
 
   storage(): Uint8Array {
-    return encode({ mode: 'memory', durable: false, tabs: 'one', reason: 'a test' });
+    const durable = this.options.storage === 'indexeddb';
+    return encode({ mode: durable ? 'indexeddb' : 'memory', durable, tabs: 'one', reason: 'a test' });
   }
 
   connect(): void {
@@ -379,7 +417,9 @@ export class FakeEngine implements WireEngine {
   }
 
   #soon(work: () => void): void {
-    queueMicrotask(work);
+    queueMicrotask(() => {
+      if (!this.#over) work();
+    });
   }
 
   #wireEntry({ own }: FakeLog, one: FakeLog['own'][number]): WireEntry {
