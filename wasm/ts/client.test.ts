@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DriftlogError, type ErrorCode } from './errors.js';
-import { collection, defineLog, logName, register } from './schema.js';
+import { collection, defineLog, logName, register, set, text } from './schema.js';
 import { board, clientOf, FakeServer, quiet } from './testing/board.js';
 
 function is(code: ErrorCode): (error: unknown) => boolean {
@@ -138,6 +138,34 @@ test('unchanged rows keep their identity and equal queries share one view', asyn
   assert.equal(engine.activeQueries(0), 1);
   stop();
   log.close();
+});
+
+test('a value of a row that did not change is the same object, whatever else of the row does', async () => {
+  const fields = { place: register({ city: '' }), tags: set<string>(), title: register('') };
+  const places = defineLog('places/:id', {
+    collections: { plain: collection(fields), noted: collection({ ...fields, note: text() }) },
+    actions: {
+      put: (tx, { id }: { id: string }) => {
+        for (const rows of [tx.plain, tx.noted]) rows.insert(id, { place: { city: 'Ghent' }, tags: ['quiet'] });
+      },
+      retitle: (tx, { id, title }: { id: string; title: string }) => {
+        for (const rows of [tx.plain, tx.noted]) rows.get(id).title = title;
+      },
+    },
+  });
+  const { client } = await clientOf(new FakeServer());
+  const log = await client.open(places, { id: '1' });
+  log.do.put({ id: 'a' });
+  for (const from of ['plain', 'noted'] as const) {
+    const query = log.query({ from });
+    const [before] = query.getSnapshot();
+    log.do.retitle({ id: 'a', title: `the ${from} one` });
+    const [after] = query.getSnapshot();
+    assert.deepEqual([after?.title, after?.place, after?.tags], [`the ${from} one`, { city: 'Ghent' }, ['quiet']]);
+    assert.equal(after?.place, before?.place, from);
+    assert.equal(after?.tags, before?.tags, from);
+    assert.notEqual(after, before);
+  }
 });
 
 test('a keystroke tells the splice of its text and leaves the other fields what they were', async () => {

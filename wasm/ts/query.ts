@@ -1,8 +1,8 @@
 /**
  * Live queries: rows of one collection, filtered, sorted and limited by the engine and kept here by its patches.
  *
- * Invariant: a row is the same object as long as nothing of it changes, and the list is the same as long as no row of
- * it changes. Queries with equal arguments share one view.
+ * Invariant: a row is the same object as long as nothing of it changes, as is each value in it, and the list is the same
+ * as long as no row of it changes. Queries with equal arguments share one view.
  */
 
 import { spliced, type WirePatch, type WireQuery, type WireRow, type WireSplice } from './boundary.js';
@@ -134,7 +134,7 @@ export class QueryView implements Query<Row> {
         this.#patches.push({ kind: 'update', index, row: rows[index], ...changesOf(texts) });
         continue;
       }
-      const row = this.#row(raw);
+      const row = this.#row(kind === 'update' && !wasAbsent ? keeping(raw, rows[index]!) : raw);
       rows.splice(index, kind === 'insert' ? 0 : 1, row);
       this.#patches.push({ kind: wasAbsent ? 'update' : kind, index, row });
     }
@@ -237,10 +237,16 @@ function patchesBetween(before: readonly Row[], after: readonly Row[]): RowPatch
 
 /** Completes the row of an edit, in place: texts by their splices, and what is as it was by being the same object. */
 function edited(raw: WireRow, before: Row, texts: Record<string, WireSplice[]>): WireRow {
+  keeping(raw, before);
+  for (const [field, splices] of Object.entries(texts)) raw[field] = spliced(before[field] as string, splices);
+  return raw;
+}
+
+/** Puts the objects of a row before in place of those that are equal to them: who compares by identity sees no change. */
+function keeping(raw: WireRow, before: Row): WireRow {
   for (const [field, value] of Object.entries(raw)) {
     if (typeof value === 'object' && same(before[field], value)) raw[field] = before[field];
   }
-  for (const [field, splices] of Object.entries(texts)) raw[field] = spliced(before[field] as string, splices);
   return raw;
 }
 
