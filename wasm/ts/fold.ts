@@ -332,7 +332,9 @@ export class FoldView implements Fold<unknown> {
     const works = batch.acts.length > 0 || batch.wantsAccumulator;
     const tells = failure !== null || batch.wantsAccumulator;
     if (works) this.#report = encode([batch.ticket, done, failure, tells ? [this.#confirmed] : []]);
-    const goesOn = works && (tells || batch.more);
+    // What is tentative is decided by how this went, so that is told at once, and not with what comes next.
+    const tentative = batch.state.breaker !== 'closed' || batch.state.suspects.length > 0;
+    const goesOn = works && (tells || batch.more || tentative);
     if (!goesOn) this.#show(batch.state);
     return goesOn;
   }
