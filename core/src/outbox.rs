@@ -32,6 +32,8 @@ pub struct Outbox {
     appending: Option<Append>,
     /// Stored entries that are undecided, or whose place in the confirmed prefix is still awaited.
     stored: BTreeMap<Seq, Entry>,
+    /// How many of them are undecided: counted, since everybody asks after every action.
+    undecided: usize,
     /// Stretches of seqs that hold no entry, by their first: given up, or decided long ago and damaged since.
     voids: BTreeMap<Seq, Void>,
     /// The server's word for the actor chain at a seq, where it cannot be computed from what is left here.
@@ -61,6 +63,7 @@ impl Outbox {
             waiting: VecDeque::new(),
             appending: None,
             stored: BTreeMap::new(),
+            undecided: 0,
             voids: BTreeMap::new(),
             anchor: None,
             seqs: BTreeMap::new(),
@@ -169,7 +172,8 @@ impl Outbox {
     fn take(&mut self, entry: &Entry) {
         let seq = entry.header.seq;
         self.seqs.insert(WriteId { run: entry.header.run, n: entry.header.n }, seq);
-        self.stored.insert(seq, entry.clone());
+        let new = self.stored.insert(seq, entry.clone()).is_none();
+        self.undecided += usize::from(new && seq > self.verdicts.through);
     }
 
     /// `known` is the end of what was read without a hole.
@@ -192,6 +196,7 @@ impl Outbox {
             false => Vec::new(),
         };
         let gone = gone.into_iter().filter_map(|seq| self.stored.remove(&seq)).collect::<Vec<_>>();
+        self.undecided -= gone.len();
         for entry in &gone {
             self.seqs.remove(&WriteId { run: entry.header.run, n: entry.header.n });
         }
@@ -259,7 +264,7 @@ impl Outbox {
         // Rows below are not read; whether another tab wrote them no longer matters, they were seen.
         self.others = self.others.max(seq);
         if let Some(verdicts) = verdicts {
-            self.verdicts = verdicts;
+            self.set_verdicts(verdicts);
         }
     }
 
@@ -309,8 +314,15 @@ impl Outbox {
         let decided = (self.verdicts.through.0 + 1..=verdicts.through.0)
             .map(|seq| Decided { seq: Seq(seq), mark: verdicts.mark(Seq(seq)) })
             .collect();
-        self.verdicts = verdicts;
+        self.set_verdicts(verdicts);
         decided
+    }
+
+    fn set_verdicts(&mut self, verdicts: Verdicts) {
+        let (before, after) = (self.verdicts.through.next(), verdicts.through.next());
+        let between = |from, to| if from < to { self.stored.range(from..to).count() } else { 0 };
+        self.undecided = self.undecided + between(after, before) - between(before, after);
+        self.verdicts = verdicts;
     }
 
     /// Forgets entries that are decided and either refused or folded: their rows keep them.
@@ -392,7 +404,7 @@ impl Outbox {
 
     /// Own entries without a verdict.
     pub fn len(&self) -> usize {
-        self.pending().count() + self.stored.range(self.verdicts.through.next()..).count()
+        self.appending.as_ref().map_or(0, |append| append.entries.len()) + self.waiting.len() + self.undecided
     }
 
     /// Whether everything is decided.
@@ -498,7 +510,7 @@ mod tests {
         let decided = outbox.decide(verdicts);
         let marks: Vec<_> = decided.iter().map(|decided| (decided.seq.0, decided.mark.is_some())).collect();
         assert_eq!(marks, [(1, false), (2, true), (3, false)]);
-        assert!(outbox.is_empty());
+        assert!(outbox.is_empty(), "counted as {}", outbox.len());
         outbox.release(Seq(1));
         assert_eq!(outbox.held().map(|entry| entry.header.seq.0).collect::<Vec<_>>(), [3], "not folded yet");
     }
