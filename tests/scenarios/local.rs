@@ -1,7 +1,7 @@
 //! The local database and its tabs.
 
-use driftlog_core::notice::WriteStatus;
-use driftlog_tests::database::Fault;
+use driftlog_core::notice::{LogStatus, WriteStatus};
+use driftlog_tests::database::{Fault, Room};
 use driftlog_tests::sim::board::{add, rename, tag, untag};
 use driftlog_tests::sim::story::Story;
 
@@ -199,16 +199,54 @@ fn thousands_of_pending_actions_at_boot_arrive_in_order_and_once() {
     let story = Story::begin();
     let alice = story.person("alice");
     alice.offline();
-    for at in 0..2_000 {
-        alice.act(add(&format!("a{at}"), "milk"));
-        if at % 100 == 0 {
+    for at in 0..20_000 {
+        alice.act(add(&format!("a{}", at % 500), "milk"));
+        if at % 500 == 0 {
             story.run_for(10);
         }
     }
     story.run_for(1_000);
     alice.reload();
-    assert_eq!(alice.outbox(), 2_000);
+    assert_eq!(alice.outbox(), 20_000);
     alice.online();
     story.run_until_quiet();
-    assert_eq!(story.entries(), 2_000);
+    assert_eq!(story.entries(), 20_000);
+}
+
+#[test]
+fn verdicts_are_stored_and_the_outbox_drains_where_received_entries_do_not_fit() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.database().room = Room::NoReceivedEntries;
+    bob.act(add("b", "bread"));
+    story.run_for(1_000);
+    let write = alice.act(add("a", "milk"));
+    story.run_for(30_000);
+    assert_eq!((alice.outbox(), alice.status()), (0, LogStatus::Behind), "the outbox drains, visibly behind");
+    alice.database().room = Room::Plenty;
+    story.run_until_quiet();
+    assert!(alice.is_accepted(write));
+    assert_eq!(alice.ids(), ["a", "b"]);
+}
+
+#[test]
+fn a_tab_asleep_while_the_leader_prunes_what_it_did_not_read_catches_up() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    let (one, two) = (alice.tab(), alice.open_tab());
+    for round in 0..4 {
+        story.world().freeze(alice.device(), two);
+        for at in 0..60 {
+            bob.act(add(&format!("b{round}{at}"), &"bread ".repeat(800)));
+            story.run_for(20);
+        }
+        story.run_for(5_000);
+        story.world().thaw(alice.device(), two);
+        story.run_until_quiet();
+    }
+    let log = driftlog_tests::sim::board::log(1);
+    for tab in [one, two] {
+        let shown = story.world().rows(alice.device(), tab, &log).map(|rows| rows.len());
+        assert_eq!(shown, Some(240), "tab {tab}");
+    }
 }

@@ -4,6 +4,7 @@
 
 mod clocks;
 mod dead_letters;
+mod events;
 mod forged;
 mod local;
 mod network;

@@ -2,8 +2,9 @@
 
 use driftlog_core::notice::LogStatus;
 use driftlog_core::session::link::LinkState;
+use driftlog_tests::database::Database;
 use driftlog_tests::disk::{Fault, Loss, Moment};
-use driftlog_tests::sim::board::add;
+use driftlog_tests::sim::board::{self, add};
 use driftlog_tests::sim::story::Story;
 
 #[test]
@@ -98,14 +99,36 @@ fn a_server_restored_from_a_backup_and_overtaken_never_mixes_histories() {
     assert_eq!(carol.ids().len(), 6);
 }
 
+/// Devices of as many users, each with one of a hundred logs.
+const MANY: u64 = 1_000;
+
 #[test]
-fn ten_devices_come_back_at_once() {
+fn a_thousand_devices_come_back_at_once_each_with_work() {
     let story = Story::begin();
-    let people: Vec<_> = (0..10).map(|at| story.person(&format!("p{at}"))).collect();
-    for (at, person) in people.iter().enumerate() {
-        person.act(add(&format!("a{at}"), "milk"));
-    }
-    story.world().crash_and_restart_server(Loss::Unsynced);
+    let log = |at: u64| board::log(2 + at % 100);
+    let devices: Vec<_> = (0..MANY)
+        .map(|at| {
+            let mut world = story.world();
+            let name = format!("p{at}");
+            let device = world.add_device(&name, &name, Database::default());
+            world.devices[device].logs = vec![log(at)];
+            world.checker.watch(&log(at));
+            let tab = world.open_tab(device);
+            (device, tab)
+        })
+        .collect();
     story.run_until_quiet();
-    assert_eq!(story.entries(), 10);
+    story.world().crash_server(Loss::Unsynced);
+    story.run_for(1_000);
+    for (at, (device, tab)) in (0..).zip(&devices) {
+        story.world().act(*device, *tab, &log(at), add(&format!("a{at}"), "milk")).unwrap();
+    }
+    story.world().start_server();
+    let begun = story.world().now();
+    story.run_until_quiet();
+    let took = story.world().now() - begun;
+    let logs = 2..=101;
+    let entries: u64 = logs.map(|number| story.world().server_end(&board::log(number)).0).sum();
+    assert_eq!(entries, MANY);
+    assert!(took < 60_000, "everybody has everything after {took} ms");
 }

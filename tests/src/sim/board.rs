@@ -98,6 +98,11 @@ pub fn nothing() -> Draft {
     draft("look", Vec::new())
 }
 
+/// Something that is told and changes nothing, and after so many milliseconds is not worth telling.
+pub fn event(action: &str, lifetime_ms: u64) -> Draft {
+    Draft { lifetime_ms: Some(lifetime_ms), ..draft(action, Vec::new()) }
+}
+
 /// An action that the server does not allow, where its policy says so: it names itself.
 pub fn named(action: &str, record: &str, title: &str) -> Draft {
     Draft { name: name(action), ..add(record, title) }

@@ -60,6 +60,8 @@ pub(super) struct Record {
     ids: BTreeMap<EntryId, Offset>,
     /// Entries that others in the log replace, and where those stand.
     pub(super) replaced: BTreeMap<EntryId, Offset>,
+    /// Entries whose replacement went with a restored backup.
+    pub(super) replaced_gone: BTreeSet<EntryId>,
     /// Entries that went with a restored backup.
     pub(super) gone: BTreeSet<WriteId>,
     accepted_last: Time,
@@ -301,6 +303,7 @@ impl Record {
         self.gone.extend(self.writes.iter().filter(|(_, offset)| !is_kept(offset)).map(|(write, _)| *write));
         self.writes.retain(|_, offset| is_kept(offset));
         self.ids.retain(|_, offset| is_kept(offset));
+        self.replaced_gone.extend(self.replaced.iter().filter(|(_, offset)| !is_kept(offset)).map(|(id, _)| *id));
         self.replaced.retain(|_, offset| is_kept(offset));
         self.ends.truncate(kept);
         self.accepted_last = Time::MIN;

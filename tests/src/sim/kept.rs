@@ -89,11 +89,9 @@ impl World {
         let Some(id) = missing.id else { return false };
         let (log, device) = (&missing.log, missing.device);
         let first_of = |id: &EntryId| lines.get(id).copied().unwrap_or(*id);
-        let replaced = self
-            .checker
-            .logs
-            .get(log)
-            .is_some_and(|record| record.replaced.keys().any(|target| first_of(target) == first_of(&id)));
+        let replaced = self.checker.logs.get(log).is_some_and(|record| {
+            record.replaced.keys().chain(&record.replaced_gone).any(|target| first_of(target) == first_of(&id))
+        });
         let discarded =
             self.checker.discarded.iter().any(|(of, letter, last)| {
                 of == log && letter.actor == id.actor && (letter.seq..=*last).contains(&id.seq)

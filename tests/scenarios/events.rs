@@ -1,0 +1,50 @@
+//! Events: told while they are worth it, in the log all the same.
+
+use driftlog_core::notice::WriteStatus;
+use driftlog_core::protocol::frame::MarkedStatus;
+use driftlog_tests::sim::board::{add, event};
+use driftlog_tests::sim::story::Story;
+
+#[test]
+fn an_event_that_expires_before_it_is_delivered_is_a_gap_and_its_author_is_told() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.act(add("a", "milk"));
+    story.run_until_quiet();
+    alice.offline();
+    bob.offline();
+    let before = alice.act(add("b", "bread"));
+    let rang = alice.act(event("ring", 60_000));
+    let rang_again = alice.act(event("ring", 60_000));
+    let behind = alice.act(add("c", "tea"));
+    story.run_for(120_000);
+    alice.online();
+    story.run_for(5_000);
+    for write in [rang, rang_again] {
+        match alice.told(write) {
+            Some(WriteStatus::Accepted(accepted)) => assert_eq!(accepted.outcome, Some(MarkedStatus::Expired)),
+            other => panic!("{other:?}"),
+        }
+    }
+    bob.online();
+    // Bob comes back, carol is new, alice starts again; each of them has the same offsets and the same chain.
+    let carol = story.person("carol");
+    alice.reload();
+    story.run_until_quiet();
+    assert!(alice.is_accepted(before) && alice.is_accepted(behind));
+    assert_eq!((story.entries(), bob.ids(), carol.ids()), (5, alice.ids(), alice.ids()));
+}
+
+#[test]
+fn an_event_in_time_is_accepted_without_an_outcome_and_gone_for_who_comes_later() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    let rang = alice.act(event("ring", 60_000));
+    story.run_until_quiet();
+    assert!(matches!(alice.told(rang), Some(WriteStatus::Accepted(accepted)) if accepted.outcome.is_none()));
+    bob.act(add("a", "milk"));
+    story.run_for(120_000);
+    let carol = story.person("carol");
+    story.run_until_quiet();
+    assert_eq!((story.entries(), carol.ids()), (2, bob.ids()));
+}
