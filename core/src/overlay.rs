@@ -13,6 +13,7 @@
 //! Who folds calls [`Overlay::folded`] after each fold and [`Overlay::settle`] once behind the batch; reads in between
 //! show the batch before. After confirmed state was replaced by another one, [`Overlay::reset`].
 
+mod kept;
 mod laid;
 mod live;
 mod visible;
@@ -20,6 +21,7 @@ mod visible;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use kept::{Kept, Refusal};
 pub use live::DraftError;
 pub use visible::{Conflict, Status, Visible};
 

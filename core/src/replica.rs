@@ -12,6 +12,7 @@
 mod act;
 mod arrivals;
 mod dead_letters;
+mod kept;
 mod parking;
 mod places;
 mod verdicts;
@@ -23,7 +24,7 @@ use crate::fold::history::Read;
 use crate::id::{ActorId, EntryId, EpochId, LogId, LogName, Offset, RunId, Seq, UserId, WriteId};
 use crate::notice::{LogState, LogStatus, Notice, WriteStatus};
 use crate::outbox::Outbox;
-use crate::overlay::{Overlay, Pending, Touched, Visible};
+use crate::overlay::{Kept, Overlay, Pending, Touched, Visible};
 use crate::packed::Item;
 use crate::protocol::frame;
 use crate::state::{FoldError, RecordKey, State};
@@ -58,6 +59,7 @@ pub struct Replica {
     /// Whether the log's identity is known; before the first contact `state` is empty and nameless.
     met: bool,
     overlay: Overlay,
+    kept: Kept,
     view: Option<View>,
     outbox: Outbox,
     arrivals: Arrivals,
@@ -96,6 +98,7 @@ impl Replica {
         Self {
             outbox: Outbox::new(&name, actor, run),
             overlay: Overlay::watched(marker.clone()),
+            kept: Kept::default(),
             state: State::new(LogId::default()),
             met: false,
             view: None,
@@ -126,11 +129,10 @@ impl Replica {
         let unread = self.outbox.appended(entries);
         let mut touched = Touched::new();
         for entry in entries {
-            let write = WriteId { run: entry.header.run, n: entry.header.n };
-            touched.extend(self.overlay.assign(&self.state, write, entry.header.seq));
+            touched.extend(self.overlay.assign(&self.state, write_of(entry), entry.header.seq));
             self.marked_redriven(entry);
             let id = EntryId { actor: self.actor, seq: entry.header.seq };
-            self.notices.push(Notice::Write(self.name.clone(), write, WriteStatus::Stored(id)));
+            self.notices.push(Notice::Write(self.name.clone(), write_of(entry), WriteStatus::Stored(id)));
         }
         self.refresh(&touched);
         self.progress();
@@ -418,11 +420,13 @@ impl Replica {
         if touched.is_empty() {
             return;
         }
+        if self.kept.touches(touched) {
+            self.kept.lay(Visible::new(&self.state, &self.overlay));
+        }
+        let visible = Visible::new(&self.state, &self.overlay).beside(&self.kept);
         if let Some(view) = &mut self.view {
-            let patches = view.apply(Visible::new(&self.state, &self.overlay), touched);
-            let name = &self.name;
-            self.notices
-                .extend(patches.into_iter().map(|(query, patches)| Notice::Patch(name.clone(), query, patches)));
+            let patches = view.apply(visible, touched).into_iter();
+            self.notices.extend(patches.map(|(query, patches)| Notice::Patch(self.name.clone(), query, patches)));
         }
     }
 
@@ -465,6 +469,7 @@ impl Replica {
 
     /// What happened since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
+        self.settle_kept();
         std::mem::take(&mut self.notices)
     }
 
@@ -549,7 +554,8 @@ impl Replica {
 
     /// The view, with what it shows; none while the app does not look.
     pub fn view_mut(&mut self) -> Option<(&mut View, Visible<'_>)> {
-        let visible = Visible::new(&self.state, &self.overlay);
+        self.settle_kept();
+        let visible = Visible::new(&self.state, &self.overlay).beside(&self.kept);
         self.view.as_mut().map(|view| (view, visible))
     }
 

@@ -18,7 +18,7 @@ mod schema;
 use std::collections::BTreeMap;
 
 pub use patch::{Patch, write_patches, write_rows};
-pub use query::{Column, Comparison, Condition, Direction, Query, QueryError};
+pub use query::{Column, Comparison, Condition, Direction, Query, QueryError, Refused};
 pub use row::{Row, RowEdit};
 pub use schema::{CollectionSchema, FieldSchema, Schema, Strategy};
 
@@ -56,6 +56,7 @@ impl View {
     /// # Errors
     /// [`QueryError`] names what the schema does not have.
     pub fn query(&mut self, visible: Visible<'_>, query: Query) -> Result<(QueryId, Vec<Row>), QueryError> {
+        let visible = visible.keeping(query.keeps());
         if let Some(id) = self.by_query.get(&query).copied()
             && let Some(live) = self.live.get_mut(&id)
         {
@@ -101,7 +102,7 @@ impl View {
 
     fn select_with(&self, visible: Visible<'_>, query: Query, texts: Texts) -> Result<Vec<Row>, QueryError> {
         query.check(&self.schema)?;
-        let rows = Rows::new(&self.schema, visible);
+        let rows = Rows::new(&self.schema, visible.keeping(query.keeps()));
         Ok(LiveQuery::new(query, &rows).rows_once(&rows, texts))
     }
 
@@ -117,10 +118,26 @@ impl View {
 
     /// What the changes of these records do to the live queries. Queries without changes are left out.
     pub fn apply(&mut self, visible: Visible<'_>, touched: &Touched) -> Vec<(QueryId, Vec<Patch>)> {
-        let mut rows = Rows::new(&self.schema, visible);
+        self.apply_to(visible, touched, |_| true)
+    }
+
+    /// What the changes of refused entries on these records do to the live queries that keep them.
+    pub fn apply_kept(&mut self, visible: Visible<'_>, touched: &Touched) -> Vec<(QueryId, Vec<Patch>)> {
+        self.apply_to(visible, touched, Query::keeps)
+    }
+
+    fn apply_to(
+        &mut self,
+        visible: Visible<'_>,
+        touched: &Touched,
+        concerns: impl Fn(&Query) -> bool,
+    ) -> Vec<(QueryId, Vec<Patch>)> {
+        let mut rows = Rows::new(&self.schema, visible.keeping(false));
+        let mut kept = Rows::new(&self.schema, visible.keeping(true));
         let mut all = Vec::new();
-        for (id, live) in &mut self.live {
-            let patches = live.apply(touched, &mut rows);
+        for (id, live) in self.live.iter_mut().filter(|(_, live)| concerns(live.query())) {
+            let rows = if live.query().keeps() { &mut kept } else { &mut rows };
+            let patches = live.apply(touched, rows);
             if !patches.is_empty() {
                 all.push((*id, patches));
             }
@@ -173,7 +190,7 @@ mod tests {
     fn by_votes(limit: Option<u64>, offset: u64) -> Query {
         let more = Condition(Column::Field(name("votes")), Comparison::Gte, Value::from(0));
         let order = vec![(Column::Field(name("votes")), Direction::Desc), (Column::Id, Direction::Asc)];
-        Query { collection: name("todos"), conditions: vec![more], order, limit, offset }
+        Query { conditions: vec![more], order, limit, offset, ..Query::all(name("todos")) }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use driftlog_core::protocol::{Code, Frame};
 use driftlog_core::replica::Replica;
 use driftlog_core::session::link::LinkState;
 use driftlog_core::value::Value;
-use driftlog_core::view::{CollectionSchema, FieldSchema, Query, Schema, Strategy};
+use driftlog_core::view::{CollectionSchema, FieldSchema, Query, QueryId, Row, Schema, Strategy};
 use driftlog_core::witness::{Witness, Work};
 use driftlog_tests::database::Database;
 
@@ -30,6 +30,8 @@ pub(crate) struct Tab {
     /// Frames sent since the last look.
     sent: Vec<Frame>,
     found: BTreeMap<RequestId, Vec<OwnEntry>>,
+    /// Live queries, by their patches.
+    live: BTreeMap<QueryId, Vec<Row>>,
     socket: Option<Session>,
     timeout: Option<u64>,
 }
@@ -121,6 +123,7 @@ impl Device {
             opened: BTreeSet::new(),
             sent: Vec::new(),
             found: BTreeMap::new(),
+            live: BTreeMap::new(),
             socket: None,
             timeout: None,
         };
@@ -308,6 +311,30 @@ impl Device {
         titles
     }
 
+    /// Begins a live query.
+    pub(crate) fn query(&mut self, tab: usize, query: Query) -> QueryId {
+        let tab = self.tabs.get_mut(&tab).unwrap();
+        let (view, visible) = tab.engine.replica(&log()).unwrap().view_mut().unwrap();
+        let (id, rows) = view.query(visible, query).unwrap();
+        tab.live.insert(id, rows);
+        id
+    }
+
+    /// The rows of a live query by its patches, which are those of a fresh one.
+    pub(crate) fn rows(&mut self, tab: usize, id: QueryId, query: &Query) -> Vec<Value> {
+        let tab = self.tabs.get_mut(&tab).unwrap();
+        let (view, visible) = tab.engine.replica(&log()).unwrap().view_mut().unwrap();
+        let live = &tab.live[&id];
+        assert_eq!(live, &view.select(visible, query.clone()).unwrap(), "patches lead to the rows");
+        live.iter().map(|row| driftlog_core::codec::from_bytes(row.as_bytes()).unwrap()).collect()
+    }
+
+    /// Deletes what an action made.
+    pub(crate) fn delete(&mut self, tab: usize, write: WriteId) -> WriteId {
+        let record = self.tabs[&tab].records[&write].clone();
+        self.act(tab, "remove", DraftOp::Delete(name("todos"), record))
+    }
+
     /// Elects the tab: its sockets open at once.
     pub(crate) fn elect(&mut self, tab: usize) {
         self.input(tab, Input::Elected);
@@ -406,6 +433,10 @@ impl Device {
                     Output::Opened(name, Ok(())) => drop(tab.opened.insert(name)),
                     Output::Notice(Notice::Write(_, write, status)) => {
                         tab.writes.entry(write).or_default().push(status);
+                    }
+                    Output::Notice(Notice::Patch(_, query, patches)) => {
+                        let rows = tab.live.entry(query).or_default();
+                        patches.iter().for_each(|patch| patch.apply(rows));
                     }
                     Output::OwnEntries(id, entries) => drop(tab.found.insert(id, entries)),
                     Output::SocketOpen if self.authority.is_some() && !self.online => {

@@ -6,6 +6,7 @@ mod dead_letters;
 mod device;
 mod held;
 mod integrity;
+mod kept;
 mod lookup;
 mod quota;
 mod server;

@@ -56,12 +56,21 @@ export type WireQuery = [
   order: [field: string, direction: 'asc' | 'desc'][],
   limit: number | null,
   offset: number,
+  refused?: 'keep',
 ];
 
 /** A row as the engine shows it: id, fields read by the schema, and what is known about the record. */
 export interface WireRow {
   id: string;
-  $: { status: 'pending' | 'stored' | 'accepted' | 'refused'; createdBy: string; createdAt: number; updatedAt: number };
+  $: {
+    status: 'pending' | 'stored' | 'accepted' | 'refused';
+    createdBy: string;
+    createdAt: number;
+    updatedAt: number;
+    /** Of a refused one. */
+    code?: string;
+    reason?: string;
+  };
   [field: string]: unknown;
 }
 

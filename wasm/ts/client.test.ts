@@ -78,6 +78,27 @@ test('a refused action leaves the view, rejects accepted and becomes a dead lett
   assert.deepEqual((await log.entries({ action: 'addTodo' })).length, 1);
 });
 
+test('a query that keeps refused rows shows them marked, beside one that does not', async () => {
+  const server = new FakeServer();
+  server.policy = ({ args }) => ((args as { title: string }).title.length > 5 ? 'not-allowed' : undefined);
+  const { client } = await clientOf(server);
+  const log = await client.open(board, { id: '1' });
+  const [hiding, keeping] = [log.query({ from: 'todos' }), log.query({ from: 'todos', refused: 'keep' })];
+  assert.notEqual(hiding, keeping);
+  assert.equal(log.query({ from: 'todos', refused: 'hide' }), hiding);
+  const told: (string | undefined)[] = [];
+  keeping.subscribe(([row]) => told.push(row && `${row.title} ${row.$.status} ${row.$.code} ${row.$.reason}`));
+  const write = log.do.addTodo({ id: 'a', title: 'far too long' });
+  await assert.rejects(write.accepted, is('not-allowed'));
+  await quiet();
+  assert.deepEqual(hiding.getSnapshot(), []);
+  assert.equal(told[1], 'far too long pending undefined undefined');
+  assert.equal(told.at(-1), 'far too long refused not-allowed by policy');
+  log.deadLetters.redrive(log.deadLetters.get(write.id)!, { id: 'a', title: 'short' });
+  assert.match(told.at(-1) ?? '', /^short pending undefined/);
+  assert.throws(() => log.query({ from: 'todos', refused: 'burn' as never }), is('bad-query'));
+});
+
 test('a dead letter is redriven with other arguments, once, and goes when the replacement is accepted', async () => {
   const server = new FakeServer();
   server.policy = ({ args }) => ((args as { title: string }).title.length > 5 ? 'not-allowed' : undefined);

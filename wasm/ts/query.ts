@@ -26,6 +26,13 @@ export interface QuerySpec<C extends Collections, Name extends keyof C> {
   readonly limit?: number;
   /** So many rows are skipped at the front; 0 by default. */
   readonly offset?: number;
+  /**
+   * `keep`: rows stay as the user left them when an own action on them is refused, marked in `$` with `status:
+   * 'refused'`, code and reason, until the dead letter is discarded or redriven. What was to be deleted is there, marked;
+   * what was typed into a text that others have is not shown in it. By default (`hide`) a refused action leaves no trace
+   * in the rows.
+   */
+  readonly refused?: 'hide' | 'keep';
 }
 
 /** One change of a query's rows. Indexes hold after the changes before it. */
@@ -275,7 +282,11 @@ export function wireQuery<C extends Collections, Name extends keyof C>(
   });
   const limit = count(spec.limit, 'limit');
   const offset = count(spec.offset, 'offset') ?? 0;
-  return [from, conditions(declared.fields, spec.where), order, limit ?? null, offset];
+  const { refused = 'hide' } = spec;
+  if (refused !== 'hide' && refused !== 'keep') throw badQuery(`refused rows are kept or hidden: ${String(refused)}`);
+  const wire: WireQuery = [from, conditions(declared.fields, spec.where), order, limit ?? null, offset];
+  if (refused === 'keep') wire[5] = refused;
+  return wire;
 }
 
 function count(value: number | undefined, what: string): number | undefined {

@@ -53,9 +53,14 @@ export type RecordInit<F extends Fields> = { readonly [K in keyof F]?: InitOf<F[
 export interface RowState {
   /**
    * The least settled of the own actions that the row shows: `pending` is not durable yet, `stored` is durable on this
-   * device, `accepted` is in the server's log. `refused` appears only in queries that keep refused rows.
+   * device, `accepted` is in the server's log. `refused` appears only in queries with `refused: 'keep'`: an own action
+   * on the row was refused, and the row shows what it did until its dead letter is discarded or redriven.
    */
   readonly status: 'pending' | 'stored' | 'accepted' | 'refused';
+  /** Of a refused one: the code of the last refusal, as in `DriftlogError`. */
+  readonly code?: string;
+  /** Of a refused one: why, for people. */
+  readonly reason?: string;
   /** Who inserted the record. */
   readonly createdBy: string;
   /** When it was inserted, in ms since 1970. */

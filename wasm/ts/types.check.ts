@@ -187,6 +187,10 @@ export function querying(): void {
     where: { tags: { has: 'x' }, color: { in: ['red'] }, id: { gt: 'a' }, due: { exists: true } },
   });
   log.query({ from: 'head' }).getSnapshot()[0]?.name.length;
+  const reason: string | undefined = log.query({ from: 'todos', refused: 'keep' }).getSnapshot()[0]?.$.reason;
+  void reason;
+  // @ts-expect-error refused rows are kept or hidden
+  log.query({ from: 'todos', refused: true });
   // @ts-expect-error no such collection
   log.query({ from: 'nothing' });
   // @ts-expect-error no such field

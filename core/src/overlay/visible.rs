@@ -4,6 +4,7 @@ use std::collections::btree_map;
 use std::iter::Peekable;
 
 use super::Overlay;
+use super::kept::{Kept, KeptRecord, Refusal};
 use super::laid::Laid;
 use crate::id::{ActorId, Name, RecordId, UserId};
 use crate::rich::Splice;
@@ -20,6 +21,8 @@ pub enum Status {
     Stored,
     /// All of it is in the server's log.
     Accepted,
+    /// An action on it was refused, and is kept in view.
+    Refused,
 }
 
 impl Status {
@@ -29,6 +32,7 @@ impl Status {
             Self::Pending => "pending",
             Self::Stored => "stored",
             Self::Accepted => "accepted",
+            Self::Refused => "refused",
         }
     }
 }
@@ -53,16 +57,48 @@ pub struct Conflict {
 pub struct Visible<'a> {
     state: &'a State,
     overlay: &'a Overlay,
+    /// Refused entries, for those who want to see them.
+    kept: Option<&'a Kept>,
+    keeping: bool,
 }
 
 impl<'a> Visible<'a> {
     /// What these two show.
     pub fn new(state: &'a State, overlay: &'a Overlay) -> Self {
-        Self { state, overlay }
+        Self { state, overlay, kept: None, keeping: false }
+    }
+
+    /// The same, with refused entries at hand for [`Visible::keeping`].
+    #[must_use]
+    pub fn beside(self, kept: &'a Kept) -> Self {
+        Self { kept: Some(kept), ..self }
+    }
+
+    /// The same, with or without the refused entries on top.
+    #[must_use]
+    pub fn keeping(self, keeping: bool) -> Self {
+        Self { keeping: keeping && self.kept.is_some(), ..self }
+    }
+
+    /// Whether refused entries are on top.
+    pub fn is_keeping(&self) -> bool {
+        self.keeping
+    }
+
+    fn kept(&self) -> Option<&'a Kept> {
+        self.kept.filter(|_| self.keeping)
+    }
+
+    /// Why the last action on a record was refused, if refused ones are on top and it was.
+    pub fn refusal(&self, collection: &Name, id: &RecordId) -> Option<&'a Refusal> {
+        self.kept()?.record(collection, id).map(|kept| &*kept.refusal)
     }
 
     /// A record, if it is there.
     pub fn record(&self, collection: &Name, id: &RecordId) -> Option<&'a Record> {
+        if let Some(kept) = self.kept().and_then(|kept| kept.record(collection, id)) {
+            return kept.visible.as_ref();
+        }
         match self.overlay.records.get(collection).and_then(|records| records.get(id)) {
             Some(laid) => laid.visible(),
             None => self.state.record(collection, id),
@@ -73,11 +109,19 @@ impl<'a> Visible<'a> {
     pub fn collection(&self, name: &Name) -> impl Iterator<Item = (&'a RecordId, &'a Record)> + use<'a> {
         let confirmed = self.state.collection(name).map(|records| records.iter()).unwrap_or_default();
         let laid = self.overlay.records.get(name).map(|records| records.iter()).unwrap_or_default();
-        Merged { confirmed: confirmed.peekable(), laid: laid.peekable() }
+        let kept =
+            self.kept().and_then(|kept| kept.records.get(name)).map(|records| records.iter()).unwrap_or_default();
+        Over {
+            below: Merged { confirmed: confirmed.peekable(), laid: laid.peekable() }.peekable(),
+            kept: kept.peekable(),
+        }
     }
 
     /// How far the work on a record has come.
     pub fn status(&self, collection: &Name, id: &RecordId) -> Status {
+        if self.refusal(collection, id).is_some() {
+            return Status::Refused;
+        }
         let laid = self.overlay.records.get(collection).and_then(|records| records.get(id));
         laid.map_or(Status::Accepted, Laid::status)
     }
@@ -87,7 +131,10 @@ impl<'a> Visible<'a> {
     /// # Errors
     /// [`TextError`] if the confirmed content is damaged.
     pub fn text(&self, field: &FieldKey) -> Result<String, TextError> {
-        self.overlay.text(self.state, field)
+        match self.kept().and_then(|kept| kept.text(field)) {
+            Some(text) => Ok(text.clone()),
+            None => self.overlay.text(self.state, field),
+        }
     }
 
     /// UTF-16 code units of the text of a rich field.
@@ -170,6 +217,30 @@ impl<'a> Iterator for Merged<'a> {
                 }
             };
             return Some((id, record));
+        }
+    }
+}
+
+/// The same with the refused entries on top: what they made of a record counts.
+struct Over<'a> {
+    below: Peekable<Merged<'a>>,
+    kept: Peekable<btree_map::Iter<'a, RecordId, KeptRecord>>,
+}
+
+impl<'a> Iterator for Over<'a> {
+    type Item = (&'a RecordId, &'a Record);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let next_kept = self.kept.peek().map(|(id, _)| *id);
+            if let Some(below) = self.below.next_if(|(id, _)| next_kept.is_none_or(|kept| *id < kept)) {
+                return Some(below);
+            }
+            let (id, kept) = self.kept.next()?;
+            self.below.next_if(|(below, _)| *below == id);
+            if let Some(record) = &kept.visible {
+                return Some((id, record));
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Queries: which rows, in which order.
 //!
-//! In bytes: `[collection, [[field, comparison, value]…], [[field, direction]…], limit?, offset]`. Comparisons of
+//! In bytes: `[collection, [[field, comparison, value]…], [[field, direction]…], limit?, offset, refused?]`. Comparisons of
 //! unlike kinds (a number with a text, anything with an absent value) hold only for `ne`.
 
 use std::cmp::Ordering;
@@ -110,6 +110,20 @@ pub struct Query {
     pub limit: Option<u64>,
     /// Without the first so many.
     pub offset: u64,
+    /// What becomes of refused rows.
+    #[serde(default)]
+    pub refused: Refused,
+}
+
+/// What becomes of rows that own actions made which were refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Refused {
+    /// They are gone, as if the actions had never been.
+    #[default]
+    Hide,
+    /// They stay as the user left them, marked, until the dead letter is discarded or redriven.
+    Keep,
 }
 
 /// The query asks for what the schema does not have.
@@ -132,7 +146,12 @@ pub enum QueryError {
 impl Query {
     /// All rows of a collection by id.
     pub fn all(collection: Name) -> Self {
-        Self { collection, conditions: Vec::new(), order: Vec::new(), limit: None, offset: 0 }
+        Self { collection, conditions: Vec::new(), order: Vec::new(), limit: None, offset: 0, refused: Refused::Hide }
+    }
+
+    /// Whether refused rows stay.
+    pub(super) fn keeps(&self) -> bool {
+        self.refused == Refused::Keep
     }
 
     pub(super) fn check(&self, schema: &Schema) -> Result<(), QueryError> {

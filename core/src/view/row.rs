@@ -2,7 +2,8 @@
 //!
 //! A long text is not written again for each keystroke: what is known of a text's changes since it was last shown
 //! stands in its place. **Invariant:** every row that a live query shows has the texts of the last time that the record
-//! was shown by any of them, because all queries of a view learn of every change together.
+//! was shown by any of them, because all queries of a view learn of every change together. Queries that keep refused
+//! rows do not watch texts, and are always told them as a whole.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use super::schema::{CollectionSchema, FieldSchema, Schema, Strategy};
 use crate::codec;
 use crate::id::{Name, RecordId};
 use crate::overlay::Visible;
+use crate::protocol::Code;
 use crate::rich::Splice;
 use crate::state::{FieldKey, Record, RecordKey, Stamp};
 use crate::value::Value;
@@ -132,7 +134,9 @@ impl<'a> Rows<'a> {
     /// The row of a live query that begins: nothing else is written of the record at this time.
     pub(super) fn first(&self, collection: &Name, id: &RecordId) -> Option<Row> {
         let shown = self.shown(collection, id)?;
-        shown.texts().for_each(|field| drop(shown.visible.text_changes(&field)));
+        if !shown.visible.is_keeping() {
+            shown.texts().for_each(|field| drop(shown.visible.text_changes(&field)));
+        }
         Some(Row(codec::to_bytes(&Part { shown: &shown, told: &|_| true }).into()))
     }
 
@@ -167,6 +171,9 @@ pub(super) enum Texts {
 
 impl Encoded {
     fn new(shown: &Shown<'_>) -> Self {
+        if shown.visible.is_keeping() {
+            return Self::default();
+        }
         let texts = shown.texts().filter_map(|field| {
             let changes = shown.visible.text_changes(&field)?;
             Some((field.field, changes))
@@ -265,11 +272,16 @@ impl Serialize for About<'_> {
         let ms = |stamp: Option<&Stamp>| stamp.map_or(0, |stamp| stamp.time().ms());
         let created = record.map(Record::created);
         let user = created.and_then(|created| visible.user(created)).map_or("", |user| user.as_str());
-        let mut map = serializer.serialize_map(Some(4))?;
+        let refusal = visible.refusal(collection, id);
+        let mut map = serializer.serialize_map(Some(if refusal.is_some() { 6 } else { 4 }))?;
         map.serialize_entry("status", visible.status(collection, id).as_str())?;
         map.serialize_entry("createdBy", user)?;
         map.serialize_entry("createdAt", &ms(created))?;
         map.serialize_entry("updatedAt", &ms(record.map(Record::updated)))?;
+        if let Some(refusal) = refusal {
+            map.serialize_entry("code", refusal.code.map_or("refused", Code::name))?;
+            map.serialize_entry("reason", &refusal.reason)?;
+        }
         map.end()
     }
 }

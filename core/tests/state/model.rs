@@ -171,7 +171,7 @@ fn schema() -> Schema {
 fn queries() -> [Query; 2] {
     let titled = Condition(Column::Field(name("title")), Comparison::Exists, Value::from(true));
     let order = vec![(Column::Field(name("votes")), Direction::Desc)];
-    let some = Query { collection: name("todos"), conditions: vec![titled], order, limit: Some(1), offset: 0 };
+    let some = Query { conditions: vec![titled], order, limit: Some(1), ..Query::all(name("todos")) };
     [Query::all(name("todos")), some]
 }
 

@@ -161,7 +161,7 @@ export class FakeEngine implements WireEngine {
     return this.actAgain(handle, request, this.#acts + 1);
   }
 
-  actAgain(handle: number, request: Uint8Array, number: number): Uint8Array {
+  actAgain(handle: number, request: Uint8Array, number: number, _seen = 0, replaces?: string): Uint8Array {
     if (this.#over) throw new WebAssembly.RuntimeError('unreachable');
     const log = this.#logs[handle]!;
     const [action, args, ops] = decode<WireAct>(request);
@@ -171,6 +171,7 @@ export class FakeEngine implements WireEngine {
       entry: { writeId, author: this.user, action, args, ops, time: Date.now() },
       status: 'pending',
     };
+    if (replaces !== undefined) own.replaces = replaces;
     log.own.push(own);
     const notices = this.#patches(handle);
     const failure = this.appendFailure;
@@ -200,8 +201,8 @@ export class FakeEngine implements WireEngine {
     if (this.#wireEntry(log, letter).redriven)
       throw Object.assign(new Error(`${entryId} is being redriven`), { code: 'already-redriven' });
     const { action, args, ops } = letter.entry;
-    const answer = this.act(handle, request ?? encode([action, args ?? null, ops, null]));
-    log.own.at(-1)!.replaces = entryId;
+    const again = request ?? encode([action, args ?? null, ops, null]);
+    const answer = this.actAgain(handle, again, this.#acts + 1, 0, entryId);
     this.#soon(() => this.tell(['deadLetters', handle]));
     return answer;
   }
@@ -447,8 +448,8 @@ export class FakeEngine implements WireEngine {
     return notices;
   }
 
-  #select(handle: number, [from, conditions, order, limit, offset]: WireQuery): WireRow[] {
-    const rows = this.#rows(handle, from).filter((row) => matches(conditions, (field) => row[field]));
+  #select(handle: number, [from, conditions, order, limit, offset, refused]: WireQuery): WireRow[] {
+    const rows = this.#rows(handle, from, refused).filter((row) => matches(conditions, (field) => row[field]));
     rows.sort((a, b) => {
       for (const [field, direction] of order) {
         const difference = compare(a[field], b[field]);
@@ -459,13 +460,18 @@ export class FakeEngine implements WireEngine {
     return rows.slice(offset, limit === null ? undefined : offset + limit);
   }
 
-  #rows(handle: number, collection: string): WireRow[] {
-    const { schema, confirmed, own } = this.#logs[handle]!;
+  #rows(handle: number, collection: string, refused?: 'keep'): WireRow[] {
+    const log = this.#logs[handle]!;
+    const { schema, confirmed, own } = log;
     const records = new Map<string, WireRow>();
     const pending = own.filter((one) => one.status !== 'refused' && !confirmed.includes(one.entry));
     for (const entry of confirmed) fold(records, collection, entry, 'accepted');
     for (const { entry, status } of pending)
       fold(records, collection, entry, status === 'pending' ? 'pending' : 'stored');
+    for (const letter of refused === 'keep' ? own : []) {
+      if (letter.status !== 'refused' || letter.gone || this.#wireEntry(log, letter).redriven) continue;
+      fold(records, collection, letter.entry, 'refused', { code: letter.code!, reason: 'by policy' });
+    }
     for (const row of records.values()) {
       for (const [field, { default: initial }] of Object.entries(schema[collection]!.fields)) row[field] ??= initial;
     }
@@ -482,6 +488,7 @@ function fold(
   wanted: string,
   { ops, time, author }: FakeEntry,
   status: WireRow['$']['status'],
+  why: { code?: string; reason?: string } = {},
 ): void {
   for (const op of ops) {
     const [kind, collection, id] = op;
@@ -493,7 +500,7 @@ function fold(
     const existing = records.get(id);
     if (existing === undefined && kind === 'update') continue;
     const row: WireRow = existing ?? { id, $: { status, createdBy: author, createdAt: time, updatedAt: time } };
-    row.$ = { ...row.$, status, updatedAt: time };
+    row.$ = { ...row.$, status, updatedAt: time, ...why };
     const fields: [string, WireFieldOp][] = kind === 'insert' ? op[3] : [[op[3], op[4]]];
     for (const [field, fieldOp] of fields) row[field] = written(row[field], fieldOp);
     records.set(id, row);
