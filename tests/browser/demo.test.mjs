@@ -138,3 +138,36 @@ test('a refused action is kept over a reload, edited, tried again and taken', as
   assert.equal((await b.board()).todos.length, 2);
   assert.deepEqual(device.uncaught, []);
 });
+
+test('a poison is set aside by the activity, in words, while the board goes on', async (t) => {
+  const server = await startServer({ staticFolder: demoFolder });
+  t.after(() => server.kill());
+  const device = await startBrowser();
+  t.after(() => device.kill());
+  const page = await device.open(`http://127.0.0.1:${server.port}/`);
+  const [a, b] = [panelOf(page, 'a'), panelOf(page, 'b')];
+  const activityOf = (key) => page.locator(`[data-device=${key}]`).getByRole('region', { name: 'Activity' });
+  const asideOf = (key) => activityOf(key).getByRole('region', { name: 'Set aside by the activity' });
+  await a.add('milk');
+  await activityOf('a').getByRole('button', { name: 'Plant a poison' }).click();
+  await activityOf('b').getByText('This view cannot take an action.').waitFor();
+  await a.vote('milk');
+  for (const key of ['a', 'b']) {
+    await asideOf(key).getByText('cheer “inscrutable”, at 1 in the log').waitFor();
+    await asideOf(key).getByText("TypeError: Cannot read properties of undefined (reading 'face')").waitFor();
+    await activityOf(key).getByText('2 actions so far.').waitFor();
+  }
+  await b.add('tea');
+  await eventually(async () => assert.deepEqual((await a.board()).todos.map(({ title, votes }) => [title, votes]), [['milk', '1'], ['tea', '0']]));
+  await activityOf('a').getByText('3 actions so far.').waitFor();
+  await page.reload();
+  await asideOf('a').getByText('cheer “inscrutable”, at 1 in the log').waitFor();
+  await asideOf('a').getByRole('button', { name: 'Try again' }).click();
+  await asideOf('a').getByText('cheer “inscrutable”, at 1 in the log').waitFor();
+  await activityOf('a').getByText('3 actions so far.').waitFor();
+  await asideOf('a').getByRole('button', { name: 'Discard' }).click();
+  await asideOf('a').waitFor({ state: 'hidden' });
+  assert.ok(await asideOf('b').isVisible(), 'each device decides for its own view');
+  assert.equal((await a.board()).todos.length, 2);
+  assert.deepEqual(device.uncaught, []);
+});

@@ -42,6 +42,8 @@ export const board = defineLog('board/:id', {
     renameBoard: (tx, { name }: { name: string }) => {
       tx.head.name = name;
     },
+    /** Changes nothing: it is in the log, for whoever folds it. */
+    cheer: (_tx, _mood: { mood: string }) => {},
     writeNote: (tx, { at, deleted, inserted }: Splice) => {
       tx.head.note.splice(at, deleted, inserted);
     },

@@ -1,6 +1,7 @@
 /** One device: its switch, its state in words, and its board. */
 
 import { type Client, DriftlogError } from 'driftlog';
+import { activityPanel } from './activity';
 import type { BoardLog } from './board';
 import { element, say } from './element';
 import { note } from './note';
@@ -39,6 +40,7 @@ export function devicePanel(device: Device): HTMLElement {
     ),
     element('h3', {}, 'Shared note'),
     note(log, label, act),
+    activityPanel(log, act),
     refusals(log, act),
   );
 

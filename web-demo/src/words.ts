@@ -59,6 +59,8 @@ export function actionWords(entry: Entry<typeof board>, times: number): string {
       return `${entry.action} “${entry.args?.tag ?? ''}”`;
     case 'writeNote':
       return times === 1 ? 'type in the note' : `type in the note, ${times}×`;
+    case 'cheer':
+      return `cheer, ${entry.args?.mood ?? ''}`;
     case 'toggle':
       return 'tick';
     case 'clearDone':
