@@ -5,6 +5,7 @@
 mod clocks;
 mod dead_letters;
 mod events;
+mod folds;
 mod forged;
 mod local;
 mod network;

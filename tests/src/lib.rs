@@ -4,6 +4,7 @@
 pub mod author;
 pub mod database;
 pub mod disk;
+pub mod folds;
 pub mod http;
 pub mod kills;
 pub mod native;

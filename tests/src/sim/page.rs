@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use driftlog_core::draft::Draft;
 use driftlog_core::engine::CallError;
+use driftlog_core::fold::Act;
 use driftlog_core::id::{LogName, RecordId, WriteId};
 use driftlog_core::value::Value;
 use driftlog_core::view::Query;
@@ -12,6 +13,7 @@ use super::board;
 use super::device::{DeviceNumber, TabNumber};
 use super::trace::note;
 use super::world::World;
+use crate::folds::Counts;
 
 /// The fields of one row, by name.
 pub type Fields = BTreeMap<String, Value>;
@@ -36,6 +38,30 @@ impl World {
         }
         self.drain_tab(device, tab);
         outcome
+    }
+
+    /// Opens a fold in a tab on an open log.
+    ///
+    /// # Panics
+    /// If the log is not open there.
+    pub fn open_fold(&mut self, device: DeviceNumber, tab: TabNumber, log: &LogName, version: u64) -> Counts {
+        let now = self.device_now(device);
+        let counts = Counts::open(self.devices[device].engine(tab), now, log, version).expect("an open log");
+        self.drain_tab(device, tab);
+        counts
+    }
+
+    /// Lets a fold of a tab work off what there is.
+    pub fn work_fold(
+        &mut self,
+        device: DeviceNumber,
+        tab: TabNumber,
+        counts: &mut Counts,
+        fails: impl Fn(&Act) -> bool,
+    ) {
+        let now = self.device_now(device);
+        counts.work(self.devices[device].engine(tab), now, fails);
+        self.drain_tab(device, tab);
     }
 
     /// The rows that a tab shows, by id; none if the log is not open there.
