@@ -254,13 +254,14 @@ impl Replica {
     /// Takes a whole new confirmed state: from the snapshot row, or from the server.
     pub fn restart(&mut self, state: State, snapshot_bytes: usize) {
         let mut keys = self.visible_keys();
+        let told = self.state.folded(self.actor);
         self.state = state;
         self.met = true;
         self.snapshot_bytes = snapshot_bytes;
         self.tail_bytes = 0;
         self.places.forget_before(self.state.cursor().next);
         let folded = self.state.folded(self.actor);
-        self.tell_covered(folded);
+        self.tell_covered(told, folded);
         self.overlay.reset(&self.state);
         self.outbox.release(folded);
         keys.extend(self.visible_keys());
@@ -349,7 +350,7 @@ impl Replica {
         self.status = status;
         self.reason = reason.to_owned();
         // No fold will come to tell it.
-        self.tell_covered(self.unplaced.last().copied().unwrap_or_default());
+        self.tell_unplaced();
         self.progress();
     }
 
@@ -363,7 +364,7 @@ impl Replica {
         } else {
             self.set_status(LogStatus::AppendOnly, "the token gives no right to read this log");
             // No fold will come to tell it.
-            self.tell_covered(self.unplaced.last().copied().unwrap_or_default());
+            self.tell_unplaced();
         }
     }
 

@@ -397,6 +397,13 @@ impl Device {
         self.statuses(tab, write).any(|status| matches!(status, WriteStatus::Failed(..)))
     }
 
+    /// Actions that a tab's app was told are accepted, once for each time.
+    pub(crate) fn accepted(&self, tab: usize) -> Vec<WriteId> {
+        let told =
+            self.tabs[&tab].writes.iter().flat_map(|(write, told)| told.iter().map(move |status| (write, status)));
+        told.filter(|(_, status)| matches!(status, WriteStatus::Accepted(_))).map(|(write, _)| *write).collect()
+    }
+
     fn statuses(&self, tab: usize, write: WriteId) -> impl Iterator<Item = &WriteStatus> {
         self.tabs[&tab].writes.get(&write).into_iter().flatten()
     }

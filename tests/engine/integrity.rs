@@ -15,6 +15,7 @@ use crate::device::{Device, log};
 /// Tables by the first byte of their keys.
 const OWN: u8 = 0x11;
 const RECEIVED: u8 = 0x12;
+const VERDICTS: u8 = 0x13;
 const DEAD_LETTER: u8 = 0x15;
 
 /// A device that went offline with work pending, and its server.
@@ -350,4 +351,24 @@ fn a_tab_that_loads_while_the_leader_prunes_misses_nothing() {
         assert_eq!(device.titles(follower), ["eggs", "milk"], "after {steps} steps");
         assert!(!device.replica(follower).status().is_stopped(), "after {steps} steps");
     }
+}
+
+#[test]
+fn what_the_fold_told_is_not_told_again_by_a_snapshot() {
+    let base = base();
+    let mut device = Device::with(base.database.clone(), base.server.copy(), 7);
+    let leader = device.tab();
+    device.open(leader);
+    device.elect(leader);
+    device.run();
+    // Nobody knows any verdict here: the rows tell what was accepted.
+    let (verdicts, _) = base.rows(|table| table == VERDICTS).remove(0);
+    device.database.flip(&verdicts, 100);
+    // The follower reads "tea" behind the snapshot, and "rice" behind that only in the snapshot that the leader makes.
+    let (received, bits) = base.rows(|table| table == RECEIVED).pop().unwrap();
+    device.database.flip(&received, bits / 2);
+    let follower = device.tab();
+    device.open(follower);
+    assert_eq!(device.titles(follower), device.titles(leader));
+    assert_eq!(device.accepted(follower).len(), 1, "tea, once");
 }

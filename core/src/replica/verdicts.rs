@@ -100,10 +100,17 @@ impl Replica {
         self.notices.push(Notice::Write(self.name.clone(), write, WriteStatus::Accepted(accepted)));
     }
 
-    /// Untold entries that a snapshot covers are accepted, at a place nobody tells.
-    pub(super) fn tell_covered(&mut self, folded: Seq) {
-        let through = self.outbox.verdicts().through;
-        let untold = |seq: Seq| seq > through || self.unplaced.contains(&seq);
+    /// No fold will come to tell the places of entries that are known to be accepted.
+    pub(super) fn tell_unplaced(&mut self) {
+        let through = self.unplaced.last().copied().unwrap_or_default();
+        self.tell_covered(through, through);
+    }
+
+    /// Untold entries that a snapshot covers are accepted, at a place nobody tells. Through `told` the fold was there
+    /// before it.
+    pub(super) fn tell_covered(&mut self, told: Seq, folded: Seq) {
+        let known = self.outbox.verdicts().through.max(told);
+        let untold = |seq: Seq| seq > known || self.unplaced.contains(&seq);
         let covered: Vec<_> = self
             .outbox
             .held()
