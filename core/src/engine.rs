@@ -10,11 +10,13 @@
 //!                       └────────Input───────────┘
 //! ```
 
+mod act;
 mod config;
 mod folds;
 mod load;
 mod lookup;
 mod parking;
+mod pressure;
 mod rights;
 mod sync;
 mod tabs;
@@ -24,12 +26,11 @@ mod unstored;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::draft::Draft;
 use crate::fold::FoldId;
 use crate::id::{ActorId, EntryId, LogName, Offset, WriteId};
-use crate::notice::{AppendFailure, Connection, LogStatus, Notice};
+use crate::notice::{AppendFailure, Connection, LogStatus, Notice, Pressure};
 use crate::random::Random;
-use crate::replica::{ActError, RedriveError, Replica};
+use crate::replica::Replica;
 use crate::session::client::ClientSession;
 use crate::session::link::Link;
 use crate::storage::commit::{Commit, CommitAbort, Committed};
@@ -39,8 +40,10 @@ use crate::time::{Clock, WallMs};
 use crate::view::{Schema, View};
 use unstored::Unstored;
 
+pub use act::CallError;
 pub use config::{Config, Resume, Trap};
 pub use lookup::{Own, OwnEntry, OwnStatus};
+pub use pressure::BacklogFull;
 pub use tabs::Hint;
 
 /// Names one request to the store.
@@ -195,7 +198,8 @@ struct Slot {
     /// The token of this session gives no right to read the log.
     unreadable: bool,
     /// What the other tabs were told of the status.
-    told: Option<LogStatus>,
+    told: Option<(LogStatus, bool)>,
+    pressure: pressure::Pressed,
     folds: BTreeMap<FoldId, folds::OpenFold>,
     holes: folds::Holes,
     traps: traps::Known,
@@ -239,23 +243,9 @@ pub struct Engine {
     lead_failed: bool,
     connection: Option<Connection>,
     told: Option<Connection>,
+    pressure_told: Option<Pressure>,
     outputs: VecDeque<Output>,
     timeout: Option<WallMs>,
-}
-
-/// The call cannot be carried out.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CallError {
-    /// Open the log first, and wait for it.
-    #[error("the log {0} is not open")]
-    NotOpen(LogName),
-    /// The action cannot be taken.
-    #[error(transparent)]
-    Act(#[from] ActError),
-    /// The dead letter cannot be redriven.
-    #[error(transparent)]
-    Redrive(#[from] RedriveError),
 }
 
 impl Engine {
@@ -294,6 +284,7 @@ impl Engine {
             lead_failed: false,
             connection: None,
             told: None,
+            pressure_told: None,
             outputs: VecDeque::new(),
             timeout: None,
             config,
@@ -322,44 +313,6 @@ impl Engine {
             slot.replica.hide();
             slot.shut_folds();
         }
-    }
-
-    /// Records an action. When this returns it is in the view; the patches are among the outputs.
-    ///
-    /// # Errors
-    /// [`CallError`]; nothing was recorded.
-    pub fn act(&mut self, name: &LogName, draft: Draft, now: WallMs) -> Result<WriteId, CallError> {
-        self.set_now(now);
-        let clock_now = self.server_now();
-        let slot = self.slots.get_mut(name).filter(|slot| slot.phase == Phase::Ready);
-        let Some(slot) = slot else { return Err(CallError::NotOpen(name.clone())) };
-        let n = self.acts + 1;
-        let write = slot.replica.act(draft.merged(), n, clock_now, &mut self.clock, &mut self.random)?;
-        self.acts = n;
-        self.settle();
-        Ok(write)
-    }
-
-    /// Issues a dead letter again, with a new draft or as it was: it is in the view when this returns.
-    ///
-    /// # Errors
-    /// [`CallError`]; nothing was recorded.
-    pub fn redrive(
-        &mut self,
-        name: &LogName,
-        id: EntryId,
-        draft: Option<Draft>,
-        now: WallMs,
-    ) -> Result<WriteId, CallError> {
-        self.set_now(now);
-        let clock_now = self.server_now();
-        let slot = self.slots.get_mut(name).filter(|slot| slot.phase == Phase::Ready);
-        let Some(slot) = slot else { return Err(CallError::NotOpen(name.clone())) };
-        let (n, draft) = (self.acts + 1, draft.map(Draft::merged));
-        let write = slot.replica.redrive(id, draft, n, clock_now, &mut self.clock, &mut self.random)?;
-        self.acts = n;
-        self.settle();
-        Ok(write)
     }
 
     /// The replica of an open log, for reading and queries.
@@ -430,11 +383,13 @@ impl Engine {
         self.append_groups();
         self.store_arrivals();
         self.push_outboxes();
+        self.settle_pressure();
         self.settle_folds();
         self.flush_control();
         self.take_notices();
         self.tell_statuses();
         self.tell_connection();
+        self.tell_pressure();
         self.set_timeout();
     }
 
@@ -524,6 +479,7 @@ impl Engine {
 
     fn appended(&mut self, name: &LogName, entries: &[crate::entry::Entry]) {
         let Some(slot) = self.slots.get_mut(name) else { return };
+        slot.pressure.storage_full = false;
         if slot.replica.appended(entries) {
             self.refresh(name);
         }
@@ -533,7 +489,10 @@ impl Engine {
     fn append_failed(&mut self, name: &LogName, failure: CommitFailure) {
         let Some(slot) = self.slots.get_mut(name) else { return };
         match failure {
-            CommitFailure::Full(reason) => slot.replica.append_failed(AppendFailure::StorageFull, &reason),
+            CommitFailure::Full(reason) => {
+                slot.pressure.storage_full = true;
+                slot.replica.append_failed(AppendFailure::StorageFull, &reason);
+            }
             CommitFailure::Failed(reason) => slot.replica.append_failed(AppendFailure::StorageFailed, &reason),
             CommitFailure::Aborted(abort) => {
                 slot.replica.append_failed(AppendFailure::StorageFailed, &abort.to_string());

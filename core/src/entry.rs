@@ -149,6 +149,7 @@ pub struct Entry {
     /// What it says.
     pub body: Arc<Body>,
     digest: Digest,
+    size: u32,
 }
 
 /// The entry is well-formed msgpack, but not an entry that this format allows.
@@ -221,7 +222,7 @@ impl Entry {
         }
         check_header(&header)?;
         check_body(&body)?;
-        Ok(Self { digest: Digest::of(&[head, tail]), header, body })
+        Ok(Self { digest: Digest::of(&[head, tail]), size: got as u32, header, body })
     }
 
     /// Reads header and body that stand one after the other.
@@ -243,6 +244,11 @@ impl Entry {
         let mut bytes = codec::to_bytes(&self.header);
         bytes.extend_from_slice(&codec::to_bytes(&*self.body));
         bytes
+    }
+
+    /// How many [`Entry::to_bytes`] are.
+    pub fn size(&self) -> u64 {
+        u64::from(self.size)
     }
 
     /// SHA-256 of [`Entry::to_bytes`].

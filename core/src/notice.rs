@@ -2,6 +2,7 @@
 
 use crate::fold::FoldId;
 use crate::id::{EntryId, LogName, Offset, UserId, WriteId};
+use crate::outbox::Backlog;
 use crate::protocol::Code;
 use crate::protocol::frame::MarkedStatus;
 use crate::session::link::LinkState;
@@ -19,6 +20,8 @@ pub enum Notice {
     Connection(Connection),
     /// A log's state changed.
     Log(LogName, LogState),
+    /// How much own work waits, and why.
+    Pressure(Pressure),
     /// The dead letters of a log changed.
     DeadLetters(LogName),
     /// A fold has something to do: ask for its next batch.
@@ -113,8 +116,52 @@ pub struct LogState {
     pub end: Offset,
     /// Own entries without a verdict.
     pub outbox: usize,
+    /// Their bytes.
+    pub outbox_bytes: u64,
+    /// Whether they pile up.
+    pub pressure: PressureLevel,
     /// Dead letters.
     pub dead_letters: usize,
+}
+
+/// Own work of all logs that waits for the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pressure {
+    /// The highest of any log.
+    pub level: PressureLevel,
+    /// A log that has it, unless there is none.
+    pub log: Option<LogName>,
+    /// What waits in all logs.
+    pub backlog: Backlog,
+}
+
+/// How own work of a log piles up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PressureLevel {
+    /// It does not: what is recorded is sent as it comes, or there is no connection, which says so itself.
+    #[default]
+    None,
+    /// The server gives no credit: what is recorded waits here, and is sent as the server takes it.
+    Waiting,
+    /// Three quarters of the backlog's bound are used.
+    High,
+    /// The backlog has reached its bound: nothing more is recorded until the server has answered some of it.
+    Full,
+    /// The device stores nothing more. The next action tries it; while it does, no other is recorded.
+    StorageFull,
+}
+
+impl PressureLevel {
+    /// The word used in TypeScript and documents.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Waiting => "waiting",
+            Self::High => "high",
+            Self::Full => "full",
+            Self::StorageFull => "storage-full",
+        }
+    }
 }
 
 /// How a log stands with the server.

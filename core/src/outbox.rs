@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::chain::Chain;
+use crate::codec;
 use crate::entry::{Entry, Header};
 use crate::id::{ActorId, LogName, RunId, Seq, WriteId};
 use crate::packed::{Pushed, Void};
@@ -32,17 +33,62 @@ pub struct Outbox {
     appending: Option<Append>,
     /// Stored entries that are undecided, or whose place in the confirmed prefix is still awaited.
     stored: BTreeMap<Seq, Entry>,
-    /// How many of them are undecided: counted, since everybody asks after every action.
-    undecided: usize,
     /// Stretches of seqs that hold no entry, by their first: given up, or decided long ago and damaged since.
     voids: BTreeMap<Seq, Void>,
     /// The server's word for the actor chain at a seq, where it cannot be computed from what is left here.
     anchor: Option<(Seq, Chain)>,
     seqs: BTreeMap<WriteId, Seq>,
+    /// Bytes of each entry that waits or is being appended, by its number.
+    unstored: BTreeMap<u64, u64>,
+    /// What those, and the stored ones without a verdict, come to: counted, since everybody asks after every action.
+    backlog: Backlog,
     /// Highest seq below which nothing is unread.
     known: Seq,
     others: Seq,
     verdicts: Verdicts,
+}
+
+/// An amount of own entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many.
+    pub entries: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Backlog {
+    fn add(&mut self, bytes: u64) {
+        self.entries += 1;
+        self.bytes += bytes;
+    }
+
+    fn remove(&mut self, bytes: u64) {
+        self.entries -= 1;
+        self.bytes -= bytes;
+    }
+}
+
+/// How much of one log may wait for the server's verdict. Without a bound, as much as the device can store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BacklogBound {
+    /// How many entries.
+    pub entries: Option<u64>,
+    /// How many bytes; the entry that reaches it may reach beyond.
+    pub bytes: Option<u64>,
+}
+
+impl BacklogBound {
+    /// Whether nothing more may wait.
+    pub fn is_reached(&self, backlog: Backlog) -> bool {
+        self.entries.is_some_and(|max| backlog.entries >= max) || self.bytes.is_some_and(|max| backlog.bytes >= max)
+    }
+
+    /// Whether three quarters of it are used.
+    pub fn is_near(&self, backlog: Backlog) -> bool {
+        let near = |used: u64, max: Option<u64>| max.is_some_and(|max| used >= max - max / 4);
+        near(backlog.entries, self.entries) || near(backlog.bytes, self.bytes)
+    }
 }
 
 /// A verdict as it reached this client.
@@ -63,10 +109,11 @@ impl Outbox {
             waiting: VecDeque::new(),
             appending: None,
             stored: BTreeMap::new(),
-            undecided: 0,
             voids: BTreeMap::new(),
             anchor: None,
             seqs: BTreeMap::new(),
+            unstored: BTreeMap::new(),
+            backlog: Backlog::default(),
             known: Seq(0),
             others: Seq(0),
             verdicts: Verdicts::new(actor, Chain::actor_start(actor, log)),
@@ -75,6 +122,9 @@ impl Outbox {
 
     /// Takes an action's entry; it is appended with the next group.
     pub fn prepare(&mut self, prepared: Prepared) {
+        let bytes = codec::to_bytes(&*prepared.body).len() as u64;
+        self.unstored.insert(prepared.n, bytes);
+        self.backlog.add(bytes);
         self.waiting.push_back(prepared);
     }
 
@@ -113,7 +163,8 @@ impl Outbox {
 
     /// The group is durable, and these are its entries. Tells whether another tab's entries lie before them unread.
     pub fn appended(&mut self, entries: &[Entry]) -> bool {
-        self.appending = None;
+        let appended = self.appending.take().into_iter().flat_map(|append| append.entries);
+        appended.for_each(|entry| self.no_longer_unstored(entry.n));
         entries.iter().for_each(|entry| self.take(entry));
         self.advance();
         entries.last().is_some_and(|entry| entry.header.seq > self.known)
@@ -135,7 +186,14 @@ impl Outbox {
             }
             !needs_failed
         });
+        failed.iter().for_each(|n| self.no_longer_unstored(*n));
         failed.into_iter().map(|n| WriteId { run: self.run, n }).collect()
+    }
+
+    fn no_longer_unstored(&mut self, n: u64) {
+        if let Some(bytes) = self.unstored.remove(&n) {
+            self.backlog.remove(bytes);
+        }
     }
 
     /// Nothing of the group was written, but it may succeed when tried again.
@@ -172,8 +230,9 @@ impl Outbox {
     fn take(&mut self, entry: &Entry) {
         let seq = entry.header.seq;
         self.seqs.insert(WriteId { run: entry.header.run, n: entry.header.n }, seq);
-        let new = self.stored.insert(seq, entry.clone()).is_none();
-        self.undecided += usize::from(new && seq > self.verdicts.through);
+        if self.stored.insert(seq, entry.clone()).is_none() && seq > self.verdicts.through {
+            self.backlog.add(entry.size());
+        }
     }
 
     /// `known` is the end of what was read without a hole.
@@ -196,9 +255,9 @@ impl Outbox {
             false => Vec::new(),
         };
         let gone = gone.into_iter().filter_map(|seq| self.stored.remove(&seq)).collect::<Vec<_>>();
-        self.undecided -= gone.len();
         for entry in &gone {
             self.seqs.remove(&WriteId { run: entry.header.run, n: entry.header.n });
+            self.backlog.remove(entry.size());
         }
         self.voids.insert(void.from, void.clone());
         self.advance();
@@ -319,10 +378,12 @@ impl Outbox {
     }
 
     fn set_verdicts(&mut self, verdicts: Verdicts) {
-        let (before, after) = (self.verdicts.through.next(), verdicts.through.next());
-        let between = |from, to| if from < to { self.stored.range(from..to).count() } else { 0 };
-        self.undecided = self.undecided + between(after, before) - between(before, after);
-        self.verdicts = verdicts;
+        let before = std::mem::replace(&mut self.verdicts, verdicts).through.next();
+        let after = self.verdicts.through.next();
+        let decided = self.stored.range(before..after.max(before));
+        decided.for_each(|(_, entry)| self.backlog.remove(entry.size()));
+        let undecided = self.stored.range(after..before.max(after));
+        undecided.for_each(|(_, entry)| self.backlog.add(entry.size()));
     }
 
     /// Forgets entries that are decided and either refused or folded: their rows keep them.
@@ -403,8 +464,13 @@ impl Outbox {
     }
 
     /// Own entries without a verdict.
+    pub fn backlog(&self) -> Backlog {
+        self.backlog
+    }
+
+    /// How many own entries have no verdict.
     pub fn len(&self) -> usize {
-        self.appending.as_ref().map_or(0, |append| append.entries.len()) + self.waiting.len() + self.undecided
+        self.backlog.entries as usize
     }
 
     /// Whether everything is decided.
@@ -493,6 +559,7 @@ mod tests {
         outbox.prepare(prepared(4, vec![Need::Earlier(2)]));
         let failed: Vec<_> = outbox.append_failed().iter().map(|write| write.n).collect();
         assert_eq!(failed, [1, 2, 4]);
+        assert_eq!(outbox.backlog().entries, 1);
         assert_eq!(outbox.next_group(&log()).expect("the rest").entries[0].n, 3);
     }
 
@@ -510,7 +577,8 @@ mod tests {
         let decided = outbox.decide(verdicts);
         let marks: Vec<_> = decided.iter().map(|decided| (decided.seq.0, decided.mark.is_some())).collect();
         assert_eq!(marks, [(1, false), (2, true), (3, false)]);
-        assert!(outbox.is_empty(), "counted as {}", outbox.len());
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.backlog(), Backlog::default());
         outbox.release(Seq(1));
         assert_eq!(outbox.held().map(|entry| entry.header.seq.0).collect::<Vec<_>>(), [3], "not folded yet");
     }

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::entry::Entry;
 use crate::fold::history::Read;
 use crate::id::{ActorId, EntryId, EpochId, LogId, LogName, Offset, RunId, Seq, UserId, WriteId};
-use crate::notice::{LogState, LogStatus, Notice, WriteStatus};
+use crate::notice::{LogState, LogStatus, Notice, PressureLevel, WriteStatus};
 use crate::outbox::Outbox;
 use crate::overlay::{Kept, Overlay, Pending, Touched, Visible};
 use crate::packed::Item;
@@ -72,6 +72,7 @@ pub struct Replica {
     status: LogStatus,
     reason: String,
     hold: Option<Hold>,
+    pressure: PressureLevel,
     /// The log's end at the server, as far as it said.
     server_end: Offset,
     /// Whether the session's token lets this client append.
@@ -110,6 +111,7 @@ impl Replica {
             status: LogStatus::Local,
             reason: String::new(),
             hold: None,
+            pressure: PressureLevel::None,
             server_end: Offset(0),
             may_append: true,
             tail_bytes: 0,
@@ -317,6 +319,19 @@ impl Replica {
         }
     }
 
+    /// Notes how own entries pile up.
+    pub fn set_pressure(&mut self, pressure: PressureLevel) {
+        if self.pressure != pressure {
+            self.pressure = pressure;
+            self.progress();
+        }
+    }
+
+    /// How own entries pile up.
+    pub fn pressure(&self) -> PressureLevel {
+        self.pressure
+    }
+
     /// Own entries wait for the server, or no longer do. What others wrote arrives all the same.
     pub fn set_hold(&mut self, hold: Option<Hold>) {
         if self.hold != hold {
@@ -464,6 +479,8 @@ impl Replica {
             retry_at,
             end: self.state.cursor().next,
             outbox: self.outbox.len(),
+            outbox_bytes: self.outbox.backlog().bytes,
+            pressure: self.pressure,
             dead_letters: self.dead_letters.len(),
         }
     }

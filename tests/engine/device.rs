@@ -8,7 +8,8 @@ use driftlog_core::engine::{
     CallError, Config, Engine, Hint, Input, Output, Own, OwnEntry, OwnStatus, RequestId, Resume, Trap,
 };
 use driftlog_core::id::{ActorId, ClientId, EntryId, LogName, Name, RecordId, RunId, WriteId};
-use driftlog_core::notice::{LogState, Notice, WriteStatus};
+use driftlog_core::notice::{LogState, Notice, Pressure, WriteStatus};
+use driftlog_core::outbox::BacklogBound;
 use driftlog_core::protocol::{Code, Frame};
 use driftlog_core::replica::Replica;
 use driftlog_core::session::link::LinkState;
@@ -38,6 +39,8 @@ pub(crate) struct Tab {
 
 pub(crate) struct Device {
     pub(crate) database: Database,
+    /// Of the tabs that are made from now on.
+    pub(crate) backlog: BacklogBound,
     /// The server that leaders connect to; none: tests speak its frames themselves.
     server: Option<Server>,
     /// The same, by the real rules; it is reached only while the device is online.
@@ -69,6 +72,7 @@ impl Device {
     pub(crate) fn new(id: u8) -> Self {
         Self {
             database: Database::default(),
+            backlog: BacklogBound::default(),
             server: None,
             authority: None,
             online: false,
@@ -113,6 +117,7 @@ impl Device {
             device: "test".into(),
             connect: true,
             token: false,
+            backlog: self.backlog,
         };
         let tab = Tab {
             engine: Engine::resumed(config, resume, self.now),
@@ -290,6 +295,18 @@ impl Device {
         write
     }
 
+    /// Adds a todo, if the engine takes it.
+    pub(crate) fn try_add(&mut self, tab: usize, title: &str) -> Result<WriteId, CallError> {
+        let fields = vec![(name("title"), DraftFieldOp::Set(Value::text(title)))];
+        let op = DraftOp::Insert(name("todos"), RecordId::new(title).unwrap(), fields);
+        self.try_act(tab, "addTodo", op)
+    }
+
+    /// How much own work waits, as the app is shown.
+    pub(crate) fn pressure(&self, tab: usize) -> Pressure {
+        self.tabs[&tab].engine.pressure()
+    }
+
     pub(crate) fn rename(&mut self, tab: usize, write: WriteId, title: &str) -> WriteId {
         let record = self.tabs[&tab].records[&write].clone();
         let set = DraftFieldOp::Set(Value::text(title));
@@ -297,9 +314,13 @@ impl Device {
     }
 
     fn act(&mut self, tab: usize, action: &str, op: DraftOp) -> WriteId {
+        self.try_act(tab, action, op).unwrap()
+    }
+
+    fn try_act(&mut self, tab: usize, action: &str, op: DraftOp) -> Result<WriteId, CallError> {
         self.now += 1;
         let draft = Draft { name: name(action), args: None, ops: vec![op], lifetime_ms: None };
-        self.tabs.get_mut(&tab).unwrap().engine.act(&log(), draft, self.now).unwrap()
+        self.tabs.get_mut(&tab).unwrap().engine.act(&log(), draft, self.now)
     }
 
     pub(crate) fn titles(&mut self, tab: usize) -> Vec<String> {

@@ -12,10 +12,15 @@ use driftlog_core::time::Time;
 use crate::device::{Device, log};
 
 /// Answers what the tab says on a fresh socket; gives the log's number.
-fn welcome(device: &mut Device, tab: usize, seq: u64, chain: Chain) -> LogNumber {
+pub(crate) fn welcome(device: &mut Device, tab: usize, seq: u64, chain: Chain) -> LogNumber {
+    welcome_with(device, tab, (seq, chain), 1 << 20)
+}
+
+/// The same with so much credit for pushes.
+pub(crate) fn welcome_with(device: &mut Device, tab: usize, (seq, chain): (u64, Chain), credit: u64) -> LogNumber {
     let user = UserId::new("alice").unwrap();
     let (now, nonce) = (device.now(), Nonce([1; 16]));
-    let welcome = Welcome { protocol: 1, user, nonce, now, idle_ms: 60_000, credit: 1 << 20 };
+    let welcome = Welcome { protocol: 1, user, nonce, now, idle_ms: 60_000, credit };
     device.receive(tab, &Frame::Welcome(welcome));
     let subscribed = device.sent(tab).into_iter().find_map(|frame| match frame {
         Frame::Subscribe(subscribe) => Some(subscribe.log),
@@ -38,7 +43,7 @@ fn welcome(device: &mut Device, tab: usize, seq: u64, chain: Chain) -> LogNumber
 }
 
 /// Seqs pushed since the last look, and the chain announced last.
-fn pushed(device: &mut Device, tab: usize) -> (Vec<u64>, Option<Chain>) {
+pub(crate) fn pushed(device: &mut Device, tab: usize) -> (Vec<u64>, Option<Chain>) {
     let actor = device.actor(tab);
     let (mut seqs, mut chain) = (Vec::new(), None);
     for frame in device.sent(tab) {
@@ -52,7 +57,7 @@ fn pushed(device: &mut Device, tab: usize) -> (Vec<u64>, Option<Chain>) {
     (seqs, chain)
 }
 
-fn ack(log: LogNumber, through: u64) -> Frame {
+pub(crate) fn ack(log: LogNumber, through: u64) -> Frame {
     let (count, accepted) = (through as u32, Time::from_ms(1));
     let range = AckRange { seq: Seq(1), offset: Offset(0), count, accepted };
     Frame::Ack(Ack { log, through: Seq(through), accepted: vec![range], marked: Vec::new() })

@@ -8,6 +8,7 @@ use driftlog_core::draft::Draft;
 use driftlog_core::engine::{CallError, Config, Engine, Input, Output};
 use driftlog_core::id::{ActorId, ClientId, LogName, RunId, WriteId};
 use driftlog_core::notice::Notice;
+use driftlog_core::outbox::BacklogBound;
 use driftlog_core::replica::Replica;
 use driftlog_core::view::Schema;
 use futures_util::{SinkExt, StreamExt};
@@ -60,6 +61,7 @@ impl NativeClient {
             device: "native test client".to_owned(),
             connect: true,
             token: token.is_some(),
+            backlog: BacklogBound::default(),
         };
         let run = Running {
             engine: Engine::new(config, now()),

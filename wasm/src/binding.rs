@@ -311,6 +311,7 @@ impl From<ClientError> for JsValue {
                 RedriveError::Act(_) => "bad-value",
                 _ => "engine-failed",
             },
+            ClientError::Call(CallError::BacklogFull(_)) => "backlog-full",
             ClientError::Call(_) => "bad-value",
         };
         thrown(code, &error.to_string())

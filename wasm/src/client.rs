@@ -115,7 +115,7 @@ impl Client {
     /// # Errors
     /// [`NoEntropy`].
     pub(crate) fn start(options: Options, store: LocalStore, listener: Listener) -> Result<Rc<Self>, NoEntropy> {
-        let Options { name, url, token, after, offline, trap, .. } = options;
+        let Options { name, url, token, backlog, after, offline, trap, .. } = options;
         let after = after.and_then(|after| WriteId::parse(&after));
         let run = after.map_or_else(|| entropy::bytes().map(RunId), |after| Ok(after.run))?;
         let config = Config {
@@ -126,6 +126,7 @@ impl Client {
             device: device(),
             connect: url.is_some() && !offline,
             token,
+            backlog: backlog.into(),
         };
         let resume = Resume {
             acts: after.map_or(0, |after| after.n),
@@ -489,6 +490,7 @@ impl Client {
             }),
             notice::Notice::Connection(connection) => Some(Notice::Connection(connection.into())),
             notice::Notice::Log(name, state) => handle(&name).map(|handle| Notice::Log { handle, state: state.into() }),
+            notice::Notice::Pressure(pressure) => Some(Notice::Pressure(pressure.into())),
             notice::Notice::DeadLetters(name) => handle(&name).map(|handle| Notice::DeadLetters { handle }),
             notice::Notice::Fold(name, fold) => handle(&name).map(|handle| Notice::Fold { handle, fold: fold.0 }),
             notice::Notice::TokenWanted(reason) => Some(Notice::TokenWanted { reason }),

@@ -95,6 +95,7 @@ export type WireNotice =
       detail: WireWriteDetail,
     ]
   | ['connection', WireConnection]
+  | ['pressure', WirePressure]
   | ['log', handle: number, WireLogState]
   | ['deadLetters', handle: number]
   | ['fold', handle: number, fold: number]
@@ -123,6 +124,17 @@ export interface WireConnection {
   user?: string | null;
 }
 
+/** How own work piles up. */
+export type WirePressureLevel = 'none' | 'waiting' | 'high' | 'full' | 'storage-full';
+
+/** Own work of all logs that waits for the server; `log` has the level. */
+export interface WirePressure {
+  level: WirePressureLevel;
+  log?: string | null;
+  count: number;
+  bytes: number;
+}
+
 /** The state of one log. */
 export interface WireLogState {
   /** `behind` until everything the server had at subscribe is folded. */
@@ -143,6 +155,9 @@ export interface WireLogState {
   end?: number | null;
   /** Own entries without a verdict. */
   outbox: number;
+  /** Their bytes. */
+  outboxBytes: number;
+  pressure: WirePressureLevel;
   /** Entries kept whole in the dead letters. */
   deadLetters: number;
 }
@@ -231,6 +246,8 @@ export interface WireOptions {
   url: string | null;
   storage: 'auto' | 'indexeddb' | 'memory';
   token: boolean;
+  /** How much of each log may wait for the server. */
+  backlog: { entries: number | null; bytes: number | null };
   /** The last write id of this page, if an engine before this one gave it: ids go on behind it. */
   after: string | null;
   /** Whether to begin offline, as after a `disconnect`. */

@@ -313,3 +313,36 @@ test('reserved names are refused', () => {
     assert.throws(() => defineLog('x', { collections: { [name]: collection({}) } as never }), is('bad-name'));
   assert.throws(() => defineLog('', { collections: {} }), is('bad-name'));
 });
+
+test('at the bound of its backlog a log takes no more work until the server has answered', async () => {
+  const { client, engine } = await clientOf(new FakeServer(), { backlog: { count: 2 } });
+  const log = await client.open(board, { id: '1' });
+  client.disconnect();
+  await quiet();
+  const states: string[] = [];
+  log.pressure.subscribe(({ state, count }) => states.push(`${state} ${count}`));
+  log.do.addTodo({ id: 'a', title: 'a' });
+  log.do.addTodo({ id: 'b', title: 'b' });
+  assert.throws(() => log.do.addTodo({ id: 'c', title: 'c' }), is('backlog-full'));
+  assert.equal(log.query({ from: 'todos' }).getSnapshot().length, 2);
+  const { reason, bytes, log: about } = log.pressure.getSnapshot();
+  assert.deepEqual({ reason, bytes, about }, {
+    reason: '2 actions (20 bytes) wait for the server, and board/1 may keep no more',
+    bytes: 20,
+    about: 'board/1',
+  });
+  client.connect();
+  await quiet();
+  log.do.addTodo({ id: 'c', title: 'c' });
+  assert.deepEqual(states, ['none 0', 'none 1', 'full 2', 'none 0', 'none 1']);
+  engine.tell(['pressure', { level: 'waiting', log: 'board/1', count: 1, bytes: 10 }]);
+  await quiet();
+  const all = client.pressure.getSnapshot();
+  assert.equal(all.reason, 'the server takes no more for now: 1 action (10 bytes) wait on this device');
+  assert.deepEqual([all.state, all.count, all.log], ['waiting', 1, 'board/1']);
+});
+
+test('a bound that is no whole number is an error of the call', async () => {
+  for (const backlog of [{ count: 0 }, { bytes: 1.5 }, { bytes: NaN }])
+    await assert.rejects(clientOf(new FakeServer(), { backlog }), is('bad-value'));
+});

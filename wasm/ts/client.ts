@@ -18,6 +18,7 @@ import {
 } from './boundary.js';
 import { fail } from './errors.js';
 import { guard, guardAsync, type Log, type LogHost, type OpenArguments, OpenLog, typed } from './log.js';
+import { type BacklogBound, type Pressure, pressureOf, wireBound } from './pressure.js';
 import { Cell, type Readable, Turn } from './readable.js';
 import { type EngineHost, Engines } from './restart.js';
 import { type LogDefinition, logName, wireSchema } from './schema.js';
@@ -41,6 +42,8 @@ export interface ClientOptions {
    * which it is.
    */
   readonly storage?: 'auto' | 'indexeddb' | 'memory';
+  /** How much of each log may wait for the server; by default what the device can store. */
+  readonly backlog?: BacklogBound;
 }
 
 /** The connection to the server. */
@@ -77,6 +80,8 @@ export interface Storage {
 export interface Client {
   readonly name: string;
   readonly connection: Readable<Connection>;
+  /** Own work of all logs that waits for the server: whether it piles up, and why. */
+  readonly pressure: Readable<Pressure>;
   readonly storage: Storage;
   /**
    * Opens a log from local content, offline too.
@@ -108,6 +113,7 @@ class OpenClient implements LogHost, EngineHost {
     this.turn,
     Object.freeze({ state: 'idle', reason: undefined, retryAt: undefined, user: undefined }),
   );
+  readonly pressure = new Cell<Pressure>(this.turn, pressureOf('none', { count: 0, bytes: 0 }, undefined));
   readonly #logs = new Map<string, { definition: LogDefinition; opened: Promise<OpenLog> }>();
   readonly #open = new Set<OpenLog>();
   /** The open logs by their handles in the engine that runs. */
@@ -149,13 +155,14 @@ class OpenClient implements LogHost, EngineHost {
   }
 
   options(trap: WireTrap | null): Uint8Array {
-    const { name, url, token, storage = 'auto' } = this.given;
+    const { name, url, token, storage = 'auto', backlog = {} } = this.given;
     const options: WireOptions = {
       name,
       url: url ?? null,
       // What was kept in the database must not be looked for in memory now.
       storage: this.#storage?.mode ?? storage,
       token: token !== undefined,
+      backlog: wireBound(backlog),
       after: this.#lastWrite ?? null,
       offline: this.#offline,
       trap,
@@ -313,6 +320,10 @@ class OpenClient implements LogHost, EngineHost {
         return this.connection.set(
           Object.freeze({ state, reason: reason ?? undefined, retryAt: retryAt ?? undefined, user: user ?? undefined }),
         );
+      }
+      case 'pressure': {
+        const { level, log, ...waiting } = notice[1];
+        return this.pressure.set(pressureOf(level, waiting, log ?? undefined));
       }
       case 'log':
         return this.#byHandle.get(notice[1])?.become(notice[2]);

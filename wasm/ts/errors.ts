@@ -48,7 +48,10 @@ export interface ErrorDetails {
   'storage-failed': { reason: string };
   /** An entry on which this one builds could not be recorded, so this one was not either. */
   'needs-failed': { reason: string };
-  /** The log takes no more work until its backlog has shrunk. */
+  /**
+   * The log keeps no more work until the server has answered some of it: nothing was recorded, and what was before
+   * stays. Wait until `log.pressure` is less, then call again; `reason` has the numbers.
+   */
   'backlog-full': { reason: string };
   /** The package's wasm could not be loaded. */
   'engine-missing': { reason: string };

@@ -24,6 +24,7 @@ import { type DraftSource, draftOps } from './draft.js';
 import { type DeadLetter, type Entry, type EntryFilter, entryOf } from './entry.js';
 import { engineError, fail, fromEngine } from './errors.js';
 import { type Fold, type FoldDefinition, type FoldView, OpenFolds } from './fold.js';
+import { type Pressure, pressureOf } from './pressure.js';
 import { type Query, type QuerySpec, QueryView, wireQuery } from './query.js';
 import { Cell, type Readable, type Turn } from './readable.js';
 import { type ArgumentsOf, type LogDefinition, type ParamsOf, type RowIn } from './schema.js';
@@ -54,6 +55,8 @@ export interface LogStatus {
 /** Own entries without a verdict. */
 export interface Outbox {
   readonly count: number;
+  /** Their bytes, as they are stored. */
+  readonly bytes: number;
 }
 
 /** A log that is open in this tab. */
@@ -63,8 +66,8 @@ export interface Log<D extends LogDefinition = LogDefinition> {
   /**
    * The actions. Each call changes the view before it returns, offline too.
    *
-   * Throws what the mutator throws (`no-such-record`, `bad-value`, `bad-position`, the app's own), and `closed`; then
-   * nothing is recorded.
+   * Throws what the mutator throws (`no-such-record`, `bad-value`, `bad-position`, the app's own), `backlog-full` and
+   * `closed`; then nothing is recorded.
    */
   readonly do: { readonly [Name in keyof D['actions']]: (...args: ArgumentsOf<D['actions'][Name]>) => Write };
   /** What became of an own action, after any number of reloads; `undefined` if this device does not know it. */
@@ -85,6 +88,8 @@ export interface Log<D extends LogDefinition = LogDefinition> {
   fold<Accumulator>(definition: FoldDefinition<D, Accumulator>): Fold<Accumulator>;
   readonly status: Readable<LogStatus>;
   readonly outbox: Readable<Outbox>;
+  /** Whether own work piles up here, and why. */
+  readonly pressure: Readable<Pressure>;
   /** Refused entries, kept whole: redriven, edited or discarded when somebody decides. */
   readonly deadLetters: DeadLetters<D>;
   /** Ends the log in this tab; what it recorded is shipped all the same. */
@@ -116,6 +121,7 @@ export class OpenLog {
   readonly do: Record<string, (args?: unknown) => Write> = {};
   readonly status: Cell<LogStatus>;
   readonly outbox: Cell<Outbox>;
+  readonly pressure: Cell<Pressure>;
   readonly deadLetters: LetterList;
   readonly #views = new Map<string, QueryView>();
   readonly #active = new Map<number, QueryView>();
@@ -137,7 +143,8 @@ export class OpenLog {
   ) {
     this.#handle = handle;
     this.status = new Cell(host.turn, statusOf(state));
-    this.outbox = new Cell(host.turn, Object.freeze({ count: state.outbox }));
+    this.outbox = new Cell(host.turn, outboxOf(state));
+    this.pressure = new Cell(host.turn, pressureOf(state.pressure, outboxOf(state), name));
     this.deadLetters = new LetterList(host.turn, {
       name,
       redrive: this.#redrive.bind(this),
@@ -291,7 +298,12 @@ export class OpenLog {
     const before = this.status.getSnapshot();
     if (status.state !== before.state || status.reason !== before.reason || status.end !== before.end)
       this.status.set(status);
-    if (state.outbox !== this.outbox.getSnapshot().count) this.outbox.set(Object.freeze({ count: state.outbox }));
+    const outbox = outboxOf(state);
+    const waited = this.outbox.getSnapshot();
+    const waitsAsBefore = outbox.count === waited.count && outbox.bytes === waited.bytes;
+    if (!waitsAsBefore) this.outbox.set(outbox);
+    if (!waitsAsBefore || state.pressure !== this.pressure.getSnapshot().state)
+      this.pressure.set(pressureOf(state.pressure, outbox, this.name));
   }
 
   /** Reads the dead letters; of two readings the one that began later counts. */
@@ -403,6 +415,10 @@ export type OpenArguments<D extends LogDefinition> = keyof ParamsOf<D['pattern']
 
 function statusOf({ status, reason, retryAt, end }: WireLogState): LogStatus {
   return Object.freeze({ state: status, reason: reason ?? undefined, retryAt: retryAt ?? undefined, end: end ?? 0 });
+}
+
+function outboxOf({ outbox: count, outboxBytes: bytes }: WireLogState): Outbox {
+  return Object.freeze({ count, bytes });
 }
 
 /** Calls the engine; what it throws becomes a typed error. @internal */

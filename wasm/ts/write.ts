@@ -27,8 +27,7 @@ export interface Write {
   /**
    * Resolves when the entry is durable on this device.
    *
-   * Rejects with `storage-full`, `storage-failed`, `needs-failed` or `backlog-full`: it was not recorded and has left
-   * the view; with `closed` when the client is closed before.
+   * Rejects with `storage-full`, `storage-failed` or `needs-failed`: it was not recorded and has left the view; with `closed` when the client is closed before.
    */
   readonly stored: Promise<void>;
   /**

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::id::{ActorId, ClientId, LogName, RunId};
+use crate::outbox::BacklogBound;
 use crate::witness::{Witness, Work};
 
 /// What a tab's engine starts with. The ids are random bytes drawn by the shell.
@@ -22,6 +23,8 @@ pub struct Config {
     pub connect: bool,
     /// Whether the app gives tokens.
     pub token: bool,
+    /// How much of each log may wait for the server's verdict; beyond it nothing more is recorded.
+    pub backlog: BacklogBound,
 }
 
 /// What an engine goes on from that takes the place of one that trapped; nothing, for the first one of a tab.

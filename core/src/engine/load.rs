@@ -46,6 +46,7 @@ impl Engine {
             appends_unknown: false,
             unreadable: false,
             told: None,
+            pressure: super::pressure::Pressed::default(),
             folds: BTreeMap::new(),
             holes: super::folds::Holes::default(),
             traps: super::traps::Known::default(),

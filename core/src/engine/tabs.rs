@@ -71,6 +71,7 @@ pub struct LogHint {
     status: u8,
     reason: String,
     retry_at: Option<WallMs>,
+    blocked: bool,
 }
 
 const LINK_STATES: [LinkState; 8] = [
@@ -140,13 +141,14 @@ impl Engine {
         self.connection = Some(Connection { state, reason, retry_at, user });
     }
 
-    fn log_hinted(&mut self, LogHint { log, status, reason, retry_at }: LogHint) {
+    fn log_hinted(&mut self, LogHint { log, status, reason, retry_at, blocked }: LogHint) {
         let (None, Some(slot), Some(status)) =
             (self.fence, self.slots.get_mut(&log), LogStatus::ALL.get(status as usize))
         else {
             return;
         };
         slot.told = None;
+        slot.pressure.blocked_elsewhere = blocked;
         if *status == LogStatus::Held {
             // What is held is the first entry without a verdict, so its verdict ends this here too.
             let seq = slot.replica.outbox().verdicts().through.next();
@@ -306,18 +308,22 @@ impl Engine {
         if self.fence.is_none() {
             return;
         }
-        let news = self.slots.iter().filter(|(_, slot)| slot.told != Some(slot.replica.log_state().status));
+        let news = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.told != Some((slot.replica.log_state().status, self.is_blocked(slot))));
         let names: Vec<_> = news.map(|(name, _)| name.clone()).collect();
         names.iter().for_each(|name| self.tell_status(name));
     }
 
     /// Tells the other tabs how a log stands.
     pub(super) fn tell_status(&mut self, name: &LogName) {
+        let blocked = self.slots.get(name).is_some_and(|slot| self.is_blocked(slot));
         let Some(slot) = self.slots.get_mut(name) else { return };
         let state = slot.replica.log_state();
-        slot.told = Some(state.status);
+        slot.told = Some((state.status, blocked));
         let status = LogStatus::ALL.iter().position(|status| *status == state.status).unwrap_or(0) as u8;
-        let hint = LogHint { log: name.clone(), status, reason: state.reason, retry_at: state.retry_at };
+        let hint = LogHint { log: name.clone(), status, reason: state.reason, retry_at: state.retry_at, blocked };
         self.hint(&Hint::Log(hint));
     }
 }

@@ -75,6 +75,15 @@ class Tab {
     return this.#call('act', action, args);
   }
 
+  /** Performs an action that may not be taken; resolves to the code of the error, if it is not. */
+  attempt(action, args) {
+    return this.#call('attempt', action, args);
+  }
+
+  pressure() {
+    return this.#call('pressure');
+  }
+
   addMany(count, prefix) {
     return this.#call('addMany', count, prefix);
   }

@@ -54,6 +54,20 @@ export function act(action, args) {
   return write.id;
 }
 
+/** Performs an action that may not be taken: the code of the error, or nothing. */
+export function attempt(action, args) {
+  try {
+    act(action, args);
+  } catch ({ code }) {
+    return code;
+  }
+}
+
+/** How own work piles up, in this log and in all. */
+export function pressure() {
+  return { log: log.pressure.getSnapshot(), all: client.pressure.getSnapshot() };
+}
+
 /** Performs many actions without waiting, and returns when all are durable here. */
 export async function addMany(count, prefix) {
   const fates = [];

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use driftlog_core::engine::{Config, Engine, Input, OnlineWish, Output, RequestId};
 use driftlog_core::id::{ActorId, ClientId, LogName, RunId, WriteId};
 use driftlog_core::notice::{Connection, Notice};
+use driftlog_core::outbox::BacklogBound;
 use driftlog_core::session::link::LinkState;
 use driftlog_core::storage::KeyRange;
 use driftlog_core::storage::commit::Commit;
@@ -153,6 +154,7 @@ impl World {
             device: self.devices[device].name.clone(),
             connect: self.devices[device].wish == OnlineWish::Connected,
             token: true,
+            backlog: BacklogBound::default(),
         };
         let now = self.device_now(device);
         let tab = Tab {

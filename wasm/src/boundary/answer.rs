@@ -19,6 +19,8 @@ pub(crate) enum Notice {
     Write { handle: u32, write: WriteId, status: WriteStatus, detail: WriteDetail },
     /// The connection changed.
     Connection(Connection),
+    /// How much own work waits.
+    Pressure(Pressure),
     /// A log's state changed.
     Log { handle: u32, state: LogState },
     /// The dead letters of a log changed.
@@ -87,7 +89,19 @@ pub(crate) struct LogState {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) end: Option<u64>,
     pub(crate) outbox: u64,
+    pub(crate) outbox_bytes: u64,
+    pub(crate) pressure: &'static str,
     pub(crate) dead_letters: u64,
+}
+
+/// `WirePressure`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Pressure {
+    pub(crate) level: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) log: Option<String>,
+    pub(crate) count: u64,
+    pub(crate) bytes: u64,
 }
 
 /// `WireEntry`.
@@ -136,6 +150,7 @@ impl Notice {
                 out.extend(encode(&("write", handle, write.to_string(), status, detail)));
             }
             Notice::Connection(connection) => out.extend(encode(&("connection", connection))),
+            Notice::Pressure(pressure) => out.extend(encode(&("pressure", pressure))),
             Notice::Log { handle, state } => out.extend(encode(&("log", handle, state))),
             Notice::DeadLetters { handle } => out.extend(encode(&("deadLetters", handle))),
             Notice::Fold { handle, fold } => out.extend(encode(&("fold", handle, fold))),
@@ -233,6 +248,13 @@ impl From<notice::Connection> for Connection {
     }
 }
 
+impl From<notice::Pressure> for Pressure {
+    fn from(pressure: notice::Pressure) -> Self {
+        let (level, log) = (pressure.level.name(), pressure.log.map(|log| log.to_string()));
+        Pressure { level, log, count: pressure.backlog.entries, bytes: pressure.backlog.bytes }
+    }
+}
+
 impl From<notice::LogState> for LogState {
     fn from(state: notice::LogState) -> Self {
         LogState {
@@ -241,6 +263,8 @@ impl From<notice::LogState> for LogState {
             retry_at: state.retry_at,
             end: Some(state.end.0),
             outbox: state.outbox as u64,
+            outbox_bytes: state.outbox_bytes,
+            pressure: state.pressure.name(),
             dead_letters: state.dead_letters as u64,
         }
     }
@@ -323,11 +347,19 @@ mod tests {
 
     #[test]
     fn absent_values_are_left_out() {
-        let state =
-            LogState { status: "local", reason: None, retry_at: None, end: Some(3), outbox: 1, dead_letters: 0 };
+        let state = LogState {
+            status: "local",
+            reason: None,
+            retry_at: None,
+            end: Some(3),
+            outbox: 1,
+            outbox_bytes: 60,
+            pressure: "none",
+            dead_letters: 0,
+        };
         check(
             &notices(&[Notice::Log { handle: 4, state }]),
-            r#"[["log",4,{"deadLetters":0,"end":3,"outbox":1,"status":"local"}]]"#,
+            r#"[["log",4,{"deadLetters":0,"end":3,"outbox":1,"outboxBytes":60,"pressure":"none","status":"local"}]]"#,
         );
         let detail = WriteDetail { code: Some("forbidden"), ..WriteDetail::default() };
         let (write_id, action) = ("r-1".into(), "a".into());

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use driftlog_core::draft::{Draft, DraftFieldOp, DraftOp};
 use driftlog_core::engine::{Own, Trap};
 use driftlog_core::id::{LogName, Name, Offset, WriteId};
+use driftlog_core::outbox::BacklogBound;
 use driftlog_core::rich::Splice;
 use driftlog_core::value::Value;
 use driftlog_core::view::Schema;
@@ -23,12 +24,26 @@ pub(crate) struct Options {
     pub(crate) url: Option<String>,
     pub(crate) storage: StorageChoice,
     pub(crate) token: bool,
+    pub(crate) backlog: Backlog,
     /// The last write id of this page, if an engine before this one gave it: ids go on behind it.
     pub(crate) after: Option<String>,
     /// Whether the app wants to stay offline for now.
     pub(crate) offline: bool,
     /// What the engine before did not come back from, as far as it is known.
     pub(crate) trap: Option<Trapped>,
+}
+
+/// How much of each log may wait for the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) struct Backlog {
+    pub(crate) entries: Option<u64>,
+    pub(crate) bytes: Option<u64>,
+}
+
+impl From<Backlog> for BacklogBound {
+    fn from(Backlog { entries, bytes }: Backlog) -> Self {
+        Self { entries, bytes }
+    }
 }
 
 /// `WireTrap`: one of the last three says what was worked on.

@@ -21,6 +21,7 @@ import {
   type WireFoldBatch,
   type WireFoldLetter,
   type WireFoldReport,
+  type WireLogState,
   type WireNotice,
   type WireOp,
   type WireOptions,
@@ -145,7 +146,8 @@ export class FakeEngine implements WireEngine {
     const stored = this.before?.stored(name) ?? [];
     this.#logs.push({ name, schema, confirmed: [], own: stored, queries: new Map() });
     this.#soon(() => this.server.settle());
-    return encode([this.#logs.length - 1, { status: 'local', outbox: 0, deadLetters: 0, end: 0 }]);
+    const state = this.#state(this.#logs.length - 1);
+    return encode([this.#logs.length - 1, state[2]]);
   }
 
   /** What of a log outlives the engine. */
@@ -158,6 +160,8 @@ export class FakeEngine implements WireEngine {
   }
 
   act(handle: number, request: Uint8Array): Uint8Array {
+    if (this.#waiting(handle) >= (this.options.backlog.entries ?? Infinity))
+      throw Object.assign(new Error(`${this.#logs[handle]!.name} takes no more work`), { code: 'backlog-full' });
     return this.actAgain(handle, request, this.#acts + 1);
   }
 
@@ -410,11 +414,22 @@ export class FakeEngine implements WireEngine {
     this.#soon(() => this.tell(['connection', state]));
   }
 
-  #state(handle: number): WireNotice {
+  /** Own entries without a verdict; each counts as 10 bytes. */
+  #waiting(handle: number): number {
+    return this.#logs[handle]!.own.filter(({ status }) => status === 'pending' || status === 'stored').length;
+  }
+
+  #state(handle: number): ['log', number, WireLogState] {
     const { own, confirmed } = this.#logs[handle]!;
-    const outbox = own.filter(({ status }) => status === 'pending' || status === 'stored').length;
+    const outbox = this.#waiting(handle);
     const deadLetters = own.filter(({ status }) => status === 'refused').length;
-    return ['log', handle, { status: this.#online ? 'synced' : 'local', end: confirmed.length, outbox, deadLetters }];
+    const pressure = outbox >= (this.options.backlog.entries ?? Infinity) ? 'full' : 'none';
+    const status = this.#online ? 'synced' : 'local';
+    return [
+      'log',
+      handle,
+      { status, end: confirmed.length, outbox, outboxBytes: 10 * outbox, pressure, deadLetters },
+    ];
   }
 
   #soon(work: () => void): void {
