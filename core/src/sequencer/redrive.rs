@@ -1,7 +1,8 @@
 //! Redriving: a refused entry comes in again, as an entry of the log itself that replaces it.
 //!
 //! Its effect is what its author asked for, on the state as it is now; its id and its place are the log's. Whose it was
-//! stands in `replaces`: where the refused entry was a replacement itself, the first of that line. The policy is asked again, about its author: an operator changes the rules first.
+//! stands in `replaces`: where the refused entry was a replacement itself, the first of that line. The policy is asked
+//! again, about its author: an operator changes the rules first.
 
 use std::sync::Arc;
 use std::time::Duration;
