@@ -100,6 +100,13 @@ impl Device {
         self.tab_resuming(Resume { trap, build: build.into(), ..Resume::default() })
     }
 
+    /// The same, and it tells a witness what it works on.
+    pub(crate) fn trapped_again(&mut self, tab: usize, work: Work, witness: Arc<dyn Witness>) -> usize {
+        self.tabs.remove(&tab);
+        let trap = Some(Trap { log: log(), work, reason: "unreachable".into() });
+        self.tab_resuming(Resume { trap, build: "1".into(), witness: Some(witness), ..Resume::default() })
+    }
+
     /// A tab that tells a witness what it works on.
     pub(crate) fn watched_tab(&mut self, witness: Arc<dyn Witness>) -> usize {
         self.tab_resuming(Resume { witness: Some(witness), ..Resume::default() })

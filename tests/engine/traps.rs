@@ -21,6 +21,16 @@ impl Witness for Recorder {
     }
 }
 
+/// Fails the test when this is worked on.
+#[derive(Debug)]
+struct Forbids(Work);
+
+impl Witness for Forbids {
+    fn works_on(&self, _log: &LogName, work: Option<Work>) {
+        assert_ne!(work, Some(self.0), "it was given up");
+    }
+}
+
 impl Recorder {
     /// What was worked on, each thing once.
     fn take(&self) -> Vec<Work> {
@@ -160,6 +170,30 @@ fn local_snapshot_that_traps_is_had_again_from_the_server() {
     device.online();
     assert_eq!(device.titles(tab), ["eggs", "rice"]);
     assert_eq!(device.state(tab).status, LogStatus::Synced);
+}
+
+#[test]
+fn what_was_given_up_is_not_worked_on_again() {
+    let (mut device, tab) = start();
+    device.online();
+    device.offline();
+    let own = device.add(tab, "poison");
+    device.rename(tab, own, "still poison");
+    device.run();
+    for work in [Work::Own(own), Work::Confirmed(Offset(0)), Work::Snapshot(())] {
+        let (mut device, mut tab) = (Device::with(device.database.clone(), device.authority().copy(), 2), 0);
+        device.authority().snapshots = true;
+        for _ in 0..2 {
+            tab = device.trapped(tab, work, "1");
+            device.open(tab);
+        }
+        tab = device.trapped_again(tab, work, Arc::new(Forbids(work)));
+        device.open(tab);
+        device.elect(tab);
+        device.online();
+        assert_eq!((device.state(tab).status, device.outbox(tab)), (LogStatus::Synced, 0), "{work:?}");
+        assert_eq!(device.titles(tab).len(), if work == Work::Own(own) { 2 } else { 3 }, "{work:?}");
+    }
 }
 
 #[test]
