@@ -9,20 +9,17 @@ async function startTrappingWorld(t) {
   return startWorld(t, {}, { '/driftlog/': await packageForTesting() });
 }
 
-/** From now on the page's engine traps when it works on this, so many times at most. */
-function trapOn(tab, kind, at, times = Infinity) {
-  return tab.page.evaluate(
-    ([kind, at, times]) => {
-      globalThis.traps = 0;
-      globalThis.driftlogTraps = (_log, worked, where) => {
-        if (worked !== kind || where !== at || globalThis.traps >= times) return false;
-        globalThis.traps++;
-        return true;
-      };
-    },
-    [kind, at, times],
-  );
+/** In the page: from now on its engine traps when it works on this, so many times at most. */
+function setTrap([kind, at, times]) {
+  globalThis.traps = 0;
+  globalThis.driftlogTraps = (_log, worked, where) => {
+    if (worked !== kind || where !== at || globalThis.traps >= times) return false;
+    globalThis.traps++;
+    return true;
+  };
 }
+
+const trapOn = (tab, kind, at, times = 1_000) => tab.page.evaluate(setTrap, [kind, at, times]);
 
 const traps = (tab) => tab.page.evaluate(() => globalThis.traps);
 const titles = async (tab) => (await tab.todos()).map(({ title }) => title);
@@ -54,6 +51,27 @@ test('an own pending action that traps is a dead letter in the end, and everythi
   await alice.reload();
   assert.deepEqual((await alice.entry(poison)).code, 'trapped');
   assert.deepEqual(device.uncaught, [], 'the page never saw an error that it did not ask for');
+});
+
+test('a page that starts on an action that traps opens all the same, without it', async (t) => {
+  const world = await startTrappingWorld(t);
+  const { proxy, url } = await world.link();
+  const device = await world.device();
+  const alice = await world.tab(device, { url });
+  await proxy.close();
+  const milk = await alice.act('addTodo', { id: 'a', title: 'milk' });
+  const poison = await alice.act('addTodo', { id: 'b', title: 'poison' });
+  await alice.stored(poison);
+  await alice.page.addInitScript(setTrap, ['own', poison, 1_000]);
+  await alice.reload();
+  assert.equal(await traps(alice), 3, 'it opened with the engine that gave it up');
+  assert.deepEqual(await titles(alice), ['milk']);
+  assert.equal((await alice.entry(poison)).code, 'trapped');
+  await proxy.open();
+  await alice.connect();
+  await alice.shipped();
+  assert.equal((await alice.entry(milk)).status, 'accepted');
+  assert.deepEqual(device.uncaught, []);
 });
 
 test('an action that was not stored when the engine trapped is stored once, under its id', async (t) => {
