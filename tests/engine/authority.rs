@@ -19,6 +19,8 @@ use driftlog_core::snapshot;
 use driftlog_core::state::State;
 use driftlog_core::time::Time;
 
+use driftlog_tests::peer::Peer;
+
 use crate::device::log;
 
 const LOG: LogId = LogId([0x10; 16]);
@@ -36,6 +38,8 @@ pub(crate) struct Authority {
     pub(crate) snapshots: bool,
     /// What is pushed is decided, and nobody hears of it.
     pub(crate) lose_answers: bool,
+    /// The log holds what only a newer server can fold.
+    newer: bool,
     /// The voids that were pushed, each time.
     pub(crate) voids: Vec<(u64, u64, String)>,
 }
@@ -86,7 +90,6 @@ impl Authority {
 
     /// Another client's entry.
     pub(crate) fn insert(&mut self, now: u64, title: &str) {
-        let name = |text: &str| Name::new(text).unwrap();
         let fields = vec![(name("title"), FieldOp::Set(title.into()))];
         let insert = Insert { collection: name("todos"), record: RecordId::new(title).unwrap(), fields };
         let body = Body::new(name("addTodo"), None, vec![Op::Insert(insert)], None, Salt([9; 8]));
@@ -97,6 +100,20 @@ impl Authority {
         let entry = Entry::new(header, body.into()).unwrap();
         let chain = chain.with_pushed(seq, entry.digest());
         self.decide(now, OTHER, PushItems { first: seq, chain, items: vec![Pushed::Entry(entry)] }).unwrap();
+    }
+
+    /// Another client's entry with an op that this build does not know, as a newer server would take it.
+    pub(crate) fn insert_newer(&mut self, now: u64) {
+        let body = Body::new(name("later"), None, Peer::unknown(), None, Salt([9; 8]));
+        let (offset, seq) = (Offset(self.log.len() as u64), Seq(1_000));
+        let header = Header::new(RunId([0xbb; 8]), seq.0, seq, Base { epoch: EPOCH, end: offset }, Time::from_ms(now));
+        let entry = Entry::new(header, body.into()).unwrap();
+        let accepted = Time::from_ms(now);
+        let logged = Logged { offset, actor: OTHER, user: user(), accepted, base: offset, entry };
+        let start = Cursor { next: Offset(0), chain: Chain::log_start(LOG) };
+        let after = self.log.last().map_or(start, |(_, cursor)| *cursor).after(&logged);
+        self.log.push((logged, after));
+        self.newer = true;
     }
 
     /// The state that everybody must come to.
@@ -151,6 +168,8 @@ impl Authority {
                 session.handle_admitted(now, Ok(Admission { user: user(), grants, expires: None, nonce }));
             }
             Output::Open(open) => session.handle_opened(open.request, Ok(self.facts(&open))),
+            // What is newer than this build is not decided by this build either.
+            Output::Append(_) if self.newer => {}
             Output::Append(Append { request, actor, push, .. }) => {
                 let decided = self.decide(now, actor, push);
                 session.handle_committed(request, decided);
@@ -204,6 +223,10 @@ impl Authority {
             verdicts: (from <= row.seq).then(|| row.verdicts(from, row.seq, places)),
         }
     }
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
 }
 
 fn user() -> UserId {

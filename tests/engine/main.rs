@@ -8,6 +8,7 @@ mod held;
 mod integrity;
 mod kept;
 mod lookup;
+mod newer;
 mod pressure;
 mod quota;
 mod server;
