@@ -132,6 +132,8 @@ export class OpenLog {
   #closed = false;
   #deadLettersRead = 0;
   #handle: number;
+  /** Why not all queries are up to date. */
+  #outdated: string | undefined;
 
   constructor(
     readonly name: string,
@@ -294,7 +296,11 @@ export class OpenLog {
 
   /** Takes in the log's state. */
   become(state: WireLogState): void {
-    const status = statusOf(state);
+    const told = statusOf(state);
+    const reason = this.#outdated;
+    // What keeps the whole log back says more.
+    const tells = reason !== undefined && told.reason === undefined;
+    const status: LogStatus = tells ? Object.freeze({ ...told, state: 'degraded', reason }) : told;
     const before = this.status.getSnapshot();
     if (status.state !== before.state || status.reason !== before.reason || status.end !== before.end)
       this.status.set(status);
@@ -359,10 +365,20 @@ export class OpenLog {
     }
     return () => {
       for (const write of unstored) this.#recordAgain(engine, write, trap);
-      for (const view of this.#views.values()) view.resume();
+      for (const view of this.#views.values()) this.#resumeView(view);
       this.#folds.resume();
       void this.readDeadLetters().catch(() => {});
     };
+  }
+
+  /** A query that an engine does not come back from is not asked again by itself; it shows what it did, and is told of. */
+  #resumeView(view: QueryView): void {
+    try {
+      view.resume();
+    } catch (error) {
+      this.#outdated = `a query of ${view.collection} is not up to date: the engine did not come back from it`;
+      throw error;
+    }
   }
 
   #recordAgain(engine: WireEngine, write: OpenWrite, trap: WireTrap | null): void {

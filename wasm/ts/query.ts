@@ -103,6 +103,11 @@ export class QueryView implements Query<Row> {
         : undefined;
   }
 
+  /** The collection whose rows it shows. */
+  get collection(): string {
+    return this.query[0];
+  }
+
   getSnapshot(): readonly Row[] {
     this.#start();
     if (this.#listeners.size === 0) this.#stopLater();

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { mock, test } from 'node:test';
+import { decode, type WireQuery } from './boundary.js';
 import { openClient } from './client.js';
 import { DriftlogError } from './errors.js';
 import { fold } from './fold.js';
@@ -79,6 +80,34 @@ test('questions that an engine did not answer are asked again, and a client clos
   assert.throws(() => later.clearDone(), is('closed'));
   await rest();
   assert.equal(engines.length, 2, 'none is begun for a closed client');
+});
+
+test('a query that the engine does not come back from is left as it is, visibly, and everything else goes on', async () => {
+  const server = new FakeServer();
+  const { client, engines, log } = await durableClient(server);
+  const [todos, head] = [log.query({ from: 'todos' }), log.query({ from: 'head' })];
+  for (const query of [todos, head]) query.subscribe(() => {});
+  await log.do.addTodo({ id: 'a', title: 'a' }).accepted;
+  await quiet();
+  server.begun = (engine) => {
+    const { query } = engine;
+    engine.query = (handle, bytes) => {
+      if (decode<WireQuery>(bytes)[0] !== 'todos') return query.call(engine, handle, bytes);
+      engine.trap();
+      throw new WebAssembly.RuntimeError('unreachable');
+    };
+  };
+  engines[0]!.trap();
+  await new Promise<void>((settled) => log.status.subscribe(({ reason }) => reason?.includes('query of todos') && settled()));
+  await log.entries();
+  assert.equal(log.status.getSnapshot().state, 'degraded');
+  assert.equal(engines.length, 3, 'the next engine is not asked for it');
+  log.do.addTodo({ id: 'b', title: 'b' });
+  log.do.rename({ name: 'mine' });
+  assert.equal(head.getSnapshot()[0]?.name, 'mine');
+  await quiet();
+  assert.equal(server.logs.get('board/1')?.length, 3);
+  await client.close();
 });
 
 test('a wish to be offline outlives the engine', async () => {
