@@ -197,6 +197,11 @@ impl Walk<'_> {
 
     fn replacements(&mut self, reads: Reads<'_>) -> Result<(), StoreError> {
         let mut replacing = std::mem::take(&mut self.replacing);
+        for (offset, (actor, seq, digest)) in &replacing {
+            if self.logged.get(actor).and_then(|logged| logged.get(seq)) == Some(digest) {
+                self.find("entries", format!("offset {offset} replaces an entry that is in the log too"));
+            }
+        }
         for row in reads.replacements_of(self.log.key)? {
             if replacing.remove(&row.offset) != Some((row.actor, row.seq, row.digest)) {
                 self.find("replacements", format!("offset {} replaces something else", row.offset));
@@ -241,6 +246,9 @@ impl Walk<'_> {
         }
         if let Some((seq, _)) = logged.last_key_value().filter(|(seq, _)| **seq > row.seq) {
             self.find("actors", format!("seq {seq} of actor {actor} is in the log and undecided"));
+        }
+        if let Some(seq) = letters.keys().find(|seq| !row.is_absent(**seq)) {
+            self.find("dead_letters", format!("seq {seq} of actor {actor} is a dead letter and was not refused"));
         }
         let points = row.checkpoints().iter().rev().copied().chain([(row.seq, row.chain)]);
         let (mut at, mut chain) = (Seq(0), Chain::actor_start(actor, &self.log.name));

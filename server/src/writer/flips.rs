@@ -8,7 +8,7 @@ use driftlog_core::id::{Base, ClientId, EntryId, EpochId, Name, RecordId, RunId}
 use driftlog_core::op::{FieldOp, Insert, Op};
 use driftlog_core::packed::{Pushed, Void};
 use driftlog_core::protocol::frame::Nonce;
-use driftlog_core::sequencer::PushItems;
+use driftlog_core::sequencer::{PushItems, Refused};
 use driftlog_core::snapshot::encode;
 use driftlog_core::time::Time;
 use driftlog_core::value::Value;
@@ -370,4 +370,37 @@ fn every_flipped_bit_of_a_stored_row_is_found_and_never_told() {
         }
     }
     assert!(flips > 20_000 && refused < 200, "{flips} flips, {refused} impossible");
+}
+
+/// What no flipped bit makes: rows that are sound each for itself, and tell of the same work twice.
+#[test]
+fn a_dead_letter_of_an_accepted_entry_and_a_replacement_of_one_are_found() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let config = Config::new(directory.path(), Access::Development);
+    let mut store = filled(&config);
+    let report = store.commit(|writes| {
+        assert!(scrubbed(writes.reads()).is_sound());
+        let (log, id) = (log_name(LOGS[1]), EntryId { actor: ActorId([1; 16]), seq: Seq(1) });
+        let log = writes.reads().log(&log)?.expect("there");
+        let (author, _) = writes.reads().binding(id.actor)?.expect("bound");
+        let accepted = entry(1, insert("a"), None);
+        let digest = accepted.digest();
+        let refused = Refused { entry: accepted, code: Code::UnknownOp, reason: String::new() };
+        writes.keep_refused(1, log.key, author, &refused)?;
+        let (end, time) = writes.reads().end(&log)?;
+        let entry = entry(1, insert("c"), Some(Replaced { id, digest }));
+        let (offset, base) = (end.next, end.next);
+        let logged = Logged { offset, actor: ActorId::LOG, user: user(), accepted: time, base, entry };
+        let after = end.after(&logged);
+        writes.append(log.key, writes.log_author()?, &(logged, after))?;
+        writes.set_end(&log, after, time)?;
+        Ok::<_, StoreError>(scrubbed(writes.reads()))
+    });
+    let found: Vec<_> = report.expect("reads").findings.into_iter().map(|found| (found.table, found.what)).collect();
+    let [(entries, replaces), (letters, letter)] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((*entries, *letters), ("entries", "dead_letters"));
+    assert!(
+        replaces.contains("replaces an entry that is in the log") && letter.contains("was not refused"),
+        "{found:?}"
+    );
 }
