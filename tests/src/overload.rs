@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use driftlog_core::id::LogName;
+use driftlog_core::protocol::Frame;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -256,18 +257,25 @@ impl Lone {
     }
 
     /// How long one entry takes from the push to its verdict.
-    async fn probe(&mut self) -> Duration {
+    async fn probe(&mut self) -> Result<Duration, Failure> {
         let entry = self.peer.act(Peer::insert("one"));
         let began = Instant::now();
         self.socket.send(&self.peer.push(&[entry])).await;
-        while self.socket.ack().await.through < self.peer.seq {}
-        began.elapsed()
+        loop {
+            match self.socket.next().await {
+                Frame::Ack(ack) if ack.through == self.peer.seq => return Ok(began.elapsed()),
+                // It was silent while the others were at work.
+                Frame::Ping(ping) => self.socket.send(&Frame::Pong(ping)).await,
+                Frame::Ack(_) | Frame::Credit(_) => {}
+                other => return Err(format!("not expected by the lone writer: {other:?}").into()),
+            }
+        }
     }
 
     async fn median(&mut self) -> Result<Duration, Failure> {
         let mut all = Vec::with_capacity(PROBES);
         for _ in 0..PROBES {
-            all.push(self.probe().await);
+            all.push(self.probe().await?);
         }
         all.sort_unstable();
         Ok(all[PROBES / 2])

@@ -6,9 +6,12 @@ use driftlog_core::limits;
 use driftlog_core::protocol::frame::{Credit, Frame};
 use driftlog_core::snapshot;
 use driftlog_core::state::State;
+use driftlog_server::Config;
+use tempfile::TempDir;
 
 use crate::running::Server;
 use driftlog_tests::peer::{Peer, Socket};
+use driftlog_tests::process::Process;
 
 /// Pushes records in frames of `per_push` until `entries` are in the log.
 async fn fill(peer: &mut Peer, socket: &mut Socket, entries: usize, per_push: usize, bytes: usize) {
@@ -57,6 +60,70 @@ async fn a_reader_that_never_reads_delays_nobody() {
             other => panic!("entries expected: {other:?}"),
         }
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn readers_that_stop_in_the_middle_of_a_snapshot_cost_little_memory_and_nobody_else_anything() {
+    const ENTRIES: usize = 2_500;
+    const STUCK: usize = 48;
+    let directory = TempDir::new().expect("a directory");
+    let process = Process::spawn(directory.path()).await;
+    let (mut alice, mut bob) = (Peer::new("alice"), Peer::new("bob"));
+    let (mut writer, _) = alice.open_to_push(&process.url).await;
+    fill(&mut alice, &mut writer, ENTRIES, 20, 4_000).await;
+    let mut bytes = 0;
+    let mut stuck = Vec::new();
+    let mut before = 0;
+    for at in 0..STUCK {
+        let mut peer = Peer::new(&format!("{at}-stuck"));
+        let (mut socket, _) = peer.open(&process.url).await;
+        socket.send(&Frame::Credit(Credit { bytes: u64::MAX })).await;
+        // From its first part on the whole snapshot is held for it.
+        let part = loop {
+            if let Frame::SnapshotPart(part) = socket.next().await {
+                break part;
+            }
+        };
+        if at == 0 {
+            (bytes, before) = (part.total, process.resident_bytes().expect("told"));
+        }
+        stuck.push(socket);
+    }
+    let grown = process.resident_bytes().expect("told").saturating_sub(before);
+    assert!(grown < STUCK as u64 * bytes / 4, "{grown} bytes more, for {STUCK} times a snapshot of {bytes}");
+    let (mut reader, opened) = bob.open(&process.url).await;
+    reader.send(&Frame::Credit(Credit { bytes: u64::MAX })).await;
+    let last = alice.act(Peer::insert("last"));
+    writer.send(&alice.push(&[last])).await;
+    let end = opened.end.next();
+    for mut socket in [reader, stuck.remove(0)] {
+        loop {
+            match socket.next().await {
+                Frame::Entries(entries) if entries.after.next == end => break,
+                Frame::Entries(_) | Frame::SnapshotPart(_) | Frame::Credit(_) | Frame::Ping(_) => {}
+                other => panic!("entries expected: {other:?}"),
+            }
+        }
+    }
+    process.kill().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_neither_reads_nor_speaks_is_given_up() {
+    let idle = |config: &mut Config| config.idle = std::time::Duration::from_secs(2);
+    let server = Server::start_with(TempDir::new().expect("a directory"), idle).await;
+    let (mut alice, mut carol) = (Peer::new("alice"), Peer::new("carol"));
+    let (mut asleep, _) = carol.open(&server.url).await;
+    asleep.send(&Frame::Credit(Credit { bytes: u64::MAX })).await;
+    let (mut writer, _) = alice.open_to_push(&server.url).await;
+    fill(&mut alice, &mut writer, 1_500, 20, 4_000).await;
+    drop(writer);
+    while !server.get("/health", None).await.1.contains("\"sessions\":0") {
+        tokio::task::yield_now().await;
+    }
+    // What waited for it is told, and then the socket ends.
+    while asleep.receive().await.is_some() {}
     server.stop().await;
 }
 
