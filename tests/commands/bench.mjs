@@ -49,20 +49,27 @@ async function openStage(release) {
   const { servePage } = await import('../browser/harness/page.mjs');
   const site = await servePage({ folders: { '/bench/': join(root, 'tests', 'commands', 'bench') }, headers: isolation });
   const devices = [];
+  const servers = [];
+  const start = async (options) => {
+    servers.push(await startServer({ release, ...options }));
+    return servers.at(-1);
+  };
   let started;
-  const server = () => (started ??= startServer({ release }));
+  const server = () => (started ??= start());
   const device = async () => {
     devices.push(await startBrowser());
     return devices.at(-1);
   };
   return {
     server,
+    /** One more server, with options of `startServer`. */
+    startServer: start,
     device,
     url: async () => `ws://127.0.0.1:${(await server()).port}/sync`,
-    /** A link whose bytes are counted. */
+    /** A link whose bytes are counted, and that can be broken. */
     async link() {
       const proxy = await startProxy((await server()).port);
-      return { url: `ws://127.0.0.1:${proxy.port}/sync`, bytes: proxy.bytes };
+      return { url: `ws://127.0.0.1:${proxy.port}/sync`, bytes: proxy.bytes, proxy };
     },
     /** A page in a browser of its own; its functions are those of bench/page.js. */
     async open({ device: chosen } = {}) {
@@ -80,7 +87,8 @@ async function openStage(release) {
     consoles: () => devices.flatMap((device) => device.console.slice(-20)).join('\n'),
     async close() {
       await Promise.all(devices.map((device) => device.kill()));
-      await (await started)?.kill();
+      await started;
+      await Promise.all(servers.map((server) => server.kill()));
       await site.close();
     },
   };

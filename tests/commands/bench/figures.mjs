@@ -9,6 +9,9 @@ import { join } from 'node:path';
 import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
 import { root } from '../run.mjs';
 
+/** Clients of one page: their memories must fit its address space. */
+const readersAPage = 50;
+
 /** In the order of the table in docs/performance.md. */
 export const figures = [
   {
@@ -36,6 +39,9 @@ export const figures = [
   { name: 'server memory per idle connection', measure: idleMemory },
   { name: 'wasm size', measure: wasmSize },
   { name: 'cost per rich change', measure: richChanges },
+  { name: 'poison at 1 % of the input', measure: poison },
+  { name: 'fan-out with one stuck reader', measure: stuckReader },
+  { name: 'typing through gate workers', measure: gateWorkers },
 ];
 
 async function coldStart(stage) {
@@ -61,15 +67,30 @@ async function ingest(stage, writers) {
   return { per_second: await (await stage.open()).ingest(each, 20_000) };
 }
 
-/** All readers run in one page: what is sent must come slower than the page can take it, or its queue is measured. */
+/** Readers share few pages: what is sent must come slower than a page can take it, or its queue is measured. */
 async function fanOut(stage, readers, apartMs) {
   const url = await stage.url();
-  const [reading, writing] = [await stage.open(), await stage.open()];
+  const writing = await stage.open();
   const sends = 100;
-  await reading.listen(Array.from({ length: readers }, (_, index) => ({ name: `reader-${index}`, id: '1', url, storage: 'memory' })));
+  const reading = await readersOf(stage, Array.from({ length: readers }, () => url));
   await writing.send({ name: 'writer', id: '1', url }, sends, apartMs);
   await stage.until(async () => (await reading.delivered()) >= sends * readers);
-  return { ...(await reading.delays()), sends_per_second: 1_000 / apartMs };
+  return { ...(await reading.takeDelays()), sends_per_second: 1_000 / apartMs };
+}
+
+/** A reader of the same board at each of these addresses. Each client has a wasm memory of its own; a page holds some dozens. */
+async function readersOf(stage, urls) {
+  const options = urls.map((url, index) => ({ name: `reader-${index}`, id: '1', url, storage: 'memory' }));
+  const pages = [];
+  for (let at = 0; at < options.length; at += readersAPage) {
+    pages.push(await stage.open());
+    await pages.at(-1).listen(options.slice(at, at + readersAPage));
+  }
+  const all = (method) => Promise.all(pages.map((page) => page[method]()));
+  return {
+    delivered: async () => (await all('delivered')).reduce((sum, count) => sum + count, 0),
+    takeDelays: async () => quantiles((await all('takeDelays')).flat()),
+  };
 }
 
 async function bytesPerAction(stage) {
@@ -100,12 +121,11 @@ async function catchUp(stage, entries) {
 async function idleMemory(stage) {
   const connections = 200;
   const url = await stage.url();
-  const page = await stage.open();
-  const join = (from, count) => page.listen(Array.from({ length: count }, (_, index) => ({ name: `idle-${from + index}`, id: '1', url, storage: 'memory' })));
+  const join = (count) => readersOf(stage, Array.from({ length: count }, () => url));
   // The first ones fill the caches that all share.
-  await join(0, 20);
+  await join(20);
   const before = residentBytes((await stage.server()).pid);
-  await join(20, connections);
+  await join(connections);
   return { kilobytes: (residentBytes((await stage.server()).pid) - before) / 1000 / connections, connections };
 }
 
@@ -125,4 +145,74 @@ async function wasmSize() {
 async function richChanges(stage) {
   const costs = await (await stage.open()).richChanges({ name: 'rich', url: await stage.url(), marks: [1_000, 10_000, 100_000], sample: 500 });
   return Object.fromEntries(Object.entries(costs).flatMap(([mark, { p50_ms, p99_ms }]) => [[`p50_ms_at_${mark}`, p50_ms], [`p99_ms_at_${mark}`, p99_ms]]));
+}
+
+/** Healthy entries a second, with one entry in a hundred refused by a rule beside them and without, in turns. */
+async function poison(stage) {
+  const server = await stage.startServer({ args: ['--rules', join(root, 'web-demo', 'rules.json')] });
+  const page = await stage.open();
+  const options = { name: 'writer', id: '1', url: `ws://127.0.0.1:${server.port}/sync` };
+  const rounds = { without: [], with: [] };
+  await page.ingestBeside(options, 2_000, 0);
+  for (let round = 0; round < 3; round++) {
+    rounds.without.push(await page.ingestBeside(options, 10_000, 0));
+    rounds.with.push(await page.ingestBeside(options, 10_000, 100));
+  }
+  const [without, poisoned] = [median(rounds.without), median(rounds.with)];
+  return { per_second_without: without, per_second_with: poisoned, ratio: poisoned / without };
+}
+
+/** 200 readers; then one of them takes nothing any more; then it is gone. */
+async function stuckReader(stage) {
+  const [url, link] = [await stage.url(), await stage.link()];
+  const writing = await stage.open();
+  const [readers, sends, apartMs] = [200, 100, 200];
+  const reading = await readersOf(stage, Array.from({ length: readers }, (_, index) => (index === 0 ? link.url : url)));
+  const phase = async (count) => {
+    await writing.send({ name: 'writer', id: '1', url }, sends, apartMs);
+    await stage.until(async () => (await reading.delivered()) >= sends * count);
+    return (await reading.takeDelays()).p99_ms;
+  };
+  const all = await phase(readers);
+  link.proxy.blackHole();
+  const stuck = await phase(readers - 1);
+  await link.proxy.close();
+  const gone = await phase(readers - 1);
+  return { p99_ms_all_read: all, p99_ms_one_stuck: stuck, p99_ms_one_gone: gone, ratio: (2 * stuck) / (all + gone) };
+}
+
+/** What it costs honest typing that each change is read in another process first, in turns with a server where it is not. */
+async function gateWorkers(stage) {
+  const [workers, inside] = [await stage.startServer(), await stage.startServer({ args: ['--gate-workers', '0'] })];
+  const page = await stage.open();
+  const measured = { workers: { each: [], many: [] }, inside: { each: [], many: [] } };
+  const servers = { workers, inside };
+  for (let round = 0; round < 3; round++) {
+    for (const [name, server] of Object.entries(servers)) {
+      const options = { name: `${name}-${round}`, url: `ws://127.0.0.1:${server.port}/sync` };
+      const { p50_ms, per_second } = await page.typing(options, 300, 3_000);
+      measured[name].each.push(p50_ms);
+      measured[name].many.push(per_second);
+    }
+  }
+  const [each, eachInside] = [median(measured.workers.each), median(measured.inside.each)];
+  const [many, manyInside] = [median(measured.workers.many), median(measured.inside.many)];
+  return {
+    p50_ms: each,
+    p50_ms_in_process: eachInside,
+    added_ms: each - eachInside,
+    per_second: many,
+    per_second_in_process: manyInside,
+    ratio: many / manyInside,
+  };
+}
+
+function quantiles(times) {
+  const sorted = times.toSorted((a, b) => a - b);
+  const at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
+  return { p50_ms: at(0.5), p99_ms: at(0.99), samples: sorted.length };
+}
+
+function median(numbers) {
+  return numbers.toSorted((a, b) => a - b)[numbers.length >> 1];
 }

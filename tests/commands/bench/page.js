@@ -24,6 +24,8 @@ const paper = defineLog('paper/:id', {
 });
 
 const clients = [];
+/** The board of `ingestBeside`, the same in each of its rounds. */
+let ingesting;
 
 /** Opens a client and one board. */
 export async function openBoard({ name, url, id, storage }) {
@@ -77,6 +79,24 @@ export async function ingest(optionsOfEach, count) {
   await Promise.all(logs.map((log) => log.do.add({ id: 'first', title: 'connected' }).accepted));
   const start = performance.now();
   await Promise.all(logs.map((log) => pipeline(log, count / logs.length, 'accepted')));
+  return count / ((performance.now() - start) / 1000);
+}
+
+/** Accepted actions per second, while one in so many beside them is refused; 0: none is. */
+export async function ingestBeside(options, count, refusedEvery) {
+  ingesting ??= await openBoard(options);
+  const round = crypto.randomUUID();
+  const start = performance.now();
+  const fates = [];
+  for (let index = 0; index < count; index++) {
+    fates.push(ingesting.do.add({ id: `${round}${index}`, title: 'in a row' }).accepted);
+    if (refusedEvery > 0 && index % refusedEvery === 0) {
+      const { accepted } = ingesting.do.add({ id: `${round}-${index}`, title: 'too long '.repeat(20) });
+      fates.push(accepted.then(() => Promise.reject(new Error('it was accepted')), ({ code }) => code));
+    }
+    if (index % 100 === 0) await nextTask();
+  }
+  await Promise.all(fates);
   return count / ((performance.now() - start) / 1000);
 }
 
@@ -135,7 +155,7 @@ export async function catchUp(options, end) {
   return performance.now() - start;
 }
 
-/** Connects clients that only listen; `delays()` tells when what they saw was sent. */
+/** Connects clients that only listen; `takeDelays()` tells how long after it was sent they saw what. */
 export async function listen(optionsOfEach) {
   const delays = [];
   for (const options of optionsOfEach) {
@@ -154,9 +174,9 @@ export function delivered() {
   return globalThis.delays.length;
 }
 
-/** The delays they saw. */
-export function delays() {
-  return quantiles(globalThis.delays);
+/** The delays they saw since the last call. */
+export function takeDelays() {
+  return globalThis.delays.splice(0);
 }
 
 /** Sends actions that carry the time they were performed at, one after the other, and so many ms apart. */
@@ -167,6 +187,30 @@ export async function send(options, count, apartMs = 0) {
     await log.do.add({ id: crypto.randomUUID(), title: now().toFixed(3) }).accepted;
     if (apartMs > 0) await new Promise((resolve) => setTimeout(resolve, next - performance.now()));
   }
+}
+
+/** Types into a text: from one keystroke to its acceptance, one after the other, and keystrokes accepted a second. */
+export async function typing({ name, url }, one, many) {
+  const client = await createClient({ name, url });
+  clients.push(client);
+  const log = await client.open(paper, { id: name });
+  let at = 0;
+  const type = () => log.do.type({ at: at++, inserted: 'abcdefghij '[at % 11] }).accepted;
+  await type();
+  const times = [];
+  for (let count = 0; count < one; count++) {
+    const start = performance.now();
+    await type();
+    times.push(performance.now() - start);
+  }
+  const start = performance.now();
+  const fates = [];
+  for (let count = 0; count < many; count++) {
+    fates.push(type());
+    if (count % 50 === 0) await nextTask();
+  }
+  await Promise.all(fates);
+  return { ...quantiles(times), per_second: many / ((performance.now() - start) / 1000) };
 }
 
 /** Types into one text until it has had so many changes; the cost of the last ones before each mark. */
