@@ -227,11 +227,24 @@ impl World {
         }
         let Some(server) = &mut self.host.server else { return };
         server.receive(session, bytes);
-        self.host_look();
+        // Nobody else hears of it before a commit or a read.
+        let socket = self.host.sessions.get(&session).copied();
+        self.host_work_soon();
+        if let Some(socket) = socket {
+            self.pump(socket);
+        }
+        self.host_timer();
     }
 
     /// After anything that the server did: what waits is scheduled, what it says is sent.
     pub(super) fn host_look(&mut self) {
+        self.host_work_soon();
+        self.pump_all();
+        self.host_timer();
+    }
+
+    /// What waits is committed and read after a while.
+    fn host_work_soon(&mut self) {
         let start = self.host.start;
         if !std::mem::replace(&mut self.host.commit_due, true) {
             let delay = between(&mut self.random, self.weather.flush);
@@ -241,8 +254,6 @@ impl World {
             let delay = between(&mut self.random, self.weather.read);
             self.schedule(delay, Event::Read(start));
         }
-        self.pump_all();
-        self.host_timer();
     }
 
     fn pump_all(&mut self) {
