@@ -64,6 +64,8 @@ pub(super) struct Record {
     pub(super) replaced_gone: BTreeSet<EntryId>,
     /// Entries that went with a restored backup.
     pub(super) gone: BTreeSet<WriteId>,
+    /// Of those, the ones that came again: a device that has the old history still tells their old place.
+    regained: BTreeSet<WriteId>,
     accepted_last: Time,
 }
 
@@ -163,7 +165,9 @@ impl Checker {
         record.ids.insert(id, logged.offset);
         record.replaced.extend(replaces.map(|target| (target, logged.offset)));
         self.report.redriven += u64::from(replaces.is_some());
-        record.gone.remove(&write);
+        if record.gone.remove(&write) {
+            record.regained.insert(write);
+        }
         record.accepted_last = logged.accepted;
         self.report.entries += 1;
     }
@@ -220,6 +224,7 @@ impl Checker {
         let record = self.logs.get(log);
         let offset = record.and_then(|record| record.writes.get(&write)).copied();
         let gone = record.is_some_and(|record| record.gone.contains(&write));
+        let regained = record.is_some_and(|record| record.regained.contains(&write));
         let struck = self.struck.contains(&(log.clone(), write));
         let before = told.clone();
         told.last = Some(status.clone());
@@ -250,7 +255,7 @@ impl Checker {
                     None
                 } else if offset.is_none() {
                     Some(("acked-lost", "is said to be accepted, and the server does not have it".to_owned()))
-                } else if place != offset {
+                } else if place != offset && !regained {
                     Some(("order", format!("is said to stand at {place:?}, and stands at {offset:?}")))
                 } else {
                     None

@@ -118,7 +118,7 @@ pub fn outcome(seed: u64, world: &World, gap_ms: u64) -> Outcome {
         seed,
         report: world.report().clone(),
         simulated_ms: world.elapsed(),
-        lively_ms: world.elapsed() - gap_ms,
+        lively_ms: world.elapsed().saturating_sub(gap_ms),
         fingerprint: world.trace.fingerprint(),
         trace: world.trace.newest(4_000).map(str::to_owned).collect(),
     }
