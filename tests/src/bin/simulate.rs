@@ -1,9 +1,15 @@
-//! `cargo run --release -p driftlog-tests --bin simulate -- --seeds N [--first-seed M]`: runs drawn worlds.
+//! `cargo run --release -p driftlog-tests --bin simulate -- --seeds N [--first-seed M]`: runs drawn worlds, as many at
+//! once as the machine has cores. A world knows nothing of the others; they are told in the order of their seeds.
 //!
 //! The last line sums up. A run that fails prints its seed and the end of its trace, and the exit is not zero;
 //! `--seeds 1 --first-seed M --trace` prints the trace of a run in any case.
 
+use std::collections::BTreeMap;
+use std::panic::{catch_unwind, resume_unwind};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Instant;
 
 use driftlog_tests::sim::seeds::{self, Outcome};
@@ -54,16 +60,13 @@ fn main() -> ExitCode {
         }
     };
     let (begun, mut sum) = (Instant::now(), Sum::default());
-    for seed in options.first..options.first + options.seeds {
-        let outcome = seeds::run(seed);
+    run(&options, |outcome| {
         sum.add(&outcome);
+        outcome.trace.iter().for_each(|line| println!("{line}"));
         if let Some((kind, what)) = &outcome.report.violation {
-            outcome.trace.iter().for_each(|line| println!("{line}"));
-            println!("seed {seed} failed: {kind}: {what}\n");
-        } else if options.trace {
-            outcome.trace.iter().for_each(|line| println!("{line}"));
+            println!("seed {} failed: {kind}: {what}\n", outcome.seed);
         }
-    }
+    });
     let per_second = sum.lively_ms as f64 / 1_000.0 / begun.elapsed().as_secs_f64();
     println!(
         "seeds={} failed={} entries={} redriven={} flipped={} acked_lost={} stored_lost={} diverged={} \
@@ -80,6 +83,44 @@ fn main() -> ExitCode {
         per_second,
     );
     if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs the seeds on all cores and tells each outcome, in the order of the seeds. Traces that are not wanted are dropped.
+fn run(options: &Options, mut tell: impl FnMut(Outcome)) {
+    let (next, end) = (AtomicU64::new(options.first), options.first + options.seeds);
+    let (done, outcomes) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            let (next, done) = (&next, done.clone());
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    let mut outcome = catch_unwind(|| seeds::run(seed)).unwrap_or_else(|panic| {
+                        eprintln!("seed {seed} panicked");
+                        resume_unwind(panic)
+                    });
+                    if !options.trace && outcome.report.violation.is_none() {
+                        outcome.trace.clear();
+                    }
+                    if done.send(outcome).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(done);
+        let (mut expected, mut early) = (options.first, BTreeMap::new());
+        for outcome in outcomes {
+            early.insert(outcome.seed, outcome);
+            while let Some(outcome) = early.remove(&expected) {
+                tell(outcome);
+                expected += 1;
+            }
+        }
+    });
 }
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
