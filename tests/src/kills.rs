@@ -8,10 +8,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use driftlog_core::chain::Cursor;
 use driftlog_core::entry::Logged;
 use driftlog_core::id::{LogName, Offset};
 use driftlog_core::packed::Item;
-use driftlog_core::protocol::frame::{Credit, Frame};
+use driftlog_core::protocol::frame::{Credit, Frame, Subscribe};
 use driftlog_core::random::Random;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::TcpStream;
@@ -162,11 +163,21 @@ async fn read(url: &str, log: &LogName) -> Result<Vec<Logged>, Failure> {
     send(&mut stream, &Frame::Credit(Credit { bytes: u64::from(u32::MAX) })).await?;
     let mut logged = Vec::new();
     let mut end = None;
+    // Asked for as history: who begins without a position may be given a snapshot instead of the entries.
     while end.is_none_or(|end| logged.len() as u64 != end) {
         let frame = tokio::time::timeout(ANSWER, receive(&mut stream)).await??.ok_or("the server hung up")?;
         match frame {
-            Frame::Welcome(_) => send(&mut stream, &Frame::Subscribe(reader.subscription(1))).await?,
-            Frame::Opened(opened) => end = Some(opened.end.0),
+            Frame::Welcome(_) => {
+                let opening = Subscribe { read: false, ..reader.subscription(1) };
+                send(&mut stream, &Frame::Subscribe(opening)).await?;
+            }
+            Frame::Opened(opened) if opened.log == 1 => {
+                end = Some(opened.end.0);
+                let cursor = Some(Cursor::start(opened.log_id));
+                let all = Subscribe { log_id: Some(opened.log_id), cursor, ..reader.subscription(2) };
+                send(&mut stream, &Frame::Subscribe(Subscribe { end: Some(opened.end), ..all })).await?;
+            }
+            Frame::Opened(_) => {}
             Frame::Entries(frame) => {
                 for item in frame.entries.unpack(frame.from)? {
                     let Item::Entry(entry) = item else { return Err("something else than an entry".into()) };
