@@ -190,15 +190,15 @@ pub async fn run(plan: &Plan) -> Result<Report, Failure> {
     let url = process.url.clone();
     let logs: Vec<LogName> = (0..LOGS).map(|log| LogName::new(&format!("board/{log}"))).collect::<Result<_, _>>()?;
     let readers = reader::follow_all(&url, &logs);
-    let mut lone = Lone::begin(&url).await?;
-    let usual = lone.median().await?;
+    let usual = Lone::begin(&url, "lone").await?.median().await?;
 
     let first = Crowd::gather(&url, 0..plan.writers.0, &logs).await?;
     let (amount, began) = (measured_by(plan.amount), Instant::now());
     first.load(amount, f64::from(u32::MAX)).await;
-    let capacity = first.accepted.get() as f64 / began.elapsed().as_secs_f64();
     let mut by_log = first.disperse(LOGS).await?;
     let before: u64 = by_log.iter().sum();
+    // With what was under way at the end: a push may take as long as the measuring does.
+    let capacity = before as f64 / began.elapsed().as_secs_f64();
 
     let crowd = Crowd::gather(&url, plan.writers.0..plan.writers.0 + plan.writers.1, &logs).await?;
     let rss_start = process.resident_bytes()?;
@@ -211,7 +211,7 @@ pub async fn run(plan: &Plan) -> Result<Report, Failure> {
     let offered = before + plan.writers.1 as u64 + crowd.load(amount, 10.0 * capacity).await;
     let seconds = began.elapsed().as_secs_f64();
     let ended = Instant::now();
-    let (recovered, dispersed) = tokio::join!(lone.recovered(usual, ended), crowd.disperse(LOGS));
+    let (recovered, dispersed) = tokio::join!(recovered(&url, usual, ended), crowd.disperse(LOGS));
     for (all, more) in by_log.iter_mut().zip(dispersed?) {
         *all += more;
     }
@@ -249,8 +249,8 @@ struct Lone {
 }
 
 impl Lone {
-    async fn begin(url: &str) -> Result<Self, Failure> {
-        let mut peer = Peer::new("lone");
+    async fn begin(url: &str, name: &str) -> Result<Self, Failure> {
+        let mut peer = Peer::new(name);
         peer.set_log(LogName::new("alone")?);
         let (socket, _) = peer.open_to_push(url).await;
         Ok(Self { peer, socket })
@@ -264,8 +264,6 @@ impl Lone {
         loop {
             match self.socket.next().await {
                 Frame::Ack(ack) if ack.through == self.peer.seq => return Ok(began.elapsed()),
-                // It was silent while the others were at work.
-                Frame::Ping(ping) => self.socket.send(&Frame::Pong(ping)).await,
                 Frame::Ack(_) | Frame::Credit(_) => {}
                 other => return Err(format!("not expected by the lone writer: {other:?}").into()),
             }
@@ -280,17 +278,18 @@ impl Lone {
         all.sort_unstable();
         Ok(all[PROBES / 2])
     }
+}
 
-    /// How long after a moment it is served as before: the beginning of the first probes whose median says so.
-    async fn recovered(&mut self, usual: Duration, since: Instant) -> Result<Option<Duration>, Failure> {
-        while since.elapsed() < RECOVERY_MAX {
-            let began = since.elapsed();
-            if self.median().await? <= LATENCY_FLOOR.max(usual * LATENCY_FACTOR) {
-                return Ok(Some(began));
-            }
+/// How long after a moment one who comes then is served as usual: the beginning of the first probes whose median says so.
+async fn recovered(url: &str, usual: Duration, since: Instant) -> Result<Option<Duration>, Failure> {
+    let mut lone = Lone::begin(url, "late").await?;
+    while since.elapsed() < RECOVERY_MAX {
+        let began = since.elapsed();
+        if lone.median().await? <= LATENCY_FLOOR.max(usual * LATENCY_FACTOR) {
+            return Ok(Some(began));
         }
-        Ok(None)
     }
+    Ok(None)
 }
 
 /// Looks at the memory of the server's process.
