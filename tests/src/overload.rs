@@ -73,8 +73,6 @@ pub struct Report {
     pub rss_start: u64,
     /// … at the most under it …
     pub rss_max: u64,
-    /// … in the first half of the load at the most, …
-    pub rss_first_half: u64,
     /// … and at the end.
     pub rss_end: u64,
     /// How long after the load a writer alone was served as before; none: it was not.
@@ -218,8 +216,6 @@ pub async fn run(plan: &Plan) -> Result<Report, Failure> {
     let accepted: u64 = by_log.iter().sum();
     let delivered = reader::arrived(readers, &by_log).await?;
     let samples = watching.end().await?;
-    let half = began + Duration::from_secs_f64(seconds / 2.0);
-    let most = |samples: &mut dyn Iterator<Item = u64>| samples.max().unwrap_or(rss_start);
     Ok(Report {
         seconds,
         capacity,
@@ -227,8 +223,7 @@ pub async fn run(plan: &Plan) -> Result<Report, Failure> {
         accepted,
         delivered,
         rss_start,
-        rss_max: most(&mut samples.iter().map(|(_, bytes)| *bytes)),
-        rss_first_half: most(&mut samples.iter().filter(|(at, _)| *at < half).map(|(_, bytes)| *bytes)),
+        rss_max: samples.into_iter().max().unwrap_or(rss_start),
         rss_end: process.resident_bytes()?,
         recovered: recovered?,
         waiting: waiting(&url).await?,
@@ -294,7 +289,7 @@ async fn recovered(url: &str, usual: Duration, since: Instant) -> Result<Option<
 
 /// Looks at the memory of the server's process.
 struct Watch {
-    samples: JoinHandle<std::io::Result<Vec<(Instant, u64)>>>,
+    samples: JoinHandle<std::io::Result<Vec<u64>>>,
     end: watch::Sender<bool>,
 }
 
@@ -304,7 +299,7 @@ impl Watch {
         let samples = tokio::spawn(async move {
             let mut samples = Vec::new();
             while !*ended.borrow() {
-                samples.push((Instant::now(), process.resident_bytes()?));
+                samples.push(process.resident_bytes()?);
                 tokio::time::sleep(TICK).await;
             }
             Ok(samples)
@@ -312,7 +307,7 @@ impl Watch {
         Self { samples, end }
     }
 
-    async fn end(self) -> Result<Vec<(Instant, u64)>, Failure> {
+    async fn end(self) -> Result<Vec<u64>, Failure> {
         let _ = self.end.send(true);
         Ok(self.samples.await??)
     }

@@ -3,8 +3,8 @@
 //!
 //! The server is the binary beside this one: `cargo build --release -p driftlog-server` first. The last line is
 //! `seconds=… offered=… accepted=… delivered=… rss_start=… rss_max=… rss_end=… recovered_ms=…`, memory in bytes. It ends
-//! with 0 only if everything accepted was delivered, once and in order, memory stayed flat, and a writer alone was
-//! served as before within a minute after it.
+//! with 0 only if everything accepted was delivered, once and in order, memory stayed within a bound that the room alone
+//! sets, however long it lasts, and who comes within a minute after it is served as usual.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use driftlog_tests::process::binary;
 const WRITERS: (usize, usize) = (20, 200);
 /// Memory that a full room may take for each of its bytes: entries in memory, the log's newest, what is being written.
 const BYTES_A_ROOM_BYTE: u64 = 8;
-/// Memory that may come on top in the second half of the load: what stays flat does not grow with time.
-const GROWTH_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Memory that may come on top, whatever the room: the newest entries of the logs, SQLite's cache, the allocator's leftovers.
+const BYTES_BESIDE: u64 = 64 * 1024 * 1024;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -51,15 +51,11 @@ async fn overload(seconds: u64) -> Result<Report, Box<dyn std::error::Error + Se
 
 fn end(report: &Report) -> ExitCode {
     let Report { seconds, capacity, offered, accepted, delivered, .. } = *report;
-    let Report { rss_start, rss_max, rss_first_half, rss_end, recovered, waiting: (peak, room), .. } = *report;
-    let bound = rss_start + BYTES_A_ROOM_BYTE * room;
+    let Report { rss_start, rss_max, rss_end, recovered, waiting: (peak, room), .. } = *report;
+    let bound = rss_start + BYTES_A_ROOM_BYTE * room + BYTES_BESIDE;
     let checks = [
         (accepted == delivered, format!("{accepted} entries were accepted and {delivered} delivered")),
         (rss_max <= bound, format!("memory reached {rss_max}; its bound is {bound}")),
-        (
-            rss_max <= rss_first_half + GROWTH_BYTES_MAX,
-            format!("memory reached {rss_first_half} in the first half of the load, and {rss_max} in all"),
-        ),
         (recovered.is_some(), "a writer alone is served more slowly than before".to_owned()),
     ];
     let failed: Vec<_> = checks.iter().filter(|(holds, _)| !holds).collect();
