@@ -122,9 +122,9 @@ export function todos() {
 /** What the activity fold shows. */
 export function folded() {
   const counted = log.fold(activity);
-  const { value, state, breaker, suspected } = counted.getSnapshot();
+  const { value, state, end, breaker, suspected } = counted.getSnapshot();
   const parked = counted.parked.getSnapshot().map(({ offset, action, args, reason }) => ({ offset, action, args, reason }));
-  return { value, state, breaker, suspected: suspected.length, parked };
+  return { value, state, end, breaker, suspected: suspected.length, parked };
 }
 
 /** State of connection, log and outbox. */
