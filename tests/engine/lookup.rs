@@ -59,6 +59,8 @@ fn what_is_not_accepted_is_listed_without_reading() {
         "that is bad".to_owned(),
     );
     assert_eq!(listed, [(refused, reason), (stored, OwnStatus::Stored), (pending, OwnStatus::Pending)]);
+    let letters: Vec<_> = device.entries(again, Own::Refused).into_iter().map(|entry| entry.write).collect();
+    assert_eq!(letters, [refused]);
     assert_eq!(device.rows_read, 0);
     let all: Vec<_> = device.entries(again, Own::All).into_iter().map(|entry| entry.write).collect();
     assert_eq!(all.len(), 4);

@@ -97,6 +97,12 @@ export interface Log<D extends LogDefinition = LogDefinition> {
   [Symbol.dispose](): void;
 }
 
+/**
+ * After a reading of the dead letters comes a rest of a millisecond for each of so many. A letter costs some 10 µs to
+ * read, so that readings take a fifth of the time at most.
+ */
+const LETTERS_A_MS = 25;
+
 /** What a log needs of its client. @internal */
 export interface LogHost {
   /** The engine. Throws `restarting`, `engine-failed` or `closed` while there is none. */
@@ -130,7 +136,11 @@ export class OpenLog {
   readonly #folds: OpenFolds;
   #drafting: string | undefined;
   #closed = false;
-  #deadLettersRead = 0;
+  #lettersChanged = false;
+  #lettersReading: Promise<void> | undefined;
+  #lettersRest: Promise<void> | undefined;
+  /** Counts engines: what one that is gone was asked for never comes. */
+  #lettersEngine = 0;
   #handle: number;
   /** Why not all queries are up to date. */
   #outdated: string | undefined;
@@ -312,17 +322,34 @@ export class OpenLog {
       this.pressure.set(pressureOf(state.pressure, outbox, this.name));
   }
 
-  /** Reads the dead letters; of two readings the one that began later counts. */
-  async readDeadLetters(): Promise<void> {
-    const reading = ++this.#deadLettersRead;
-    const letters = await this.entries({ status: 'refused' });
-    if (this.#closed || reading !== this.#deadLettersRead) return;
-    this.deadLetters.set(letters as readonly DeadLetter<LogDefinition>[]);
-    this.host.turn.end();
+  /** Reads the dead letters. Whatever changes while they are read is answered by one more reading. */
+  readDeadLetters(): Promise<void> {
+    this.#lettersChanged = true;
+    const engine = this.#lettersEngine;
+    this.#lettersReading ??= this.#readWhileChanged(engine).finally(() => {
+      if (engine === this.#lettersEngine) this.#lettersReading = undefined;
+    });
+    return this.#lettersReading;
+  }
+
+  async #readWhileChanged(engine: number): Promise<void> {
+    while (this.#lettersChanged) {
+      await this.#lettersRest;
+      this.#lettersChanged = false;
+      const letters = await this.entries({ status: 'refused' });
+      if (this.#closed || engine !== this.#lettersEngine) return;
+      this.deadLetters.set(letters as readonly DeadLetter<LogDefinition>[]);
+      this.host.turn.end();
+      // The list is read whole: a long one that changes with each answer would take the time of everything else.
+      const rest = Math.floor(letters.length / LETTERS_A_MS);
+      this.#lettersRest = rest === 0 ? undefined : new Promise((resolve) => setTimeout(resolve, rest));
+    }
   }
 
   /** The engine is gone: what is shown stays, until another one runs. */
   pause(reason: string): void {
+    this.#lettersEngine += 1;
+    this.#lettersReading = undefined;
     const { end } = this.status.getSnapshot();
     this.status.set(Object.freeze({ state: 'degraded', reason, retryAt: undefined, end }));
     this.#active.clear();

@@ -60,6 +60,8 @@ pub enum Own {
     All,
     /// Those that are not accepted: undecided ones and dead letters, from memory.
     NotAccepted,
+    /// Dead letters alone, from memory; costs nothing for what is undecided.
+    Refused,
 }
 
 impl Engine {
@@ -69,12 +71,18 @@ impl Engine {
     /// [`CallError::NotOpen`].
     pub fn own_entries(&mut self, name: &LogName, which: Own) -> Result<RequestId, CallError> {
         self.replica(name)?;
-        if which == Own::All {
-            let prefix = KeyRange::prefix(storage::own_prefix(name, self.actor()));
-            return Ok(self.read(Request::OwnEntries(name.clone()), vec![prefix]));
+        let entries = self.slots.get(name).map(|slot| match which {
+            Own::All => None,
+            Own::NotAccepted => Some(slot.not_accepted(&BTreeSet::new())),
+            Own::Refused => Some(slot.refused().into_values().collect()),
+        });
+        match entries.flatten() {
+            Some(entries) => Ok(self.own_answered(entries)),
+            None => {
+                let prefix = KeyRange::prefix(storage::own_prefix(name, self.actor()));
+                Ok(self.read(Request::OwnEntries(name.clone()), vec![prefix]))
+            }
         }
-        let entries = self.slots.get(name).map(|slot| slot.not_accepted(&BTreeSet::new())).unwrap_or_default();
-        Ok(self.own_answered(entries))
     }
 
     /// Asks for one own entry of a log; [`Output::OwnEntries`] answers with it, or with nothing.
@@ -142,14 +150,20 @@ impl Slot {
         let outbox = self.replica.outbox();
         let undecided = outbox.held().map(|entry| self.stored(entry));
         let undecided = undecided.filter(|entry| entry.status == OwnStatus::Stored);
-        let mut sequenced: BTreeMap<Seq, OwnEntry> = BTreeMap::new();
+        let mut sequenced: BTreeMap<Seq, OwnEntry> =
+            undecided.filter_map(|entry| Some((entry.id?.seq, entry))).collect();
+        sequenced.extend(self.refused());
+        let pending = outbox.pending().map(|prepared| self.pending(prepared));
+        sequenced.into_values().chain(pending).filter(|entry| !known.contains(&entry.write)).collect()
+    }
+
+    /// Dead letters, by seq.
+    fn refused(&self) -> BTreeMap<Seq, OwnEntry> {
         let letters = self.replica.dead_letters().map(|(id, letter)| match Entry::from_bytes(&letter.entry) {
             Ok(entry) if letter.write.is_some() => self.stored(&entry),
             _ => damaged(*id, letter),
         });
-        sequenced.extend(undecided.chain(letters).filter_map(|entry| Some((entry.id?.seq, entry))));
-        let pending = outbox.pending().map(|prepared| self.pending(prepared));
-        sequenced.into_values().chain(pending).filter(|entry| !known.contains(&entry.write)).collect()
+        letters.filter_map(|entry| Some((entry.id?.seq, entry))).collect()
     }
 
     /// One entry, if it is held.

@@ -118,6 +118,7 @@ impl EntryFilter {
     /// What must be looked through for it.
     pub(crate) fn which(&self) -> Own {
         match &self.status {
+            Some(wanted) if wanted.iter().all(|status| status == "refused") => Own::Refused,
             Some(wanted) if !wanted.iter().any(|status| status == "accepted") => Own::NotAccepted,
             _ => Own::All,
         }
@@ -295,6 +296,7 @@ mod tests {
             status: Some(status.iter().map(|status| (*status).to_owned()).collect()),
         };
         assert_eq!(of(&["refused", "stored"]).which(), Own::NotAccepted, "no rows are read for these");
+        assert_eq!(of(&["refused"]).which(), Own::Refused, "nor is anything undecided looked at");
         assert_eq!(of(&["refused", "accepted"]).which(), Own::All);
     }
 }
