@@ -351,7 +351,7 @@ impl LogWriter {
             Err(error) => return Ok(Box::new(move |_| drop(reply.send(Answer::Committed(request, name, Err(error)))))),
         };
         // From here on the log in memory is ahead of the disk, so no failure is of this log alone.
-        let sizes = write_decided(writes, &log, author, now, &decided, &row).map_err(StoreError::midway)?;
+        let sizes = write_decided(writes, &log, (author, actor), now, &decided, &row).map_err(StoreError::midway)?;
         sizes.iter().for_each(|bytes| hot.grew(*bytes as u64));
         let appended = decided.appended.into_iter().zip(sizes).map(|((logged, cursor), bytes)| (logged, cursor, bytes));
         let appended: Vec<(Logged, Cursor, usize)> = appended.collect();
@@ -374,7 +374,7 @@ impl LogWriter {
 fn write_decided(
     writes: Writes<'_>,
     log: &LogRow,
-    author: AuthorKey,
+    (author, actor): (AuthorKey, ActorId),
     now: WallMs,
     decided: &Decided,
     row: &AuthorRow,
@@ -388,7 +388,7 @@ fn write_decided(
         writes.set_end(log, *cursor, logged.accepted)?;
     }
     for refused in &decided.refused {
-        writes.keep_refused(now, log.key, author, refused)?;
+        writes.keep_refused(now, log.key, (author, actor), refused)?;
     }
     if decided.advanced {
         writes.put_author_row(log.key, author, row)?;

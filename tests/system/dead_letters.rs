@@ -117,6 +117,9 @@ async fn a_refused_entry_is_redriven_once_whoever_does_it() {
     );
     let waiting: Vec<_> = letters(&server).await.iter().map(|letter| letter["letter"].clone()).collect();
     assert_eq!(waiting, Vec::<Json>::new(), "the refused replacement is dealt with too: its line is in the log");
+    let (_, health) = json(&server, "GET", "/health").await;
+    let told = (health["dead_letters"].clone(), health["dead_letters_oldest_s"].clone());
+    assert_eq!(told, (0.into(), Json::Null), "and counted as that");
     let doubled = json(&server, "POST", "/dead-letters/3/redrive").await;
     assert_eq!(doubled, (200, serde_json::json!({ "letter": 3, "offset": 0, "before": true })));
     let directory = server.stop().await;

@@ -386,7 +386,7 @@ fn a_dead_letter_of_an_accepted_entry_and_a_replacement_of_one_are_found() {
         let accepted = entry(1, insert("a"), None);
         let digest = accepted.digest();
         let refused = Refused { entry: accepted, code: Code::UnknownOp, reason: String::new() };
-        writes.keep_refused(1, log.key, author, &refused)?;
+        writes.keep_refused(1, log.key, (author, id.actor), &refused)?;
         let (end, time) = writes.reads().end(&log)?;
         let entry = entry(1, insert("c"), Some(Replaced { id, digest }));
         let (offset, base) = (end.next, end.next);

@@ -23,8 +23,8 @@ const SUMMED: [(&str, &str, usize); 7] = [
     ("snapshots", "SELECT log, next, chain, sum FROM snapshots", 3),
     (
         "dead_letters",
-        "SELECT letter, log, author, seq, digest, source, code, reason, attempts, first_ms, last_ms, sum, bytes
-         FROM dead_letters",
+        "SELECT letter, log, author, seq, digest, source, code, reason, attempts, first_ms, last_ms,
+         line_actor, line_seq, line_digest, sum, bytes FROM dead_letters",
         LETTER_SUMMED,
     ),
 ];

@@ -5,7 +5,7 @@
 //! itself. A letter whose entry was re-issued is done; it is kept as long as there is room.
 
 use driftlog_core::entry::{Digest, Entry, Replaced};
-use driftlog_core::id::{EntryId, LogName, Offset, Seq, UserId};
+use driftlog_core::id::{ActorId, EntryId, LogName, Offset, Seq, UserId};
 use driftlog_core::protocol::Code;
 use driftlog_core::time::WallMs;
 use rusqlite::{Row, params};
@@ -101,8 +101,9 @@ impl Reads<'_> {
         }
         let refused = match (row.get(1)?, row.get(2)?) {
             (Some(log), Some(author)) => {
-                let line = Entry::from_bytes(&bytes).ok().and_then(|entry| entry.header.replaces);
-                Some(self.refused(LogKey(log), AuthorKey(author), (Seq(unsigned(row, 3)?), digest), line)?)
+                let id = EntryId { actor: ActorId(blob(row, 11)?), seq: Seq(unsigned(row, 12)?) };
+                let line = Replaced { id, digest: Digest(blob(row, 13)?) };
+                Some(self.refused(LogKey(log), AuthorKey(author), (Seq(unsigned(row, 3)?), digest), &line)?)
             }
             _ => None,
         };
@@ -124,24 +125,29 @@ impl Reads<'_> {
         log: LogKey,
         author: AuthorKey,
         (seq, digest): (Seq, Digest),
-        line: Option<Replaced>,
+        line: &Replaced,
     ) -> Result<RefusedEntry, StoreError> {
         let (actor, user) = self.author(author)?;
         let target = Replaced { id: EntryId { actor, seq }, digest };
         // A refused replacement is dealt with when its line is.
-        let replaced = match line.as_ref().unwrap_or(&target) {
+        let replaced = match line {
             line if *line == target => self.replacement(log, line)?,
             line => self.replacement(log, line)?.or(self.logged_at(log, line)?),
         };
         Ok(RefusedEntry { log: self.log_of_key(log)?, author, user, target, replaced })
     }
 
-    /// Dead letters that nobody has dealt with: how many, and since when the oldest.
+    /// Dead letters that nobody has dealt with: how many, and since when the oldest. One is dealt with when something
+    /// of its line is in the log: the first entry, or what replaces it.
     pub(crate) fn letters_open(self) -> Result<(u64, Option<WallMs>), StoreError> {
         let mut statement = self.0.prepare_cached(
-            "SELECT count(*), min(first_ms) FROM dead_letters d WHERE NOT EXISTS
-               (SELECT 1 FROM bindings b JOIN replacements r ON r.actor = b.actor
-                WHERE b.author = d.author AND r.log = d.log AND r.seq = d.seq AND r.digest = d.digest)",
+            "SELECT count(*), min(first_ms) FROM dead_letters d
+             WHERE NOT EXISTS
+               (SELECT 1 FROM replacements r WHERE r.log = d.log
+                AND r.actor = d.line_actor AND r.seq = d.line_seq AND r.digest = d.line_digest)
+             AND NOT EXISTS
+               (SELECT 1 FROM bindings b JOIN entries e ON e.author = b.author
+                WHERE b.actor = d.line_actor AND e.log = d.log AND e.seq = d.line_seq AND e.digest = d.line_digest)",
         )?;
         Ok(statement
             .query_row([], |row| Ok((unsigned(row, 0)?, row.get::<_, Option<i64>>(1)?.map(i64::cast_unsigned))))?)

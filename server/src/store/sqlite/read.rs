@@ -45,10 +45,9 @@ struct EntryRow {
 const ENTRY_COLUMNS: &str = "log, offset, author, seq, accepted, base, digest, chain, sum";
 const LOG_COLUMNS: &str = "log, name, log_id, epochs, next, chain, accepted, sum";
 /// The columns of a dead letter but its bytes, their sum last.
-pub(super) const LETTER_COLUMNS: &str =
-    "letter, log, author, seq, digest, source, code, reason, attempts, first_ms, last_ms, sum";
+pub(super) const LETTER_COLUMNS: &str = "letter, log, author, seq, digest, source, code, reason, attempts, first_ms, last_ms, line_actor, line_seq, line_digest, sum";
 /// How many of them the sum covers.
-pub(super) const LETTER_SUMMED: usize = 11;
+pub(super) const LETTER_SUMMED: usize = 14;
 const BINDING_COLUMNS: &str = "author, actor, user, binding, sum";
 
 impl Reads<'_> {

@@ -74,6 +74,9 @@ CREATE TABLE dead_letters (
   attempts INTEGER NOT NULL,
   first_ms INTEGER NOT NULL,
   last_ms INTEGER NOT NULL,
+  line_actor BLOB,
+  line_seq INTEGER,
+  line_digest BLOB,
   sum INTEGER NOT NULL,
   bytes BLOB NOT NULL
 ) STRICT;

@@ -5,7 +5,7 @@ use std::fs::File;
 use driftlog_core::chain::Cursor;
 use driftlog_core::codec;
 use driftlog_core::entry::Digest;
-use driftlog_core::id::{ActorId, EpochId, LogId, LogName};
+use driftlog_core::id::{ActorId, EntryId, EpochId, LogId, LogName};
 use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{AuthorRow, Binding, Refused, Wanted};
 use driftlog_core::time::{Time, WallMs};
@@ -25,7 +25,8 @@ pub(crate) struct Writer {
     _lock: Option<File>,
 }
 
-const PUT_LETTER: &str = "INSERT INTO dead_letters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+const PUT_LETTER: &str =
+    "INSERT INTO dead_letters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
 
 /// An open transaction of the writer.
 #[derive(Clone, Copy)]
@@ -234,10 +235,11 @@ impl<'c> Writes<'c> {
         self,
         now: WallMs,
         log: LogKey,
-        author: AuthorKey,
+        (author, actor): (AuthorKey, ActorId),
         refused: &Refused,
     ) -> Result<(), StoreError> {
         let (entry, now) = (&refused.entry, number_value(now));
+        let line = entry.line(EntryId { actor, seq: entry.header.seq });
         let values = [
             integer(self.next_key("dead_letters", "letter")?),
             integer(log.0),
@@ -250,6 +252,9 @@ impl<'c> Writes<'c> {
             integer(1),
             now,
             now,
+            ValueRef::Blob(&line.id.actor.0),
+            number_value(line.id.seq.0),
+            ValueRef::Blob(&line.digest.0),
         ];
         self.put_with_bytes(PUT_LETTER, "dead_letters", &values, &entry.to_bytes())?;
         Ok(())
@@ -282,6 +287,9 @@ impl<'c> Writes<'c> {
             integer(2),
             now,
             now,
+            ValueRef::Null,
+            ValueRef::Null,
+            ValueRef::Null,
         ];
         self.put_with_bytes(PUT_LETTER, "dead_letters", &values, bytes)?;
         Ok(true)
