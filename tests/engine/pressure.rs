@@ -93,7 +93,7 @@ fn work_that_waits_for_credit_is_told_in_every_tab_and_sent_with_the_first_credi
         assert_eq!((pressure.level, pressure.backlog.entries), (PressureLevel::Waiting, 1));
         assert_eq!(device.state(tab).pressure, PressureLevel::Waiting);
     }
-    device.receive(tabs[0], &Frame::Credit(Credit { bytes: 1 }));
+    device.receive(tabs[0], &Frame::Credit(Credit { bytes: 1, of_log: None }));
     assert_eq!(pushed(&mut device, tabs[0]).0, [1], "one push may reach beyond the credit");
     assert!(tabs.iter().all(|tab| device.pressure(*tab).level == PressureLevel::None));
     // The next one waits from when it came.
@@ -104,7 +104,7 @@ fn work_that_waits_for_credit_is_told_in_every_tab_and_sent_with_the_first_credi
     device.pass(1);
     assert_eq!(device.pressure(tabs[1]).level, PressureLevel::Waiting);
     device.receive(tabs[0], &ack(number, 1));
-    device.receive(tabs[0], &Frame::Credit(Credit { bytes: 10_000 }));
+    device.receive(tabs[0], &Frame::Credit(Credit { bytes: 10_000, of_log: None }));
     assert_eq!(pushed(&mut device, tabs[0]).0, [2]);
     device.receive(tabs[0], &ack(number, 2));
     let pressure = device.pressure(tabs[1]);

@@ -12,7 +12,7 @@ use driftlog_core::chain::Cursor;
 use driftlog_core::entry::Logged;
 use driftlog_core::id::{LogName, Offset};
 use driftlog_core::packed::Item;
-use driftlog_core::protocol::frame::{Credit, Frame, Subscribe};
+use driftlog_core::protocol::frame::{Frame, Subscribe};
 use driftlog_core::random::Random;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::TcpStream;
@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::author::{Author, Tally};
-use crate::peer::Peer;
+use crate::peer::{Peer, endless_credit};
 use crate::process::Process;
 
 /// Logs, and authors in each.
@@ -160,7 +160,6 @@ async fn read(url: &str, log: &LogName) -> Result<Vec<Logged>, Failure> {
     (reader.client.0, reader.actor.0) = (id, id);
     let mut stream = connect(url).await?;
     send(&mut stream, &Frame::Hello(reader.hello())).await?;
-    send(&mut stream, &Frame::Credit(Credit { bytes: u64::from(u32::MAX) })).await?;
     let mut logged = Vec::new();
     let mut end = None;
     // Asked for as history: who begins without a position may be given a snapshot instead of the entries.
@@ -176,6 +175,7 @@ async fn read(url: &str, log: &LogName) -> Result<Vec<Logged>, Failure> {
                 let cursor = Some(Cursor::start(opened.log_id));
                 let all = Subscribe { log_id: Some(opened.log_id), cursor, ..reader.subscription(2) };
                 send(&mut stream, &Frame::Subscribe(Subscribe { end: Some(opened.end), ..all })).await?;
+                send(&mut stream, &endless_credit(2)).await?;
             }
             Frame::Opened(_) => {}
             Frame::Entries(frame) => {

@@ -9,7 +9,7 @@ use driftlog_core::id::{ActorId, Base, ClientId, EpochId, LogName, Name, Offset,
 use driftlog_core::op::{FieldOp, Insert, Op, Update};
 use driftlog_core::packed::{Item, Packer, Void};
 use driftlog_core::protocol::frame::{
-    self, Ack, Entries, Frame, Hello, LogNumber, Nonce, Opened, Push, Subscribe, Welcome,
+    self, Ack, Credit, Entries, Frame, Hello, LogNumber, Nonce, Opened, Push, Subscribe, Welcome,
 };
 use driftlog_core::protocol::{Code, VERSION};
 use driftlog_core::time::Time;
@@ -21,6 +21,11 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 /// The log that most tests write to.
 pub const LOG: &str = "board/1";
+
+/// Credit for all that there is to be sent of a log.
+pub fn endless_credit(log: LogNumber) -> Frame {
+    Frame::Credit(Credit { bytes: u64::MAX, of_log: Some((log, u64::MAX)) })
+}
 
 /// One socket. Whatever does not go as expected is a panic, which fails its test.
 ///

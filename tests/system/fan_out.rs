@@ -1,16 +1,16 @@
 //! Many readers: a slow one delays nobody, and one that begins late begins at a snapshot.
 
 use driftlog_core::chain::Cursor;
-use driftlog_core::id::Offset;
+use driftlog_core::id::{LogName, Offset};
 use driftlog_core::limits;
-use driftlog_core::protocol::frame::{Credit, Frame};
+use driftlog_core::protocol::frame::{Credit, Frame, Subscribe};
 use driftlog_core::snapshot;
 use driftlog_core::state::State;
 use driftlog_server::Config;
 use tempfile::TempDir;
 
 use crate::running::Server;
-use driftlog_tests::peer::{Peer, Socket};
+use driftlog_tests::peer::{Peer, Socket, endless_credit};
 use driftlog_tests::process::Process;
 
 /// Pushes records in frames of `per_push` until `entries` are in the log.
@@ -37,7 +37,7 @@ async fn a_reader_that_never_reads_delays_nobody() {
     let (mut writer, _) = alice.open(&server.url).await;
     let (mut reader, _) = bob.open(&server.url).await;
     let (mut asleep, _) = carol.open(&server.url).await;
-    asleep.send(&Frame::Credit(Credit { bytes: u64::MAX })).await;
+    asleep.send(&endless_credit(1)).await;
     // More than the sleeper's socket and credit can hold: the server must go on without it.
     const ENTRIES: usize = 2_000;
     let filling = fill(&mut alice, &mut writer, ENTRIES, 20, 4_000);
@@ -45,7 +45,7 @@ async fn a_reader_that_never_reads_delays_nobody() {
         let mut granted = limits::CREDIT_BYTES;
         loop {
             granted += limits::CREDIT_BYTES / 4;
-            reader.send(&Frame::Credit(Credit { bytes: granted })).await;
+            reader.send(&Frame::Credit(Credit { bytes: granted, of_log: Some((1, granted)) })).await;
             if reader.entries().await.after.next == Offset(ENTRIES as u64) {
                 return;
             }
@@ -78,7 +78,7 @@ async fn readers_that_stop_in_the_middle_of_a_snapshot_cost_little_memory_and_no
     for at in 0..STUCK {
         let mut peer = Peer::new(&format!("{at}-stuck"));
         let (mut socket, _) = peer.open(&process.url).await;
-        socket.send(&Frame::Credit(Credit { bytes: u64::MAX })).await;
+        socket.send(&endless_credit(1)).await;
         // From its first part on the whole snapshot is held for it.
         let part = loop {
             if let Frame::SnapshotPart(part) = socket.next().await {
@@ -93,7 +93,7 @@ async fn readers_that_stop_in_the_middle_of_a_snapshot_cost_little_memory_and_no
     let grown = process.resident_bytes().expect("told").saturating_sub(before);
     assert!(grown < STUCK as u64 * bytes / 4, "{grown} bytes more, for {STUCK} times a snapshot of {bytes}");
     let (mut reader, opened) = bob.open(&process.url).await;
-    reader.send(&Frame::Credit(Credit { bytes: u64::MAX })).await;
+    reader.send(&endless_credit(1)).await;
     let last = alice.act(Peer::insert("last"));
     writer.send(&alice.push(&[last])).await;
     let end = opened.end.next();
@@ -115,7 +115,7 @@ async fn a_reader_that_neither_reads_nor_speaks_is_given_up() {
     let server = Server::start_with(TempDir::new().expect("a directory"), idle).await;
     let (mut alice, mut carol) = (Peer::new("alice"), Peer::new("carol"));
     let (mut asleep, _) = carol.open(&server.url).await;
-    asleep.send(&Frame::Credit(Credit { bytes: u64::MAX })).await;
+    asleep.send(&endless_credit(1)).await;
     let (mut writer, _) = alice.open_to_push(&server.url).await;
     fill(&mut alice, &mut writer, 1_500, 20, 4_000).await;
     drop(writer);
@@ -128,6 +128,30 @@ async fn a_reader_that_neither_reads_nor_speaks_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_log_that_a_reader_does_not_work_off_leaves_room_for_its_others() {
+    let server = Server::start().await;
+    let (mut alice, mut bob, mut carol) = (Peer::new("alice"), Peer::new("bob"), Peer::new("carol"));
+    carol.set_log(LogName::new("board/2").expect("a name"));
+    let (mut writer, _) = alice.open(&server.url).await;
+    let (mut reader, _) = bob.open(&server.url).await;
+    fill(&mut alice, &mut writer, 500, 20, 4_000).await;
+    // Bob gives nothing back of this one. There is credit for two frames or more when it has had its share.
+    let mut bytes = 0;
+    while bytes < limits::CREDIT_BYTES_OF_LOG as usize {
+        bytes += Frame::Entries(reader.entries().await).encode().len();
+    }
+    assert!(bytes + 2 * limits::FRAME_BYTES_TARGET < limits::CREDIT_BYTES as usize);
+    reader.send(&Frame::Subscribe(Subscribe { name: carol.log.clone(), ..bob.subscription(2) })).await;
+    reader.opened().await;
+    let (mut other, _) = carol.open(&server.url).await;
+    fill(&mut carol, &mut other, 1, 1, 1_000).await;
+    assert_eq!(reader.entries().await.log, 2, "it has come, and nothing more of the first");
+    reader.send(&endless_credit(1)).await;
+    while reader.entries().await.after.next < Offset(500) {}
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_reader_gets_what_its_credit_allows_and_the_rest_with_more() {
     let server = Server::start().await;
     let (mut alice, mut bob) = (Peer::new("alice"), Peer::new("bob"));
@@ -136,13 +160,13 @@ async fn a_reader_gets_what_its_credit_allows_and_the_rest_with_more() {
     fill(&mut alice, &mut writer, 500, 20, 4_000).await;
     // One frame more might not fit: everything up to there comes without being asked for.
     let (mut bytes, mut after) = (0, Offset(0));
-    while bytes + 2 * limits::FRAME_BYTES_TARGET < limits::CREDIT_BYTES as usize {
+    while bytes + 2 * limits::FRAME_BYTES_TARGET < limits::CREDIT_BYTES_OF_LOG as usize {
         let entries = reader.entries().await;
         after = entries.after.next;
         bytes += Frame::Entries(entries).encode().len();
     }
     assert!(after < Offset(500));
-    reader.send(&Frame::Credit(Credit { bytes: u64::MAX })).await;
+    reader.send(&endless_credit(1)).await;
     while after < Offset(500) {
         after = reader.entries().await.after.next;
     }

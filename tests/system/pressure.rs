@@ -4,14 +4,14 @@
 use std::sync::{Arc, Condvar, Mutex};
 
 use driftlog_core::id::{Offset, Seq};
-use driftlog_core::protocol::frame::{Credit, Frame, Ping};
+use driftlog_core::protocol::frame::{Frame, Ping};
 use driftlog_core::sequencer::{Case, Ruling};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::running::Server;
 use driftlog_tests::overload::{Amount, Plan, run};
-use driftlog_tests::peer::{Peer, Socket};
+use driftlog_tests::peer::{Peer, Socket, endless_credit};
 use driftlog_tests::process::binary;
 
 /// Bytes of one push in these tests, about.
@@ -126,7 +126,7 @@ async fn a_loaded_server_holds_no_more_than_its_room_and_loses_nothing() {
     let all: u64 = writers.iter().map(|(peer, ..)| peer.seq.0).sum();
     let mut reader = Peer::new("reader");
     let (mut reading, opened) = reader.open(&server.url).await;
-    reading.send(&Frame::Credit(Credit { bytes: u64::MAX })).await;
+    reading.send(&endless_credit(1)).await;
     assert_eq!(opened.end, Offset(all), "each once");
     server.stop().await;
 }

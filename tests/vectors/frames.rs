@@ -248,7 +248,8 @@ fn both() -> Vec<Vector> {
     let expected =
         Error { code: Code::ExpectedSeq, reason: "next is 7".to_owned(), log: Some(0), expected: Some(Seq(7)) };
     vec![
-        vector("credit", "", Frame::Credit(Credit { bytes: 2 << 20 })),
+        vector("credit", "", Frame::Credit(Credit { bytes: 2 << 20, of_log: None })),
+        vector("credit of a log", "", Frame::Credit(Credit { bytes: 2 << 20, of_log: Some((1, 3 << 19)) })),
         vector("ping", "", Frame::Ping(Ping { nonce: 7 })),
         vector("ping with the largest nonce", "", Frame::Ping(Ping { nonce: u64::MAX })),
         vector("pong", "", Frame::Pong(Ping { nonce: 7 })),

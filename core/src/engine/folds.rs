@@ -328,7 +328,7 @@ impl Engine {
 
     pub(super) fn history_stored(&mut self, name: &LogName, cost: u64) {
         if let Some(session) = &mut self.session {
-            session.worked_off(cost);
+            session.worked_off_fetched(name, cost);
         }
         self.look_again(name);
         self.hint(&Hint::Grew(name.clone()));

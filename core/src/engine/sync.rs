@@ -111,7 +111,7 @@ impl Engine {
         let Some(session) = &mut self.session else { return };
         self.link.heard(self.now);
         match session.handle(bytes) {
-            Ok((None, cost)) => session.worked_off(cost),
+            Ok((None, _)) => {}
             Ok((Some(event), cost)) => self.session_event(event, cost, bytes.len()),
             Err(error) => {
                 let act = self.link.lost(&error.to_string(), self.now, &mut self.random);
@@ -252,7 +252,7 @@ impl Engine {
         let Some(fence) = self.fence else { return };
         // The parts before the last were worked off when they came.
         if let Some(session) = &mut self.session {
-            session.worked_off(cost);
+            session.worked_off(name, cost);
         }
         let Some(slot) = self.slots.get_mut(name) else { return };
         if !slot.traps.is_covered_by(cursor.next) {
@@ -399,7 +399,7 @@ impl Engine {
         }
         let status_changed = slot.replica.status() != status_before;
         if let Some(session) = &mut self.session {
-            session.worked_off(batch.cost);
+            session.worked_off(name, batch.cost);
         }
         if status_changed {
             self.tell_status(name);

@@ -199,7 +199,7 @@ impl Engine {
         known.wait = known.wait.saturating_mul(2).clamp(ASK_MS_FIRST, ASK_MS_MAX);
         known.uncovered_until = Some(self.now.saturating_add(known.wait));
         if let Some(session) = &mut self.session {
-            session.worked_off(cost);
+            session.worked_off(name, cost);
             session.unsubscribe(name);
         }
         self.subscribe(name);

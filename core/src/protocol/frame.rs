@@ -358,6 +358,8 @@ pub struct Credit {
     /// Bytes of push frames (server's credit) or of entries and snapshot frames (client's credit) that the sender of
     /// this frame takes in total since the session began. It never decreases.
     pub bytes: u64,
+    /// A client's: of one log it takes so many in total since it subscribed it. It never decreases either.
+    pub of_log: Option<(LogNumber, u64)>,
 }
 
 /// See [`Frame::Ping`].
@@ -441,7 +443,7 @@ mod tests {
         let frames = [
             error(),
             Frame::Ping(Ping { nonce: u64::MAX }),
-            Frame::Credit(Credit { bytes: 5 }),
+            Frame::Credit(Credit { bytes: 5, of_log: Some((2, 3)) }),
             Frame::GoAway(GoAway { code: Code::ShuttingDown, retry_ms_min: 1, retry_ms_max: 2 }),
             Frame::Hello(Hello {
                 protocol_min: 1,

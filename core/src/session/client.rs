@@ -3,7 +3,9 @@
 //! It lives as long as one socket. What the frames mean for a log is the replica's to decide; when to connect is the
 //! [`super::link`]'s. One log may hold only a share of the push credit, so that one whose pushes wait for their answers
 //! stops no other. Commands are `hello`, `subscribe`, `push` …, each of which queues frames; `poll` hands out the
-//! bytes to send, control frames first.
+//! bytes to send, control frames first. Of what the server sends, one log may hold only a share likewise.
+
+mod credit;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,6 +17,8 @@ use crate::packed::{Packer, Pushed};
 use crate::protocol::frame::{self, Frame, Hello, LogNumber, Push, Subscribe};
 use crate::storage::row::Identity;
 use crate::time::WallMs;
+
+use credit::Credit;
 
 /// Weight of what the app looks at.
 const PRIORITY: u8 = 128;
@@ -74,6 +78,14 @@ struct SessionLog {
     /// Pushes without an answer: the last seq of each, and its bytes.
     unanswered: VecDeque<(Seq, u64)>,
     snapshot: Vec<u8>,
+    credit: Credit,
+}
+
+/// A stretch of a log that is being fetched.
+#[derive(Debug)]
+struct History {
+    name: LogName,
+    credit: Credit,
 }
 
 impl SessionLog {
@@ -98,13 +110,11 @@ pub struct ClientSession {
     logs: BTreeMap<LogNumber, SessionLog>,
     numbers: BTreeMap<LogName, LogNumber>,
     /// Logs whose history is being fetched, under a number of its own.
-    histories: BTreeMap<LogNumber, LogName>,
+    histories: BTreeMap<LogNumber, History>,
     control: VecDeque<Vec<u8>>,
     push_credit: u64,
     pushed: u64,
-    received: u64,
-    worked_off: u64,
-    granted: u64,
+    credit: Credit,
     pings: u64,
 }
 
@@ -133,13 +143,10 @@ impl ClientSession {
             control: VecDeque::new(),
             push_credit: 0,
             pushed: 0,
-            received: 0,
-            worked_off: 0,
-            granted: 0,
+            credit: Credit::new(limits::CREDIT_BYTES),
             pings: 0,
         };
         session.send(&Frame::Hello(hello));
-        session.grant();
         session
     }
 
@@ -153,7 +160,13 @@ impl ClientSession {
         self.numbers.insert(name.clone(), number);
         self.logs.insert(
             number,
-            SessionLog { name: name.clone(), sent: None, unanswered: VecDeque::new(), snapshot: Vec::new() },
+            SessionLog {
+                name: name.clone(),
+                sent: None,
+                unanswered: VecDeque::new(),
+                snapshot: Vec::new(),
+                credit: Credit::new(limits::CREDIT_BYTES_OF_LOG),
+            },
         );
         self.send(&Frame::Subscribe(with(number)));
     }
@@ -171,7 +184,8 @@ impl ClientSession {
     pub fn fetch(&mut self, name: &LogName, log_id: LogId, at: Cursor, end: Offset) {
         let log = self.next_number;
         self.next_number += 1;
-        self.histories.insert(log, name.clone());
+        let credit = Credit::new(limits::CREDIT_BYTES_OF_LOG);
+        self.histories.insert(log, History { name: name.clone(), credit });
         self.send(&Frame::Subscribe(Subscribe {
             log,
             name: name.clone(),
@@ -189,8 +203,7 @@ impl ClientSession {
 
     /// Everything that was to be fetched of a log is here.
     pub fn fetched(&mut self, name: &LogName) {
-        let number = self.histories.iter().find(|(_, log)| *log == name).map(|(number, _)| *number);
-        if let Some(log) = number {
+        if let Some(log) = self.history(name) {
             self.histories.remove(&log);
             self.send(&Frame::Unsubscribe(frame::Unsubscribe { log }));
         }
@@ -283,12 +296,14 @@ impl ClientSession {
         self.send(&Frame::Ping(frame::Ping { nonce: self.pings }));
     }
 
-    /// Says that received bytes were worked off, so that the server may send more.
-    pub fn worked_off(&mut self, bytes: u64) {
-        self.worked_off += bytes;
-        if self.granted - self.worked_off < limits::CREDIT_BYTES / 2 {
-            self.grant();
-        }
+    /// Says that received bytes of a log were worked off, so that the server may send more.
+    pub fn worked_off(&mut self, name: &LogName, bytes: u64) {
+        self.give_back(self.numbers.get(name).copied(), bytes);
+    }
+
+    /// Says that bytes which were fetched of a log were worked off.
+    pub fn worked_off_fetched(&mut self, name: &LogName, bytes: u64) {
+        self.give_back(self.history(name), bytes);
     }
 
     /// The next control frame to send.
@@ -296,15 +311,23 @@ impl ClientSession {
         self.control.pop_front()
     }
 
-    /// Takes a frame; returns what it says and how many bytes of credit it cost.
+    /// Takes a frame; returns what it says and how many bytes of credit it cost. One that says nothing is worked off.
     ///
     /// # Errors
     /// [`PeerError`]: close the socket and connect again.
     pub fn handle(&mut self, bytes: &[u8]) -> Result<(Option<SessionEvent>, u64), PeerError> {
         let frame = Frame::decode(bytes)?;
+        let log = match &frame {
+            Frame::Entries(entries) => Some(entries.log),
+            Frame::SnapshotPart(part) => Some(part.log),
+            _ => None,
+        };
         let cost = if frame.needs_credit() { bytes.len() as u64 } else { 0 };
-        self.received += cost;
-        Ok((self.event(frame)?, cost))
+        let event = self.event(frame)?;
+        if event.is_none() && cost > 0 {
+            self.give_back(log, cost);
+        }
+        Ok((event, cost))
     }
 
     fn event(&mut self, frame: Frame) -> Result<Option<SessionEvent>, PeerError> {
@@ -318,7 +341,7 @@ impl ClientSession {
             Frame::Ack(ack) => self.answered(ack.log, ack.through).map(|name| SessionEvent::Acked(name, ack)),
             Frame::Held(held) => self.name(held.log).map(|name| SessionEvent::Held(name, held)),
             Frame::Entries(entries) if self.histories.contains_key(&entries.log) => {
-                self.histories.get(&entries.log).map(|name| SessionEvent::History(name.clone(), entries))
+                self.histories.get(&entries.log).map(|history| SessionEvent::History(history.name.clone(), entries))
             }
             Frame::Entries(entries) => self.name(entries.log).map(|name| SessionEvent::Entries(name, entries)),
             Frame::SnapshotPart(part) => self.snapshot_part(part)?,
@@ -334,7 +357,7 @@ impl ClientSession {
             Frame::GoAway(go_away) => Some(SessionEvent::SentAway(go_away)),
             Frame::Error(error) => match error.log {
                 Some(log) => match self.histories.remove(&log) {
-                    Some(name) => Some(SessionEvent::HistoryRefused(name, error)),
+                    Some(History { name, .. }) => Some(SessionEvent::HistoryRefused(name, error)),
                     None => self.answered(log, Seq(u64::MAX)).map(|name| SessionEvent::LogRefused(name, error)),
                 },
                 None => Some(SessionEvent::Refused(error)),
@@ -379,9 +402,23 @@ impl ClientSession {
         self.logs.get(&number).map(|log| log.name.clone())
     }
 
-    fn grant(&mut self) {
-        self.granted = self.worked_off + limits::CREDIT_BYTES;
-        self.send(&Frame::Credit(frame::Credit { bytes: self.granted }));
+    fn history(&self, name: &LogName) -> Option<LogNumber> {
+        self.histories.iter().find(|(_, history)| history.name == *name).map(|(number, _)| *number)
+    }
+
+    /// Bytes under a number, if it still stands for something, were worked off.
+    fn give_back(&mut self, number: Option<LogNumber>, bytes: u64) {
+        self.credit.worked_off(bytes);
+        let of_log = number.and_then(|number| {
+            let log = self.logs.get_mut(&number).map(|log| &mut log.credit);
+            let credit = log.or(self.histories.get_mut(&number).map(|history| &mut history.credit))?;
+            credit.worked_off(bytes);
+            credit.is_due().then(|| (number, credit.grant()))
+        });
+        if of_log.is_some() || self.credit.is_due() {
+            let bytes = self.credit.grant();
+            self.send(&Frame::Credit(frame::Credit { bytes, of_log }));
+        }
     }
 
     fn send(&mut self, frame: &Frame) {
@@ -436,6 +473,37 @@ mod tests {
         session.push_from(name).expect("it pushes").0 - 1
     }
 
+    /// Everything the session gives credit for now: in total, and of which log.
+    fn credits(session: &mut ClientSession) -> Vec<(u64, Option<(LogNumber, u64)>)> {
+        let frames = std::iter::from_fn(|| session.poll()).map(|bytes| Frame::decode(&bytes).expect("a frame"));
+        let credit = |frame| match frame {
+            Frame::Credit(credit) => Some((credit.bytes, credit.of_log)),
+            _ => None,
+        };
+        frames.filter_map(credit).collect()
+    }
+
+    #[test]
+    fn what_is_worked_off_comes_back_to_its_log_by_halves_of_its_share() {
+        const SHARE: u64 = limits::CREDIT_BYTES_OF_LOG;
+        let identity = Identity::new(ClientId([1; 16]), ActorId([2; 16]));
+        let mut session = ClientSession::hello(&identity, "", None, 0);
+        let names = ["stuck", "quick"].map(|name| LogName::new(name).expect("a name"));
+        for name in &names {
+            session.subscribe(name, |number| subscription(number, name, None, (Seq(0), Seq(1)), true));
+        }
+        session.worked_off(&names[1], SHARE / 2);
+        assert_eq!(credits(&mut session), [], "half of it is still there");
+        session.worked_off(&names[1], 1);
+        let all = limits::CREDIT_BYTES + SHARE / 2 + 1;
+        assert_eq!(credits(&mut session), [(all, Some((1, SHARE + SHARE / 2 + 1)))]);
+        session.worked_off(&names[0], SHARE / 2);
+        session.unsubscribe(&names[0]);
+        session.worked_off(&names[0], SHARE);
+        let all = all + SHARE / 2 + SHARE;
+        assert_eq!(credits(&mut session), [(all, None)], "of a log that was given up only the total comes back");
+    }
+
     #[test]
     fn a_log_whose_pushes_are_not_answered_leaves_room_for_the_others() {
         let identity = Identity::new(ClientId([1; 16]), ActorId([2; 16]));
@@ -452,7 +520,9 @@ mod tests {
         assert!(slow * 60_000 <= limits::CREDIT_BYTES_OF_LOG + limits::FRAME_BYTES_MAX as u64);
         assert!(session.may_push_to(&names[1]), "the other has a share of its own");
         assert!(push_all(&mut session, &names[1]) > 2);
-        session.handle(&Frame::Credit(frame::Credit { bytes: 4 * limits::CREDIT_BYTES }).encode()).expect("taken");
+        session
+            .handle(&Frame::Credit(frame::Credit { bytes: 4 * limits::CREDIT_BYTES, of_log: None }).encode())
+            .expect("taken");
         assert!(!session.may_push_to(&names[0]), "more credit is for those whose pushes are answered");
         let ack = Ack { log: 0, through: Seq(slow), accepted: vec![], marked: vec![] };
         session.handle(&Frame::Ack(ack).encode()).expect("taken");

@@ -377,6 +377,11 @@ impl ServerSession {
             }
             (_, Frame::Credit(credit)) => {
                 self.credit = self.credit.max(credit.bytes);
+                if let Some((log, bytes)) = credit.of_log
+                    && let Some(subscription) = self.subscriptions.get_mut(&log)
+                {
+                    subscription.grant(bytes);
+                }
                 self.pump();
             }
             // The peer says what it found wrong and closes by itself.
@@ -470,7 +475,7 @@ impl ServerSession {
 
     fn grant(&mut self) {
         if let Some(bytes) = self.push.grant() {
-            self.send(&Frame::Credit(Credit { bytes }));
+            self.send(&Frame::Credit(Credit { bytes, of_log: None }));
         }
     }
 

@@ -45,7 +45,7 @@ async fn follow(
     let mut socket = peer.connect(&url).await;
     socket.send(&Frame::Subscribe(peer.subscription(1))).await;
     let (mut next, mut seqs) = (Offset(0), BTreeMap::<ActorId, Seq>::new());
-    let (mut taken, mut granted) = (0, limits::CREDIT_BYTES);
+    let (mut taken, mut granted) = (0, limits::CREDIT_BYTES_OF_LOG);
     loop {
         let known = *all.borrow_and_update();
         match known {
@@ -75,9 +75,10 @@ async fn follow(
                         return Err(format!("{log}: seq {seq} of {} after {last}", logged.actor).into());
                     }
                 }
-                if granted - taken < limits::CREDIT_BYTES / 2 {
-                    granted = taken + limits::CREDIT_BYTES;
-                    socket.send(&Frame::Credit(Credit { bytes: granted })).await;
+                if granted - taken < limits::CREDIT_BYTES_OF_LOG / 2 {
+                    granted = taken + limits::CREDIT_BYTES_OF_LOG;
+                    let bytes = taken + limits::CREDIT_BYTES;
+                    socket.send(&Frame::Credit(Credit { bytes, of_log: Some((1, granted)) })).await;
                 }
             }
             Frame::Ping(ping) => socket.send(&Frame::Pong(ping)).await,

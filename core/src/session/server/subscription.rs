@@ -24,6 +24,9 @@ pub(super) struct Subscription {
     /// Bytes sent, divided by weight: the subscription with the least goes next.
     pub(super) pass: u64,
     weight: u64,
+    /// Bytes of it that were handed out to be sent, and what the client takes of it in total.
+    sent: u64,
+    credit: u64,
     asked: Asked,
     /// It is history up to here that is fetched; none: the log is followed.
     until: Option<Offset>,
@@ -55,7 +58,8 @@ impl Subscription {
         let weight = u64::from(priority) + 1;
         let asked = Asked { read, log_id, cursor, epoch };
         let (held_at, end, start, reading) = (None, Offset(0), None, Reading::Not);
-        Self { name, request, append, held, held_at, end, pass, weight, asked, until, start, reading }
+        let (sent, credit) = (0, limits::CREDIT_BYTES_OF_LOG);
+        Self { name, request, append, held, held_at, end, pass, weight, sent, credit, asked, until, start, reading }
     }
 
     /// The log is open. Returns why the client's position is of another history, if it is.
@@ -123,8 +127,17 @@ impl Subscription {
         }
     }
 
-    /// Whether there is something to send or to read.
+    /// The client takes so many bytes of it in total.
+    pub(super) fn grant(&mut self, bytes: u64) {
+        self.credit = self.credit.max(bytes);
+    }
+
+    /// Whether there is something to send or to read, and credit for it: one frame may reach beyond.
     pub(super) fn wants(&self) -> bool {
+        self.sent < self.credit && self.has_more()
+    }
+
+    fn has_more(&self) -> bool {
         match &self.reading {
             Reading::Not => false,
             Reading::Snapshot | Reading::Parts { .. } => true,
@@ -145,7 +158,7 @@ impl Subscription {
     }
 
     pub(super) fn advance(&mut self, after: Cursor, bytes: usize) {
-        self.pass += bytes as u64 * 256 / self.weight;
+        self.count(bytes);
         self.reading = Reading::At(after);
     }
 
@@ -181,10 +194,15 @@ impl Subscription {
         let (done, cursor) = (end == snapshot.bytes.len(), snapshot.cursor);
         *at = end;
         let bytes: Arc<[u8]> = part.encode().into();
-        self.pass += bytes.len() as u64 * 256 / self.weight;
+        self.count(bytes.len());
         if done {
             self.reading = Reading::At(cursor);
         }
         Some(bytes)
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+        self.pass += bytes as u64 * 256 / self.weight;
     }
 }

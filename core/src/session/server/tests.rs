@@ -125,18 +125,53 @@ fn one_read_is_under_way_and_only_while_there_is_room() {
 fn entries_wait_for_credit_and_answers_do_not() {
     let mut session = live();
     open(&mut session, 1, facts(u64::MAX, None));
-    drop(session.poll_frame());
-    let mut next = 0;
-    while let Some(Output::Read(read)) = session.poll_output() {
-        next += 1;
-        session.handle_entries(read.request, entries(limits::FRAME_BYTES_TARGET, next));
-        while session.poll_frame().is_some() {}
+    send_all(&mut session);
+    for log in [2, 3] {
+        session.handle_bytes(0, &Frame::Subscribe(subscribe(log, "x")).encode());
+        let Some(Output::Open(asked)) = session.poll_output() else { panic!("an open") };
+        session.handle_opened(asked.request, Ok(facts(u64::MAX, None)));
+        send_all(&mut session);
     }
     assert_eq!(session.sent, limits::CREDIT_BYTES);
     session.handle_bytes(0, &Frame::Ping(Ping { nonce: 1 }).encode());
     assert_eq!(frames(&mut session), [Frame::Pong(Ping { nonce: 1 })]);
-    session.handle_bytes(0, &Frame::Credit(Credit { bytes: 2 * limits::CREDIT_BYTES }).encode());
+    session.handle_bytes(0, &Frame::Credit(Credit { bytes: 2 * limits::CREDIT_BYTES, of_log: None }).encode());
     assert!(session.poll_frame().is_some());
+}
+
+/// Sends what credit allows; how many frames of entries that were.
+fn send_all(session: &mut ServerSession) -> u64 {
+    let before = session.sent;
+    while session.poll_frame().is_some() {}
+    while let Some(Output::Read(read)) = session.poll_output() {
+        let ReadFrom::Cursor(from) = read.from else { panic!("no snapshot") };
+        session.handle_entries(read.request, entries(limits::FRAME_BYTES_TARGET, from.next.0 + 1));
+        while session.poll_frame().is_some() {}
+    }
+    (session.sent - before) / limits::FRAME_BYTES_TARGET as u64
+}
+
+#[test]
+fn a_log_that_is_not_worked_off_holds_a_share_and_the_others_go_on() {
+    const SHARE: u64 = limits::CREDIT_BYTES_OF_LOG / limits::FRAME_BYTES_TARGET as u64;
+    let mut session = live();
+    let credit = |bytes, of_log| Frame::Credit(Credit { bytes, of_log }).encode();
+    open(&mut session, 1, facts(u64::MAX, None));
+    assert_eq!(send_all(&mut session), SHARE, "of the session's total there is more");
+    open(&mut session, 2, facts(3, None));
+    assert_eq!(send_all(&mut session), 3, "the other log is sent");
+    session.handle_bytes(0, &credit(2 * limits::CREDIT_BYTES, Some((2, limits::CREDIT_BYTES))));
+    assert_eq!(send_all(&mut session), 0, "more in total is for those that are worked off");
+    session.handle_grew(2, Offset(5));
+    assert_eq!(send_all(&mut session), 2);
+    session.handle_bytes(0, &credit(0, Some((1, limits::CREDIT_BYTES_OF_LOG + 1))));
+    assert_eq!(send_all(&mut session), 1, "one frame may reach beyond");
+    session.handle_bytes(0, &Frame::Subscribe(subscribe(1, "log/1")).encode());
+    let opens = std::iter::from_fn(|| session.poll_output());
+    let asked =
+        opens.filter_map(|output| if let Output::Open(open) = output { Some(open.request) } else { None }).last();
+    session.handle_opened(asked.expect("an open"), Ok(facts(u64::MAX, None)));
+    assert_eq!(send_all(&mut session), SHARE, "subscribed anew, it begins with its share");
 }
 
 #[test]
@@ -152,7 +187,7 @@ fn subscriptions_share_by_weight() {
             _ => None,
         });
         let request = request.last().expect("an open");
-        session.handle_bytes(0, &Frame::Credit(Credit { bytes: u64::MAX }).encode());
+        session.handle_bytes(0, &Frame::Credit(Credit { bytes: u64::MAX, of_log: Some((log, u64::MAX)) }).encode());
         session.handle_opened(request, Ok(facts(0, None)));
     }
     let mut served = BTreeMap::new();
