@@ -18,6 +18,7 @@ mod lookup;
 mod parking;
 mod pressure;
 mod rights;
+mod settling;
 mod sync;
 mod tabs;
 mod timers;
@@ -38,6 +39,7 @@ use crate::storage::row::Identity;
 use crate::storage::{self, KeyRange, Row};
 use crate::time::{Clock, WallMs};
 use crate::view::{Schema, View};
+use settling::Settling;
 use unstored::Unstored;
 
 pub use act::CallError;
@@ -152,6 +154,7 @@ enum Request {
     OwnRun(LogName, WriteId),
     OwnGroup(LogName, WriteId),
     Park(LogName),
+    Settle(LogName),
     Discard(LogName, EntryId),
     FoldRead(LogName, FoldId, folds::Reading),
     Fold,
@@ -185,6 +188,7 @@ struct Slot {
     clearing: bool,
     /// What arrived does not fit for now.
     unstored: Option<Unstored>,
+    settling: Settling,
     /// Rows of the log are damaged here, and what was in them is not here again yet.
     rows_damaged: bool,
     /// Where the snapshot row that was read last ends.
@@ -385,6 +389,7 @@ impl Engine {
         self.push_outboxes();
         self.settle_pressure();
         self.settle_folds();
+        self.settle_refusals();
         self.flush_control();
         self.take_notices();
         self.tell_statuses();
@@ -436,6 +441,7 @@ impl Engine {
             (Request::Snapshot(name), result) => self.snapshot_stored(&name, result.is_ok()),
             (Request::Park(name), Ok(Committed::Parked(voids, letters))) => self.parked(&name, &voids, letters),
             (Request::Park(name), _) => self.park_failed(&name),
+            (Request::Settle(name), result) => self.settled(&name, result),
             (Request::Lead, Err(CommitFailure::Aborted(CommitAbort::Damaged(error)))) => {
                 self.outputs.push_back(Output::Broken(format!("the local database is damaged: {error}")));
             }

@@ -377,8 +377,16 @@ impl Outbox {
         decided
     }
 
+    /// The marks through a seq, and their dead letters, survive a power loss by now.
+    pub fn settle(&mut self, through: Seq) {
+        self.verdicts.settled = self.verdicts.settled.max(through);
+    }
+
     fn set_verdicts(&mut self, verdicts: Verdicts) {
+        let settled = self.verdicts.settled;
         let before = std::mem::replace(&mut self.verdicts, verdicts).through.next();
+        // These may have been made before the last ones were settled.
+        self.settle(settled);
         let after = self.verdicts.through.next();
         let decided = self.stored.range(before..after.max(before));
         decided.for_each(|(_, entry)| self.backlog.remove(entry.size()));
@@ -433,6 +441,11 @@ impl Outbox {
     /// A stored entry.
     pub fn stored(&self, seq: Seq) -> Option<&Entry> {
         self.stored.get(&seq)
+    }
+
+    /// The stored entries behind a seq.
+    pub fn stored_behind(&self, seq: Seq) -> impl Iterator<Item = &Entry> {
+        self.stored.range(seq.next()..).map(|(_, entry)| entry)
     }
 
     /// Every stored entry held in memory.

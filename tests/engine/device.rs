@@ -490,6 +490,7 @@ impl Device {
                     }
                     Output::SocketSend(bytes) => match (&mut self.server, &mut tab.socket) {
                         (Some(server), Some(session)) => {
+                            tab.sent.push(Frame::decode(&bytes).unwrap());
                             tab.inbox.extend(server.take(session, &bytes).into_iter().map(Input::SocketFrame));
                         }
                         _ => tab.sent.push(Frame::decode(&bytes).unwrap()),

@@ -12,6 +12,7 @@ mod newer;
 mod pressure;
 mod quota;
 mod server;
+mod settling;
 mod traps;
 
 use device::Device;

@@ -73,6 +73,14 @@ impl Server {
             }
             Frame::Subscribe(subscribe) => self.subscribe(session, &subscribe),
             Frame::Push(push) => self.push(session, &push),
+            Frame::Settled(settled) => {
+                let marks = &mut self.author(session.actor.unwrap()).marks;
+                // Of these it keeps that they were refused, and not why.
+                marks.iter_mut().filter(|mark| mark.seq <= settled.through).for_each(|mark| {
+                    (mark.code, mark.reason) = (None, String::new());
+                });
+                Vec::new()
+            }
             Frame::Ping(ping) => vec![Frame::Pong(ping)],
             _ => Vec::new(),
         };

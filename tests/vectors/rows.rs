@@ -85,6 +85,7 @@ fn rows() -> Vec<Vector> {
     identity.nonces = vec![Nonce([0x0b; 16]), Nonce([0x0a; 16])];
     let mut verdicts = Verdicts::new(ACTOR, chain(8));
     verdicts.through = Seq(8);
+    verdicts.settled = Seq(5);
     verdicts.marked = vec![(Seq(5), MarkedStatus::Refused), (Seq(7), MarkedStatus::Void)];
     let received = Received {
         log_id: LOG,

@@ -15,6 +15,7 @@ use crate::storage::own::{self, Damaged};
 use crate::storage::row::{self, DeadLetter, Received, Verdicts, Voids};
 use crate::storage::{self, KeyRange, Row};
 
+use super::settling::Settling;
 use super::traps::joined;
 use super::{Engine, Hint, Output, Phase, Request, Slot};
 
@@ -39,6 +40,7 @@ impl Engine {
             rows_left: false,
             clearing: false,
             unstored: None,
+            settling: Settling::default(),
             rows_damaged: false,
             snapshot_end: Offset(0),
             parking: false,

@@ -225,6 +225,7 @@ impl Engine {
         {
             session.start_pushing(name, push_after, opened.chain);
         }
+        self.tell_settled(name);
         self.tell_status(name);
     }
 
@@ -384,14 +385,8 @@ impl Engine {
         slot.replica.count_tail(batch.tail);
         slot.replica.apply(batch.items);
         if let Some(verdicts) = batch.verdicts {
-            let marked = !batch.letters.is_empty()
-                || verdicts.marked.last().is_some_and(|(seq, _)| *seq > slot.replica.outbox().verdicts().through);
-            let through = verdicts.through;
             slot.replica.forget_letters(&batch.revived);
             slot.replica.decide(verdicts, &batch.places, batch.letters);
-            if marked && let Some(session) = &mut self.session {
-                session.settled(name, through);
-            }
         }
         slot.replica.forget_letters(&redeemed);
         if slot.unstored.is_none() {

@@ -49,6 +49,8 @@ pub enum Commit {
     },
     /// Gives own seqs up on this device.
     Park(Park),
+    /// Makes what was recorded of refusals survive a power loss.
+    Settle(Settle),
     /// Deletes a dead letter, because the user said so.
     Discard {
         /// Its key.
@@ -173,6 +175,22 @@ pub struct Park {
     pub letters: Vec<(Seq, DeadLetter)>,
 }
 
+/// What was recorded of refusals in relaxed commits is written once more, strictly: the row of verdicts and the dead
+/// letters, as they are by now. So it holds whatever order the database flushes its commits in.
+#[derive(Clone, Debug)]
+pub struct Settle {
+    /// The leader's epoch.
+    pub fence: u64,
+    /// The log.
+    pub log: LogName,
+    /// Whose seqs they are.
+    pub actor: ActorId,
+    /// Through which seq it counts, inclusive.
+    pub through: Seq,
+    /// The dead letters that may not be flushed yet.
+    pub letters: Vec<Seq>,
+}
+
 /// What a commit did.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Committed {
@@ -182,6 +200,8 @@ pub enum Committed {
     Lead(u64, Identity),
     /// The entries as appended, with their seqs.
     Appended(Vec<Entry>),
+    /// Refusals through this seq survive a power loss.
+    Settled(Seq),
     /// Everything that is given up in this log by now, and the new dead letters.
     Parked(Voids, Vec<(Seq, DeadLetter)>),
     /// Nothing to tell.
@@ -223,6 +243,7 @@ impl Commit {
             }
             Self::Park(park) => vec![storage::voids_key(&park.log, park.actor), storage::verdicts_key(&park.log)],
             Self::Receive(_) => vec![storage::leader_key()],
+            Self::Settle(settle) => settle.reads(),
             Self::Snapshot { log, behind, .. } => {
                 vec![storage::leader_key(), storage::received_key(log, behind.from)]
             }
@@ -235,9 +256,8 @@ impl Commit {
     /// How durable it must be before it counts.
     pub fn durability(&self) -> Durability {
         match self {
-            Self::Receive(receive) if receive.dead_letters.is_empty() && receive.revived.is_empty() => {
-                Durability::Relaxed
-            }
+            // Of a refusal that a power loss takes the server tells again, until `Settle`.
+            Self::Receive(receive) if receive.revived.is_empty() => Durability::Relaxed,
             Self::Snapshot { .. } | Self::Fold(_) => Durability::Relaxed,
             _ => Durability::Strict,
         }
@@ -277,6 +297,10 @@ impl Commit {
                     writes.push(Write::Put(storage::received_key(log, end), row::encode(behind)));
                 }
                 Ok((writes, Committed::Done))
+            }
+            Self::Settle(settle) => {
+                check_fence(settle.fence, row(0))?;
+                Ok(settle.decide(row(1), rows.get(2..).unwrap_or_default()))
             }
             Self::Park(park) => park.decide(row(0), row(1)),
             Self::Discard { key } => Ok((vec![Write::Delete(key.clone())], Committed::Done)),
@@ -450,6 +474,28 @@ impl Receive {
             writes.push(Write::Put(storage::verdicts_key(log), row::encode(verdicts)));
         }
         writes
+    }
+}
+
+impl Settle {
+    fn reads(&self) -> Vec<Key> {
+        let letters = self.letters.iter().map(|seq| storage::dead_letter_key(&self.log, self.actor, *seq));
+        [storage::leader_key(), storage::verdicts_key(&self.log)].into_iter().chain(letters).collect()
+    }
+
+    /// A letter that somebody discarded meanwhile stays gone. Verdicts that do not read are asked for again.
+    fn decide(&self, verdicts: Option<&[u8]>, letters: &[Option<Vec<u8>>]) -> (Vec<Write>, Committed) {
+        let verdicts: Option<Verdicts> = verdicts.and_then(|row| row::decode(row).ok());
+        let Some(mut verdicts) = verdicts.filter(|verdicts| verdicts.actor == self.actor) else {
+            return (Vec::new(), Committed::Settled(Seq(0)));
+        };
+        verdicts.settled = verdicts.settled.max(self.through.min(verdicts.through));
+        let mut writes = vec![Write::Put(storage::verdicts_key(&self.log), row::encode(&verdicts))];
+        for (seq, letter) in self.letters.iter().zip(letters) {
+            let key = storage::dead_letter_key(&self.log, self.actor, *seq);
+            writes.extend(letter.clone().map(|letter| Write::Put(key, letter)));
+        }
+        (writes, Committed::Settled(verdicts.settled))
     }
 }
 

@@ -77,18 +77,25 @@ pub struct Verdicts {
     pub chain: Chain,
     /// Seqs that are not simply accepted, ascending; kept for ever, for `needs` and for people.
     pub marked: Vec<(Seq, MarkedStatus)>,
+    /// Through which the marks and their dead letters are known to survive a power loss, inclusive.
+    pub settled: Seq,
 }
 
 impl Verdicts {
     /// Nothing decided yet.
     pub fn new(actor: ActorId, chain: Chain) -> Self {
-        Self { format: Format, actor, through: Seq(0), chain, marked: Vec::new() }
+        Self { format: Format, actor, through: Seq(0), chain, marked: Vec::new(), settled: Seq(0) }
     }
 
     /// The mark on a seq.
     pub fn mark(&self, seq: Seq) -> Option<MarkedStatus> {
         let at = self.marked.binary_search_by_key(&seq, |(seq, _)| *seq).ok()?;
         Some(self.marked[at].1)
+    }
+
+    /// Whether there are marks that may not survive a power loss.
+    pub fn is_unsettled(&self) -> bool {
+        self.marked.last().is_some_and(|(seq, _)| *seq > self.settled)
     }
 }
 
