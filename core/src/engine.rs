@@ -27,6 +27,7 @@ mod unstored;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::connection::ConnectionState;
 use crate::fold::FoldId;
 use crate::id::{ActorId, EntryId, LogName, Offset, WriteId};
 use crate::notice::{AppendFailure, Connection, LogStatus, Notice, Pressure};
@@ -246,6 +247,8 @@ pub struct Engine {
     /// The lead could not be taken.
     lead_failed: bool,
     connection: Option<Connection>,
+    /// How the server keeps this client's connection.
+    kept: Option<ConnectionState>,
     told: Option<Connection>,
     pressure_told: Option<Pressure>,
     outputs: VecDeque<Output>,
@@ -287,6 +290,7 @@ impl Engine {
             database_retry_at: WallMs::MAX,
             lead_failed: false,
             connection: None,
+            kept: None,
             told: None,
             pressure_told: None,
             outputs: VecDeque::new(),

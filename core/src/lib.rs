@@ -6,6 +6,7 @@
 
 pub mod chain;
 pub mod codec;
+pub mod connection;
 pub mod consumer;
 pub mod draft;
 pub mod engine;

@@ -1,5 +1,6 @@
 //! Notices: what the engine has to tell the app.
 
+use crate::connection::ConnectionState;
 use crate::fold::FoldId;
 use crate::id::{EntryId, LogName, Offset, UserId, WriteId};
 use crate::outbox::Backlog;
@@ -101,6 +102,8 @@ pub struct Connection {
     pub retry_at: Option<WallMs>,
     /// Who the server says the user is.
     pub user: Option<UserId>,
+    /// How the server keeps it, as far as it has said so since this client began.
+    pub kept: Option<ConnectionState>,
 }
 
 /// One log, as far as the app cares.

@@ -15,6 +15,7 @@
 //! Credit runs both ways for what is bulky (push, entries, snapshot parts); everything else goes before it and needs
 //! none. Source: docs/protocol.md.
 
+pub mod acceptor;
 pub mod backoff;
 pub mod client;
 pub mod link;

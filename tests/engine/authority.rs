@@ -165,7 +165,7 @@ impl Authority {
             Output::Authenticate(hello) => {
                 self.authors.entry(hello.actor).or_insert_with(|| AuthorRow::new(hello.actor, &log()));
                 let (grants, nonce) = (Grants::everything(), Nonce([0x0c; 16]));
-                session.handle_admitted(now, Ok(Admission { user: user(), grants, expires: None, nonce }));
+                session.handle_admitted(now, Ok(Admission { user: user(), grants, expires: None, nonce, was: None }));
             }
             Output::Open(open) => session.handle_opened(open.request, Ok(self.facts(&open))),
             // What is newer than this build is not decided by this build either.

@@ -75,8 +75,13 @@ impl Server {
         let user = UserId::new("alice").unwrap();
         match output {
             Output::Authenticate(_) => {
-                let admission =
-                    Admission { user, grants: Grants::everything(), expires: None, nonce: Nonce([0x0c; 16]) };
+                let admission = Admission {
+                    user,
+                    grants: Grants::everything(),
+                    expires: None,
+                    nonce: Nonce([0x0c; 16]),
+                    was: None,
+                };
                 self.session.handle_admitted(NOW, Ok(admission));
             }
             Output::Refresh(_) => self.session.handle_refreshed(Ok((Grants::everything(), None))),

@@ -7,6 +7,7 @@ mod dead_letters;
 mod events;
 mod folds;
 mod forged;
+mod herd;
 mod local;
 mod network;
 mod reported;

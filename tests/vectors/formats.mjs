@@ -316,6 +316,7 @@ export const frames = {
   20: ['snapshot-part', struct({ log: natural, cursor, at: natural, total: natural, bytes })],
   21: ['go-away', struct({ code: natural, retry_ms_min: natural, retry_ms_max: natural })],
   22: ['held', struct({ log: natural, seq: natural, reason: text, retry_ms: natural })],
+  23: ['connection', struct({ state: natural, reason: optional(natural), since: optional(natural) })],
   32: ['credit', struct({ bytes: natural, of_log: optional(tuple(natural, natural)) })],
   33: ['ping', ping],
   34: ['pong', ping],

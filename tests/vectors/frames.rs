@@ -2,6 +2,7 @@
 
 use driftlog_core::chain::{Chain, Cursor};
 use driftlog_core::codec::to_bytes;
+use driftlog_core::connection::{ConnectionState, Downgrade};
 use driftlog_core::entry::{Digest, Logged};
 use driftlog_core::id::{ActorId, ClientId, LogId, LogName, Offset, Seq, UserId};
 use driftlog_core::limits;
@@ -87,6 +88,7 @@ fn type_name(frame: &Frame) -> &'static str {
         Frame::SnapshotPart(_) => "snapshot-part",
         Frame::GoAway(_) => "go-away",
         Frame::Held(_) => "held",
+        Frame::Connection(_) => "connection",
         Frame::Credit(_) => "credit",
         Frame::Ping(_) => "ping",
         Frame::Pong(_) => "pong",
@@ -161,6 +163,8 @@ fn client() -> Vec<Vector> {
 }
 
 fn server() -> Vec<Vector> {
+    let returned = ConnectionState::Active { was: Some((Downgrade::Idle, NOW)) };
+    let inactive = ConnectionState::Inactive { reason: Downgrade::Pressure, since: NOW };
     let welcome = Welcome {
         protocol: 1,
         user: user("alice"),
@@ -240,6 +244,9 @@ fn server() -> Vec<Vector> {
             "",
             Frame::Held(Held { log: 0, seq: Seq(7), reason: "the price list is loading".to_owned(), retry_ms: 5_000 }),
         ),
+        vector("connection", "active as ever", Frame::Connection(ConnectionState::Active { was: None }.into())),
+        vector("connection that was away", "it was inactive until now", Frame::Connection(returned.into())),
+        vector("connection that is downgraded", "", Frame::Connection(inactive.into())),
     ]
 }
 

@@ -122,6 +122,15 @@ export interface WireConnection {
   retryAt?: number | null;
   /** Who the server says we are. */
   user?: string | null;
+  kept?: WireKept | null;
+}
+
+/** How the server keeps the connection of this client, as far as it has said so. */
+export interface WireKept {
+  state: 'active' | 'inactive';
+  reason?: 'idle' | 'lag' | 'pressure' | 'asked' | 'other' | null;
+  /** By the server's clock. */
+  since?: number | null;
 }
 
 /** How own work piles up. */

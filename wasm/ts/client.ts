@@ -60,6 +60,23 @@ export interface Connection {
   readonly retryAt: number | undefined;
   /** Who the server says we are, once it has. */
   readonly user: string | undefined;
+  /** How the server keeps this connection, which outlives its sockets; `undefined` until it is `live` once. */
+  readonly kept: KeptConnection | undefined;
+}
+
+/**
+ * How the server keeps a connection. `active`: it keeps our place in each log. `inactive`: it keeps nothing for us; we
+ * come back by ourselves and get the current state with our own pending work on top, so nothing is lost by it.
+ */
+export interface KeptConnection {
+  readonly state: 'active' | 'inactive';
+  /**
+   * Why it is inactive; when `active`, why it was until now. `idle`: we were away for too long; `lag`: too far behind;
+   * `pressure`: the server had more than it keeps; `asked`: its operator said so.
+   */
+  readonly reason: 'idle' | 'lag' | 'pressure' | 'asked' | 'other' | undefined;
+  /** Since when it is, or was, inactive: ms since 1970 by the server's clock. */
+  readonly since: number | undefined;
 }
 
 /** What this client can promise about what it stores. */
@@ -111,7 +128,7 @@ class OpenClient implements LogHost, EngineHost {
   readonly turn = new Turn();
   readonly connection = new Cell<Connection>(
     this.turn,
-    Object.freeze({ state: 'idle', reason: undefined, retryAt: undefined, user: undefined }),
+    Object.freeze({ state: 'idle', reason: undefined, retryAt: undefined, user: undefined, kept: undefined }),
   );
   readonly pressure = new Cell<Pressure>(this.turn, pressureOf('none', { count: 0, bytes: 0 }, undefined));
   readonly #logs = new Map<string, { definition: LogDefinition; opened: Promise<OpenLog> }>();
@@ -210,8 +227,8 @@ class OpenClient implements LogHost, EngineHost {
   }
 
   #become({ state, reason, retryAt }: Pick<Connection, 'state'> & Partial<Connection>): void {
-    const { user } = this.connection.getSnapshot();
-    this.connection.set(Object.freeze({ state, reason, retryAt, user }));
+    const { user, kept } = this.connection.getSnapshot();
+    this.connection.set(Object.freeze({ state, reason, retryAt, user, kept }));
   }
 
   get storage(): Storage | undefined {
@@ -315,11 +332,8 @@ class OpenClient implements LogHost, EngineHost {
       case 'write':
         return this.#byHandle.get(notice[1])?.settle(notice[2], notice[3], notice[4] ?? {});
       case 'connection': {
-        const { state, reason, retryAt, user } = notice[1];
-        this.#offline = state === 'offline';
-        return this.connection.set(
-          Object.freeze({ state, reason: reason ?? undefined, retryAt: retryAt ?? undefined, user: user ?? undefined }),
-        );
+        this.#offline = notice[1].state === 'offline';
+        return this.connection.set(connectionOf(notice[1]));
       }
       case 'pressure': {
         const { level, log, ...waiting } = notice[1];
@@ -361,4 +375,16 @@ function openRequest(name: string, definition: LogDefinition): Uint8Array {
 function storageOf(engine: WireEngine): Storage {
   const { mode, durable, tabs, reason } = decode<WireStorage>(engine.storage());
   return Object.freeze({ mode, durable, tabs, reason: reason ?? undefined });
+}
+
+function connectionOf({ state, reason, retryAt, user, kept }: WireConnection): Connection {
+  return Object.freeze({
+    state,
+    reason: reason ?? undefined,
+    retryAt: retryAt ?? undefined,
+    user: user ?? undefined,
+    kept: kept
+      ? Object.freeze({ state: kept.state, reason: kept.reason ?? undefined, since: kept.since ?? undefined })
+      : undefined,
+  });
 }

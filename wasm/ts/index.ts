@@ -1,7 +1,7 @@
 /** Driftlog: a write-ahead log for the browser. */
 /// <reference lib="esnext.disposable" preserve="true" />
 
-export type { Client, ClientOptions, Connection, Storage } from './client.js';
+export type { Client, ClientOptions, Connection, KeptConnection, Storage } from './client.js';
 export { createClient } from './create.js';
 export type { CollectionDraft, CounterDraft, RecordDraft, SetDraft, TextDraft } from './draft.js';
 export type { DeadLetters } from './dead_letters.js';

@@ -1,5 +1,6 @@
 //! The leader's work: the link, the session, pushing outboxes, storing and applying what arrives.
 
+use crate::connection::ConnectionState;
 use crate::id::{LogName, Offset, Seq, WriteId};
 use crate::limits;
 use crate::notice::{LogStatus, Notice};
@@ -140,6 +141,7 @@ impl Engine {
                 let act = self.link.refused(error.code, &error.reason, self.now, &mut self.random);
                 self.link_act(act);
             }
+            SessionEvent::Connection(state) => self.kept = Some(state),
             SessionEvent::SentAway(away) => {
                 let bounds = (away.retry_ms_min, away.retry_ms_max);
                 let act = self.link.sent_away(&away.code.to_string(), self.now, bounds, &mut self.random);
@@ -156,6 +158,8 @@ impl Engine {
             return self.link_act(act);
         }
         self.link.welcomed(self.now);
+        // Whoever was away hears of it right behind this.
+        self.kept = Some(ConnectionState::Active { was: None });
         self.clock_offset = welcome.now as i64 - self.now as i64;
         if let Some(fence) = self.fence {
             let greeted = Commit::Greeted { fence, user: welcome.user, nonce: welcome.nonce };

@@ -10,6 +10,7 @@ use crate::codec::{self, tagged};
 use crate::fold::history::Hole;
 use crate::id::{LogName, Offset, UserId};
 use crate::notice::{Connection, LogStatus, Notice};
+use crate::protocol::frame;
 use crate::replica::Hold;
 use crate::session::link::LinkState;
 use crate::storage;
@@ -62,6 +63,7 @@ pub struct ConnectionHint {
     reason: String,
     retry_at: Option<WallMs>,
     user: Option<UserId>,
+    kept: Option<frame::Connection>,
 }
 
 /// See [`Hint::Log`].
@@ -137,8 +139,9 @@ impl Engine {
             return;
         }
         let Some(state) = LINK_STATES.get(hint.state as usize).copied() else { return };
-        let ConnectionHint { reason, retry_at, user, .. } = hint;
-        self.connection = Some(Connection { state, reason, retry_at, user });
+        let ConnectionHint { reason, retry_at, user, kept, .. } = hint;
+        let kept = kept.map(|kept| kept.state());
+        self.connection = Some(Connection { state, reason, retry_at, user, kept });
     }
 
     fn log_hinted(&mut self, LogHint { log, status, reason, retry_at, blocked }: LogHint) {
@@ -274,6 +277,7 @@ impl Engine {
             reason: self.link.reason().to_owned(),
             retry_at: self.link.retry_at(),
             user,
+            kept: self.kept,
         }
     }
 
@@ -290,9 +294,10 @@ impl Engine {
         self.outputs.push_back(Output::Notice(Notice::Connection(connection)));
     }
 
-    fn hint_connection(&mut self, Connection { state, reason, retry_at, user }: Connection) {
+    fn hint_connection(&mut self, Connection { state, reason, retry_at, user, kept }: Connection) {
         let state = LINK_STATES.iter().position(|known| *known == state).unwrap_or(0) as u8;
-        self.hint(&Hint::Connection(ConnectionHint { state, reason, retry_at, user }));
+        let kept = kept.map(Into::into);
+        self.hint(&Hint::Connection(ConnectionHint { state, reason, retry_at, user, kept }));
     }
 
     /// Tells the other tabs again how everything stands: what was told before may have been lost.

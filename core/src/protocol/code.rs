@@ -125,6 +125,8 @@ codes! {
     IdleTimeout = 603, "idle-timeout";
     /// The server could not read or write its store.
     StorageFailed = 604, "storage-failed";
+    /// The connection is inactive now; come back after the given time, and it is active again.
+    Downgraded = 605, "downgraded";
 }
 
 impl Serialize for Code {

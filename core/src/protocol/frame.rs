@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chain::{Chain, Cursor};
 use crate::codec::{self, DecodeError, tagged};
+use crate::connection::{ConnectionState, Downgrade};
 use crate::id::{ActorId, ClientId, EpochId, LogId, LogName, Offset, Seq, UserId};
 use crate::limits;
 use crate::packed::Packed;
@@ -50,6 +51,8 @@ pub enum Frame {
     SnapshotPart(SnapshotPart),
     /// Server: the session ends in good order; come back after a while.
     GoAway(GoAway),
+    /// Server: how your connection stands.
+    Connection(Connection),
     /// Both: what I can take, in total since the session began.
     Credit(Credit),
     /// Both: are you there?
@@ -74,6 +77,7 @@ tagged!(Frame {
     SnapshotPart(SnapshotPart) = 20,
     GoAway(GoAway) = 21,
     Held(Held) = 22,
+    Connection(Connection) = 23,
     Credit(Credit) = 32,
     Ping(Ping) = 33,
     Pong(Ping) = 34,
@@ -350,6 +354,40 @@ pub struct GoAway {
     pub retry_ms_min: u64,
     /// … and draw from up to this long, so that not everybody comes at once.
     pub retry_ms_max: u64,
+}
+
+/// See [`Frame::Connection`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    state: u8,
+    /// Why it is inactive, or was until now.
+    reason: Option<u8>,
+    /// Since when it is, or was, by the server's clock.
+    since: Option<WallMs>,
+}
+
+impl Connection {
+    /// The number of an inactive connection; every other one is active.
+    const INACTIVE: u8 = 2;
+
+    /// What it says.
+    pub fn state(&self) -> ConnectionState {
+        let said = self.reason.map(Downgrade::from_number).zip(self.since);
+        match (self.state, said) {
+            (Self::INACTIVE, Some((reason, since))) => ConnectionState::Inactive { reason, since },
+            (_, was) => ConnectionState::Active { was },
+        }
+    }
+}
+
+impl From<ConnectionState> for Connection {
+    fn from(state: ConnectionState) -> Self {
+        let (state, said) = match state {
+            ConnectionState::Active { was } => (1, was),
+            ConnectionState::Inactive { reason, since } => (Self::INACTIVE, Some((reason, since))),
+        };
+        Self { state, reason: said.map(|(reason, _)| reason.number()), since: said.map(|(_, since)| since) }
+    }
 }
 
 /// See [`Frame::Credit`].

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::chain::{Chain, Cursor};
 use crate::codec::DecodeError;
+use crate::connection::ConnectionState;
 use crate::id::{ActorId, LogId, LogName, Offset, Seq};
 use crate::limits;
 use crate::packed::{Packer, Pushed};
@@ -48,6 +49,8 @@ pub enum SessionEvent {
     LogRefused(LogName, frame::Error),
     /// The session is over.
     Refused(frame::Error),
+    /// How the server keeps this client's connection.
+    Connection(ConnectionState),
     /// The session is over for a while.
     SentAway(frame::GoAway),
 }
@@ -354,6 +357,7 @@ impl ClientSession {
                 None
             }
             Frame::Pong(_) => None,
+            Frame::Connection(connection) => Some(SessionEvent::Connection(connection.state())),
             Frame::GoAway(go_away) => Some(SessionEvent::SentAway(go_away)),
             Frame::Error(error) => match error.log {
                 Some(log) => match self.histories.remove(&log) {

@@ -83,6 +83,8 @@ pub struct Link {
     /// When something happens by itself: the next attempt, or the end of patience.
     due: Option<WallMs>,
     backoff: Backoff,
+    /// Until when the server asked us to stay away.
+    asked_until: WallMs,
     heard: WallMs,
     pinged: bool,
 }
@@ -90,7 +92,8 @@ pub struct Link {
 impl Default for Link {
     fn default() -> Self {
         let reason = "not connected yet".to_owned();
-        Self { state: LinkState::Idle, reason, due: None, backoff: Backoff::default(), heard: 0, pinged: false }
+        let (due, backoff) = (None, Backoff::default());
+        Self { state: LinkState::Idle, reason, due, backoff, asked_until: 0, heard: 0, pinged: false }
     }
 }
 
@@ -142,9 +145,10 @@ impl Link {
         self.rest(LinkState::Closed, "closed by the app")
     }
 
-    /// The network or the page came back: do not wait any longer.
+    /// The network or the page came back: do not wait any longer than the server asked for.
     pub fn wake(&mut self, now: WallMs) -> Option<LinkAct> {
         match self.state {
+            LinkState::BackingOff if now < self.asked_until => None,
             LinkState::BackingOff => Some(self.attempt(now)),
             // The socket may have died while the page slept: ask.
             LinkState::Live if !self.pinged => {
@@ -182,8 +186,11 @@ impl Link {
 
     /// The server asked us to come back within these bounds, in milliseconds.
     pub fn sent_away(&mut self, reason: &str, now: WallMs, bounds: (u64, u64), random: &mut Random) -> Option<LinkAct> {
-        let spread = random.below(bounds.1.saturating_sub(bounds.0) + 1);
-        self.wait(reason, now.saturating_add(bounds.0.saturating_add(spread)))
+        let spread = random.below(bounds.1.saturating_sub(bounds.0).saturating_add(1));
+        let until = now.saturating_add(bounds.0.saturating_add(spread));
+        // Whole cities come back online at once, and everybody's spread is to hold then too.
+        self.asked_until = until;
+        self.wait(reason, until)
     }
 
     /// The server refused us.
@@ -201,6 +208,7 @@ impl Link {
     /// The clock stepped back by so much: what is due comes that much earlier by it.
     pub fn clock_stepped_back(&mut self, by: WallMs) {
         self.due = self.due.map(|due| due.saturating_sub(by));
+        self.asked_until = self.asked_until.saturating_sub(by);
         self.heard = self.heard.saturating_sub(by);
     }
 
@@ -277,6 +285,17 @@ mod tests {
         let (mut link, mut random) = live();
         link.lost("gone", 2_000, &mut random);
         assert_eq!(link.wake(2_001), Some(LinkAct::Open));
+    }
+
+    #[test]
+    fn a_wake_up_waits_as_long_as_the_server_asked_for_and_the_app_need_not() {
+        let (mut link, mut random) = live();
+        assert_eq!(link.sent_away("busy", 2_000, (500, 600), &mut random), Some(LinkAct::Close));
+        let due = link.retry_at().expect("it waits");
+        assert!((2_500..=2_600).contains(&due));
+        assert_eq!((link.wake(due - 1), link.state()), (None, LinkState::BackingOff));
+        assert_eq!(link.clone().wake(due), Some(LinkAct::Open));
+        assert_eq!(link.connect(2_001), Some(LinkAct::Open), "who asks for it need not wait");
     }
 
     #[test]

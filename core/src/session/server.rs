@@ -9,6 +9,8 @@
 //!  awaiting hello ── hello ──► authenticating ── admitted ──► live ── error, go-away, deadline ──► closed
 //! ```
 //!
+//! Where each reader stands is told to whoever keeps connections ([`ServerSession::take_moved`]).
+//!
 //! **Invariant:** what waits here is bounded. Pushes are bounded by the credit given; at most one read is under way,
 //! and only while less than one frame's worth of entries waits for the socket; a peer that does not read the answers
 //! it asks for is asked no more ([`ServerSession::is_congested`]), and closed in the end.
@@ -23,7 +25,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::codec::DecodeError;
-use crate::id::{ActorId, Offset, Seq};
+use crate::connection::{ConnectionState, Downgrade};
+use crate::id::{ActorId, LogName, Offset, Seq};
 use crate::limits;
 use crate::protocol::frame::{self, Credit, Frame, GoAway, Hello, LogNumber, Ping, Push, Subscribe, Welcome};
 use crate::protocol::{Code, VERSION, VERSION_FLOOR};
@@ -44,6 +47,9 @@ use subscription::Subscription;
 const URGENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 const URGENT_BYTES_CONGESTED: usize = URGENT_BYTES_MAX / 4;
 
+/// How long a peer may take to say hello, in milliseconds: until then nobody knows who takes the place.
+const GREETING_MS_MAX: u64 = 30_000;
+
 /// The server's end of one session.
 pub struct ServerSession {
     idle_ms: u64,
@@ -55,6 +61,8 @@ pub struct ServerSession {
     requests: Requests,
     pongs: VecDeque<(Ping, RequestId)>,
     push: PushCredit,
+    /// Logs whose reader stands elsewhere than was told.
+    moved: BTreeSet<LogNumber>,
     /// Bytes of entries and snapshot frames sent, and what the client takes in total.
     sent: u64,
     credit: u64,
@@ -116,6 +124,7 @@ impl ServerSession {
             requests: Requests::default(),
             pongs: VecDeque::new(),
             push: PushCredit::new(),
+            moved: BTreeSet::new(),
             sent: 0,
             credit: limits::CREDIT_BYTES,
             heard: now,
@@ -154,6 +163,9 @@ impl ServerSession {
                     idle_ms: self.idle_ms,
                     credit,
                 }));
+                if admission.was.is_some() {
+                    self.send(&Frame::Connection(ConnectionState::Active { was: admission.was }.into()));
+                }
                 self.phase = Phase::Live { actor, admission };
             }
             Err(refusal) => self.fail(refusal.code, &refusal.reason),
@@ -183,6 +195,7 @@ impl ServerSession {
                 let fork = subscription.open(&facts);
                 let gone = subscription.is_gone(&facts);
                 let opened = Frame::Opened(subscription.opened(number, &facts));
+                self.moved.insert(number);
                 self.send(&opened);
                 if let Some(reason) = fork {
                     self.complain(number, Code::LogForked, &reason, None);
@@ -260,6 +273,7 @@ impl ServerSession {
         match read {
             EntriesRead::Frame(frame) => {
                 subscription.advance(frame.after, frame.bytes.len());
+                self.moved.extend(number);
                 self.bulk.push(frame.bytes);
             }
             EntriesRead::End(end) => subscription.end = end,
@@ -300,6 +314,14 @@ impl ServerSession {
         }
     }
 
+    /// The connection is inactive from now on: say so, and end.
+    pub fn handle_downgraded(&mut self, reason: Downgrade, since: WallMs, (retry_ms_min, retry_ms_max): (u64, u64)) {
+        if matches!(self.phase, Phase::Live { .. }) {
+            self.send(&Frame::Connection(ConnectionState::Inactive { reason, since }.into()));
+        }
+        self.handle_ending(Code::Downgraded, retry_ms_min, retry_ms_max);
+    }
+
     /// A deadline that [`ServerSession::timeout`] gave has come.
     pub fn handle_timeout(&mut self, now: WallMs) {
         if self.is_closed() {
@@ -311,9 +333,9 @@ impl ServerSession {
             return self.fail(Code::TokenExpired, "the token's time is over");
         }
         let silence = now.saturating_sub(self.heard);
-        if silence >= self.idle_ms {
+        if silence >= self.patience_ms() {
             self.fail(Code::IdleTimeout, "nothing was heard for too long");
-        } else if silence >= self.idle_ms / 2 && !self.pinged {
+        } else if silence >= self.idle_ms / 2 && !self.pinged && matches!(self.phase, Phase::Live { .. }) {
             self.pinged = true;
             self.send(&Frame::Ping(Ping { nonce: now }));
         }
@@ -341,11 +363,22 @@ impl ServerSession {
 
     /// When [`ServerSession::handle_timeout`] wants to be called.
     pub fn timeout(&self) -> WallMs {
-        let idle = self.heard + if self.pinged { self.idle_ms } else { self.idle_ms / 2 };
         match &self.phase {
-            Phase::Live { admission, .. } => admission.expires.map_or(idle, |expires| expires.min(idle)),
-            _ => idle,
+            Phase::Live { admission, .. } => {
+                let idle = self.heard + if self.pinged { self.idle_ms } else { self.idle_ms / 2 };
+                admission.expires.map_or(idle, |expires| expires.min(idle))
+            }
+            _ => self.heard + self.patience_ms(),
         }
+    }
+
+    /// Logs whose reader stands elsewhere than when this was asked last, and the next offset of each; none if it is not
+    /// read any more.
+    pub fn take_moved(&mut self) -> impl Iterator<Item = (LogNumber, Option<(&LogName, Offset)>)> {
+        std::mem::take(&mut self.moved).into_iter().map(|number| {
+            let subscription = self.subscriptions.get(&number);
+            (number, subscription.and_then(|found| Some((&found.name, found.place()?))))
+        })
     }
 
     /// Whether the session has ended: send what [`ServerSession::poll_frame`] still gives and close the socket.
@@ -440,6 +473,7 @@ impl ServerSession {
 
     fn forget(&mut self, number: LogNumber) {
         if let Some(subscription) = self.subscriptions.remove(&number) {
+            self.moved.insert(number);
             self.outputs.push_back(Output::Forget { log: number, name: subscription.name });
         }
     }
@@ -493,6 +527,13 @@ impl ServerSession {
         self.subscriptions.get(&number).is_some_and(|subscription| subscription.held_at == Some(seq))
     }
 
+    fn patience_ms(&self) -> u64 {
+        match self.phase {
+            Phase::Live { .. } => self.idle_ms,
+            _ => self.idle_ms.min(GREETING_MS_MAX),
+        }
+    }
+
     /// Asks for the next read if there is room for its answer.
     fn pump(&mut self) {
         let Phase::Live { actor, .. } = &self.phase else { return };
@@ -502,6 +543,7 @@ impl ServerSession {
                 return;
             };
             if let Some(part) = subscription.next_part(*number) {
+                self.moved.insert(*number);
                 self.bulk.push(part);
                 continue;
             }

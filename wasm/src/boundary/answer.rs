@@ -1,5 +1,6 @@
 //! What the engine tells TypeScript, as it is written.
 
+use driftlog_core::connection::ConnectionState;
 use driftlog_core::engine::{OwnEntry, OwnStatus};
 use driftlog_core::id::WriteId;
 use driftlog_core::notice::{self, Accepted, Refused};
@@ -75,6 +76,18 @@ pub(crate) struct Connection {
     pub(crate) retry_at: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kept: Option<Kept>,
+}
+
+/// `WireKept`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Kept {
+    pub(crate) state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) since: Option<u64>,
 }
 
 /// `WireLogState`.
@@ -243,8 +256,19 @@ pub(crate) fn write_status(status: notice::WriteStatus) -> (WriteStatus, WriteDe
 
 impl From<notice::Connection> for Connection {
     fn from(connection: notice::Connection) -> Self {
-        let notice::Connection { state, reason, retry_at, user } = connection;
-        Connection { state: state.name(), reason: given(reason), retry_at, user: user.map(|user| user.to_string()) }
+        let notice::Connection { state, reason, retry_at, user, kept } = connection;
+        let (reason, user) = (given(reason), user.map(|user| user.to_string()));
+        Connection { state: state.name(), reason, retry_at, user, kept: kept.map(Into::into) }
+    }
+}
+
+impl From<ConnectionState> for Kept {
+    fn from(state: ConnectionState) -> Self {
+        let (state, said) = match state {
+            ConnectionState::Active { was } => ("active", was),
+            ConnectionState::Inactive { reason, since } => ("inactive", Some((reason, since))),
+        };
+        Self { state, reason: said.map(|(reason, _)| reason.name()), since: said.map(|(_, since)| since) }
     }
 }
 

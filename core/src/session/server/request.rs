@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::chain::{Chain, Cursor};
+use crate::connection::Downgrade;
 use crate::id::{ActorId, EpochId, LogId, LogName, Offset, Seq, UserId};
 use crate::protocol::Code;
 use crate::protocol::frame::{Hello, LogNumber, Nonce};
@@ -64,6 +65,8 @@ pub struct Admission {
     pub expires: Option<WallMs>,
     /// The nonce that was stored with the binding.
     pub nonce: Nonce,
+    /// The time its connection was inactive until now, if it was: why, and since when.
+    pub was: Option<(Downgrade, WallMs)>,
 }
 
 /// The answer is no.

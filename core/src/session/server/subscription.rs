@@ -152,6 +152,18 @@ impl Subscription {
         }
     }
 
+    /// Where its reader stands; none if it reads nothing, or history beside what it follows.
+    pub(super) fn place(&self) -> Option<Offset> {
+        match (&self.reading, self.until) {
+            (Reading::At(cursor), None) => Some(cursor.next),
+            // Until the last part is sent it stands where it stood.
+            (Reading::Snapshot | Reading::Parts { .. }, None) => {
+                Some(self.asked.cursor.map_or(Offset(0), |cursor| cursor.next))
+            }
+            _ => None,
+        }
+    }
+
     /// What a read must stop before.
     pub(super) fn read_until(&self) -> Option<Offset> {
         self.until

@@ -61,7 +61,8 @@ fn live() -> ServerSession {
     session.handle_bytes(0, &Frame::Hello(hello()).encode());
     assert!(matches!(session.poll_output(), Some(Output::Authenticate(_))));
     let user = UserId::new("alice").expect("a user");
-    let admission = Admission { user, grants: Grants::everything(), expires: Some(90_000), nonce: Nonce([5; 16]) };
+    let admission =
+        Admission { user, grants: Grants::everything(), expires: Some(90_000), nonce: Nonce([5; 16]), was: None };
     session.handle_admitted(0, Ok(admission));
     assert!(matches!(frames(&mut session)[..], [Frame::Welcome(_)]));
     session
