@@ -1,5 +1,7 @@
 //! Commands of the binary that are more than a call.
 
+pub(crate) mod connections;
 pub(crate) mod dead_letters;
 mod http;
+mod table;
 pub(crate) mod verify;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use driftlog_core::connection::Limits;
 use driftlog_core::sequencer::{AllowAll, Policy};
 
 use crate::auth::Secret;
@@ -23,6 +24,8 @@ pub struct Config {
     pub policy: Arc<dyn Policy>,
     /// What is kept of dead letters.
     pub dead_letters: DeadLetterBounds,
+    /// Which connections are kept active.
+    pub connections: ConnectionBounds,
     /// How long pushes may wait before somebody should look.
     pub waits: WaitBounds,
     /// A directory of static files to serve beside the protocol, for local hosting.
@@ -78,6 +81,73 @@ impl Default for DeadLetterBounds {
     }
 }
 
+/// Which connections are kept active. Beyond these the policy of `driftlog_core::connection` says who becomes inactive;
+/// nothing is lost by it, and whoever comes back is active again.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionBounds {
+    /// One without a socket that was not heard of for so long becomes inactive.
+    pub idle: Duration,
+    /// … and one that is so many entries behind, over all its logs …
+    pub lag_entries_max: u64,
+    /// … or so many bytes. One with a socket only when it took nothing for `stuck`.
+    pub lag_bytes_max: u64,
+    /// See `lag_bytes_max`.
+    pub stuck: Duration,
+    /// Active connections of one user.
+    pub active_of_user_max: usize,
+    /// Active connections in all.
+    pub active_max: usize,
+    /// Connections with a socket. A newcomer beyond it takes the place of one that did nothing for `quiet`; where nobody
+    /// is so quiet it is told to come again.
+    pub live_max: usize,
+    /// See `live_max`.
+    pub quiet: Duration,
+    /// Newcomers that are taken in a second. Each of the others is told a moment of its own.
+    pub welcomes_per_second: u64,
+    /// … and at once, after a quiet time.
+    pub welcomes_burst: u64,
+    /// About how long one that was downgraded and has a socket is asked to stay away.
+    pub away: Duration,
+    /// How often the policy looks, and what moved is written.
+    pub sweep: Duration,
+}
+
+impl Default for ConnectionBounds {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(30 * 24 * 60 * 60),
+            lag_entries_max: 100_000,
+            lag_bytes_max: 64 * 1024 * 1024,
+            stuck: Duration::from_secs(60),
+            active_of_user_max: 1_000,
+            active_max: 100_000,
+            live_max: 10_000,
+            quiet: Duration::from_secs(60),
+            welcomes_per_second: 500,
+            welcomes_burst: 500,
+            away: Duration::from_secs(30),
+            sweep: Duration::from_secs(10),
+        }
+    }
+}
+
+impl ConnectionBounds {
+    /// As the policy wants them.
+    pub(crate) fn limits(&self) -> Limits {
+        let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Limits {
+            idle_ms: milliseconds(self.idle),
+            lag_entries_max: self.lag_entries_max,
+            lag_bytes_max: self.lag_bytes_max,
+            stuck_ms: milliseconds(self.stuck),
+            active_of_user_max: self.active_of_user_max,
+            active_max: self.active_max,
+            live_max: self.live_max,
+            quiet_ms: milliseconds(self.quiet),
+        }
+    }
+}
+
 /// After how long `/health` is degraded for a push that waits.
 #[derive(Debug, Clone, Copy)]
 pub struct WaitBounds {
@@ -111,6 +181,7 @@ impl Config {
             access,
             policy: Arc::new(AllowAll),
             dead_letters: DeadLetterBounds::default(),
+            connections: ConnectionBounds::default(),
             waits: WaitBounds::default(),
             static_files: None,
             gate: Gate::default(),

@@ -33,11 +33,17 @@ struct Connection {
 /// Runs one session from the open socket to its end.
 pub(crate) async fn run(socket: WebSocket, shell: Arc<Shell>) {
     let alive = shell.alive.clone();
-    let (sink, stream) = socket.split();
+    let (sink, mut stream) = socket.split();
     let (frames, waiting) = mpsc::channel(1);
     let writing = tokio::spawn(write(sink, waiting));
     let (conversation, inbox) = Conversation::new(Arc::clone(&shell.shared));
-    Connection { shell, conversation, inbox, reading: None }.run(stream, frames).await;
+    let mut connection = Connection { shell, conversation, inbox, reading: None };
+    connection.run(&mut stream, frames).await;
+    if !connection.conversation.is_welcomed() {
+        // What it said is not read, and closing on that would take back what it is told: let it close.
+        let _ = tokio::time::timeout(CLOSE_PATIENCE, async { while let Some(Ok(_)) = stream.next().await {} }).await;
+    }
+    drop(connection);
     // The write task ends when the frames are out; a peer that does not take them is given up.
     let abort = writing.abort_handle();
     if tokio::time::timeout(CLOSE_PATIENCE, writing).await.is_err() {
@@ -56,7 +62,7 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, mut frames: mpsc::Receiv
 }
 
 impl Connection {
-    async fn run(mut self, mut stream: SplitStream<WebSocket>, frames: mpsc::Sender<Arc<[u8]>>) {
+    async fn run(&mut self, stream: &mut SplitStream<WebSocket>, frames: mpsc::Sender<Arc<[u8]>>) {
         let mut shutdown = self.shell.ending.clone();
         let (mut next, mut draining) = (None, None::<Instant>);
         loop {

@@ -10,10 +10,12 @@ mod sessions;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use driftlog_core::id::{ActorId, UserId};
+use driftlog_core::connection::ConnectionId;
+use driftlog_core::id::{ActorId, ClientId, UserId};
 use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::{Hello, LogNumber, Nonce};
-use driftlog_core::sequencer::{BindError, Binding};
+use driftlog_core::sequencer::BindError;
+use driftlog_core::session::acceptor::ComeAgain;
 use driftlog_core::session::server::{
     Admission, EntriesRead, Grants, Output, Read, ReadFrom, Refusal, RequestId, ServerSession,
 };
@@ -22,11 +24,12 @@ use tokio::sync::mpsc;
 
 use crate::Shared;
 use crate::auth::Identity;
+use crate::connections::{Entered, Opened, Standpoint};
 use crate::environment::entropy;
 use crate::fanout::{Feed, Position, Waker};
 use crate::room::{Place, Share};
 use crate::store::StoreError;
-use crate::writer::{Answer, Mailbox, Request};
+use crate::writer::{Answer, Greeted, Mailbox, Request};
 
 pub(crate) use read::{Found, StoreRead};
 use sessions::Registration;
@@ -38,9 +41,12 @@ pub(crate) struct Conversation {
     session: ServerSession,
     actor: ActorId,
     user: Option<UserId>,
-    /// Who waits for the binding, and the nonce of the welcome.
-    admitting: Option<(Identity, Nonce)>,
+    /// Who waits for the binding: its client too, and the nonce of the welcome.
+    admitting: Option<(Identity, ClientId, Nonce)>,
     registration: Option<Registration>,
+    standpoint: Arc<Standpoint>,
+    entered: Option<Entered>,
+    _opened: Opened,
     ended: mpsc::Sender<Ending>,
     mailbox: Mailbox,
     share: Arc<Share>,
@@ -60,7 +66,11 @@ impl Conversation {
     pub(crate) fn new(shared: Arc<Shared>) -> (Self, Inbox) {
         let (mailbox, answers) = mpsc::unbounded_channel();
         let (ended, ending) = mpsc::channel(1);
-        let session = ServerSession::new(shared.environment.steady(), shared.config.idle.as_millis() as u64);
+        let mut session = ServerSession::new(shared.environment.steady(), shared.config.idle.as_millis() as u64);
+        let (taken, opened) = shared.connections.opened();
+        if let Err(ComeAgain { ms_min, ms_max }) = taken {
+            session.handle_ending(Code::Overloaded, ms_min, ms_max);
+        }
         let (waker, share) = (Arc::<Waker>::default(), shared.room.share());
         let conversation = Self {
             shared,
@@ -69,6 +79,9 @@ impl Conversation {
             user: None,
             admitting: None,
             registration: None,
+            standpoint: Arc::default(),
+            entered: None,
+            _opened: opened,
             ended,
             mailbox,
             share: Arc::clone(&share),
@@ -88,6 +101,8 @@ impl Conversation {
         while let Some(output) = self.session.poll_output() {
             read = self.perform(output).or(read);
         }
+        let now = self.shared.environment.steady();
+        self.session.take_moved().for_each(|(number, at)| self.standpoint.stands(now, number, at));
         read
     }
 
@@ -98,7 +113,9 @@ impl Conversation {
 
     /// One message arrived.
     pub(crate) fn receive(&mut self, bytes: &[u8]) {
-        self.session.handle_bytes(self.shared.environment.steady(), bytes);
+        let now = self.shared.environment.steady();
+        self.standpoint.heard(now);
+        self.session.handle_bytes(now, bytes);
     }
 
     /// The socket broke the rules below frames.
@@ -143,12 +160,17 @@ impl Conversation {
     pub(crate) fn ended(&mut self, ending: Ending) {
         match ending {
             Ending::Superseded => self.go_away(Code::Superseded),
+            Ending::Downgraded { reason, since, away_ms } => {
+                let away = self.shared.config.connections.away.as_millis() as u64;
+                let bounds = away_ms.map_or((away / 2, away.saturating_mul(3) / 2), |asked| (asked, asked));
+                self.session.handle_downgraded(reason, since, bounds);
+            }
         }
     }
 
-    /// Says go-away and ends.
+    /// Says go-away and ends; everybody comes back within the spread, at the rate that newcomers are taken in at least.
     pub(crate) fn go_away(&mut self, code: Code) {
-        let spread = self.shared.config.retry_spread.as_millis() as u64;
+        let spread = (self.shared.config.retry_spread.as_millis() as u64).max(self.shared.connections.spread_ms());
         self.session.handle_ending(code, spread / 10, spread);
     }
 
@@ -176,12 +198,20 @@ impl Conversation {
         self.session.is_closed()
     }
 
+    /// Whether it was ever welcomed.
+    pub(crate) fn is_welcomed(&self) -> bool {
+        self.entered.is_some()
+    }
+
     /// Whether answers to the peer are still under way.
     pub(crate) fn is_settled(&self) -> bool {
         self.session.is_settled()
     }
 
     fn perform(&mut self, output: Output) -> Option<StoreRead> {
+        if matches!(output, Output::Open(_) | Output::Append(_) | Output::Settle { .. }) {
+            self.standpoint.acted(self.shared.environment.steady());
+        }
         match output {
             Output::Authenticate(hello) => self.authenticate(hello),
             Output::Refresh(token) => {
@@ -238,22 +268,32 @@ impl Conversation {
             Ok(identity) => identity,
             Err(refusal) => return self.session.handle_admitted(now, Err(refusal)),
         };
+        let (user, client) = (identity.user.clone(), hello.client);
+        if !self.shared.connections.admit(&ConnectionId { user, client }) {
+            let quiet = self.shared.config.connections.quiet.as_millis() as u64;
+            return self.session.handle_ending(Code::Overloaded, quiet / 2, quiet.saturating_mul(3) / 2);
+        }
         self.actor = hello.actor;
         self.user = Some(identity.user.clone());
         let nonce = Nonce(entropy(&*self.shared.environment));
         let (user, reply) = (identity.user.clone(), self.mailbox.clone());
-        self.admitting = Some((identity, nonce));
+        self.admitting = Some((identity, client, nonce));
         if !self.request(Request::Bind { hello, user, nonce, reply }, 0) {
             let reason = "the server is ending".to_owned();
             self.session.handle_admitted(now, Err(Refusal { code: Code::ShuttingDown, reason }));
         }
     }
 
-    fn bound(&mut self, bound: Result<Binding, BindError>) {
-        let Some((identity, nonce)) = self.admitting.take() else { return };
+    fn bound(&mut self, bound: Result<Greeted, BindError>) {
+        let Some((identity, client, nonce)) = self.admitting.take() else { return };
         let Identity { user, grants, expires, .. } = identity;
         let answer = match bound {
-            Ok(_) => Ok(Admission { user, grants, expires, nonce }),
+            Ok(Greeted { was }) => {
+                let id = ConnectionId { user: user.clone(), client };
+                let standpoint = Arc::clone(&self.standpoint);
+                self.entered = Some(self.shared.connections.enter(id, self.ended.clone(), standpoint));
+                Ok(Admission { user, grants, expires, nonce, was })
+            }
             Err(error) => Err(Refusal { code: error.code(), reason: error.to_string() }),
         };
         if answer.is_ok() {

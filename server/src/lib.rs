@@ -13,6 +13,7 @@
 mod auth;
 mod config;
 mod connection;
+mod connections;
 mod conversation;
 mod dead_letters;
 mod environment;
@@ -37,13 +38,15 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use auth::{Claims, LogClaim, Right, Secret, SecretError, token};
-pub use config::{Access, Config, DeadLetterBounds, ROOM_BYTES, WaitBounds};
+pub use config::{Access, Config, ConnectionBounds, DeadLetterBounds, ROOM_BYTES, WaitBounds};
+pub use connections::listing::connections;
 pub use dead_letters::{DeadLetters, Include, LetterError, Listing};
 pub use gate::{Gate, GateWorkers, Inspect, gate_worker};
 pub use rules::{Rules, RulesError};
 pub use store::StoreError;
 pub use verify::{Finding, Report, verify};
 
+use connections::Connections;
 use conversation::Sessions;
 use environment::{Environment, System};
 use fanout::Feeds;
@@ -79,6 +82,7 @@ pub(crate) struct Shared {
     feeds: Arc<Feeds>,
     pool: Arc<ReadPool>,
     sessions: Sessions,
+    connections: Arc<Connections>,
     letters_dropped: Arc<AtomicU64>,
 }
 
@@ -135,6 +139,10 @@ pub async fn serve_all(
     let (end, ending) = watch::channel(false);
     let (alive, mut all_gone) = mpsc::channel(1);
     let sessions = Sessions::default();
+    let active = pool.read(|reads| reads.active_connections())?;
+    let given = Arc::clone(&environment);
+    let connections = Arc::new(Connections::new(&config.connections, given, writer.clone(), active));
+    let sweeps = connections::start(Arc::clone(&connections), Arc::clone(&pool), config.connections.sweep);
     let gate = gate::Stage::new(&config.gate, writer.clone());
     let room = Room::new(config.room_bytes);
     let writer_of_all = writer.clone();
@@ -147,6 +155,7 @@ pub async fn serve_all(
         feeds,
         pool,
         sessions,
+        connections,
         letters_dropped,
     });
     let reads = Arc::new(Semaphore::new(READS_MAX));
@@ -162,6 +171,7 @@ pub async fn serve_all(
         error = &mut store_failed => Err(error.map_err(|_| StoreError::corrupt("writer", "it ended by itself"))),
     };
     let _ = end.send(true);
+    sweeps.abort();
     match outcome {
         Ok(()) => {
             for server in servers {

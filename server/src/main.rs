@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, Parser, Subcommand};
 use driftlog_core::rich::inspect;
 use driftlog_server::{
-    Access, Claims, Config, DeadLetterBounds, Gate, GateWorkers, LogClaim, ROOM_BYTES, Right, Rules, Secret,
-    WaitBounds, gate_worker, serve_all, token,
+    Access, Claims, Config, ConnectionBounds, DeadLetterBounds, Gate, GateWorkers, LogClaim, ROOM_BYTES, Right, Rules,
+    Secret, WaitBounds, gate_worker, serve_all, token,
 };
 use tokio::net::TcpListener;
 
@@ -33,6 +33,8 @@ enum Command {
     Verify(command::verify::Options),
     /// What was refused or could not be read: list, show, redrive, discard, export.
     DeadLetters(command::dead_letters::Options),
+    /// Who is connected, and how far behind: list, downgrade.
+    Connections(command::connections::Options),
     /// Read rich changes for a server that runs this program again; not for people.
     #[command(hide = true)]
     GateWorker {
@@ -80,6 +82,21 @@ struct Serve {
     /// … or when a policy has held one longer.
     #[arg(long, default_value = "1h", value_parser = duration)]
     held_degraded_age: Duration,
+    /// A connection without a socket becomes inactive when it was not heard of for so long …
+    #[arg(long, default_value = "30d", value_parser = duration)]
+    connections_idle: Duration,
+    /// … or when it is so many entries behind.
+    #[arg(long, default_value_t = ConnectionBounds::default().lag_entries_max)]
+    connections_lag_entries: u64,
+    /// Active connections of one user; beyond it those become inactive that do least.
+    #[arg(long, default_value_t = ConnectionBounds::default().active_of_user_max)]
+    connections_of_user: usize,
+    /// Active connections in all.
+    #[arg(long, default_value_t = ConnectionBounds::default().active_max)]
+    connections_active: usize,
+    /// Connections with a socket. Beyond it a newcomer takes the place of one that does nothing, or comes again later.
+    #[arg(long, default_value_t = ConnectionBounds::default().live_max)]
+    connections_live: usize,
     /// Directory of static files to serve as well.
     #[arg(long = "static")]
     static_files: Option<PathBuf>,
@@ -126,6 +143,7 @@ fn main() -> ExitCode {
         Command::Token(options) => print_token(&options).map(|()| ExitCode::SUCCESS),
         Command::Verify(options) => command::verify::run(&options),
         Command::DeadLetters(options) => command::dead_letters::run(options).map(|()| ExitCode::SUCCESS),
+        Command::Connections(options) => command::connections::run(options).map(|()| ExitCode::SUCCESS),
         Command::GateWorker { memory_bytes } => {
             gate_worker(memory_bytes, inspect).map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }
@@ -165,6 +183,14 @@ fn run(options: Serve) -> Outcome {
     if let Some(path) = &options.rules {
         config.policy = Arc::new(Rules::read(path)?);
     }
+    config.connections = ConnectionBounds {
+        idle: options.connections_idle,
+        lag_entries_max: options.connections_lag_entries,
+        active_of_user_max: options.connections_of_user,
+        active_max: options.connections_active,
+        live_max: options.connections_live,
+        ..ConnectionBounds::default()
+    };
     config.room_bytes = options.room_bytes;
     config.waits =
         WaitBounds { gate_degraded_age: options.gate_degraded_age, held_degraded_age: options.held_degraded_age };

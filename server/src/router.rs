@@ -1,5 +1,6 @@
 //! HTTP: the sync socket, health, snapshots as JSON, dead letters, and static files.
 
+mod connections;
 mod dead_letters;
 
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use tokio::sync::watch;
 use crate::config::Access;
 use crate::room::Load;
 use crate::store::StoreError;
-use crate::{Shell, connection, materialize, snapshot, static_files};
+use crate::{Shared, Shell, connection, materialize, snapshot, static_files};
 
 /// A socket costs about 8 KiB with these, and 128 KiB with the defaults.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024;
@@ -39,6 +40,7 @@ pub(crate) fn router(shell: Arc<Shell>) -> Router {
         .route("/sync", get(sync))
         .route("/health", get(health))
         .route("/logs/{log}/snapshot", get(log_snapshot))
+        .merge(connections::routes())
         .merge(dead_letters::routes());
     match &shell.shared.config.static_files {
         Some(root) => router.fallback_service(static_files::service(root.clone())),
@@ -64,6 +66,10 @@ pub(crate) async fn run(listener: TcpListener, router: Router, mut ending: watch
 async fn sync(State(shell): State<Arc<Shell>>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
     if matches!(shell.shared.config.access, Access::Development) && !is_local_origin(&headers) {
         return (StatusCode::FORBIDDEN, "development mode takes pages of this machine only").into_response();
+    }
+    if !shell.shared.connections.may_open() {
+        let wait = shell.shared.connections.spread_ms().div_ceil(1_000).max(1).to_string();
+        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, wait)]).into_response();
     }
     upgrade
         .read_buffer_size(SOCKET_BUFFER_BYTES)
@@ -106,12 +112,18 @@ async fn health(State(shell): State<Arc<Shell>>) -> Response {
     let waits_long = held_age.is_some_and(|age| age > waits.held_degraded_age)
         || gate_age.is_some_and(|age| age > waits.gate_degraded_age);
     let degraded = letters > bounds.degraded_count || too_old || waits_long;
+    let connections = shared.connections.counts();
+    let downgraded: serde_json::Map<_, _> =
+        connections.downgraded.iter().map(|(reason, count)| (reason.name().to_owned(), json!(count))).collect();
     let Load { bytes, bytes_max, bytes_peak, requests, waiting } = shared.room.load();
     Json(json!({
         "status": if degraded { "degraded" } else { "ok" },
         "version": env!("CARGO_PKG_VERSION"),
         "protocol": driftlog_core::protocol::VERSION,
         "sessions": shared.sessions.len(),
+        "connections_active": connections.active,
+        "connections_live": connections.live,
+        "connections_downgraded": downgraded,
         "sessions_without_credit": waiting,
         "waiting_bytes": bytes,
         "waiting_bytes_max": bytes_max,
@@ -162,6 +174,21 @@ async fn log_snapshot(State(shell): State<Arc<Shell>>, Path(log): Path<String>, 
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+/// Whether a request comes from somebody who administers this server; else what to answer. Without authentication, on
+/// loopback, that is everybody but pages of other origins, which are turned away as at the socket.
+// The error is an answer on its way out, made once.
+#[allow(clippy::result_large_err)]
+fn administers(shared: &Shared, headers: &HeaderMap) -> Result<(), Response> {
+    let identity = shared.config.access.identify(bearer(headers), shared.environment.now());
+    let identity = identity.map_err(|refusal| refused(StatusCode::UNAUTHORIZED, &refusal))?;
+    let foreign = matches!(shared.config.access, Access::Development) && !is_local_origin(headers);
+    if foreign || !identity.admin {
+        let reason = "the token gives no right to administer this server".to_owned();
+        return Err(refused(StatusCode::FORBIDDEN, &Refusal { code: Code::Forbidden, reason }));
+    }
+    Ok(())
 }
 
 fn refused(status: StatusCode, refusal: &Refusal) -> Response {

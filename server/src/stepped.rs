@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 
 use crate::Shared;
 use crate::config::Config;
+use crate::connections::Connections;
 use crate::conversation::{Conversation, Inbox, Sessions, StoreRead};
 use crate::environment::Environment;
 use crate::fanout::Feeds;
@@ -99,6 +100,10 @@ impl Server {
         let (jobs, waiting) = snapshot::jobs();
         let (handle, requests) = WriterHandle::new();
         let writer = LogWriter::new(&config, Arc::clone(&environment) as Arc<dyn Environment>, jobs);
+        let pool = Arc::new(ReadPool::new(store));
+        let active = pool.read(|reads| reads.active_connections())?;
+        let given = Arc::clone(&environment) as Arc<dyn Environment>;
+        let connections = Connections::new(&config.connections, given, handle.clone(), active);
         let shared = Arc::new(Shared {
             environment: Arc::clone(&environment) as Arc<dyn Environment>,
             // Nothing runs by itself here, so no other process can be waited for either.
@@ -106,8 +111,9 @@ impl Server {
             writer: handle,
             room: Room::new(config.room_bytes),
             feeds: Arc::new(Feeds::new(config.tail_bytes, config.tails_bytes)),
-            pool: Arc::new(ReadPool::new(store)),
+            pool,
             sessions: Sessions::default(),
+            connections: Arc::new(connections),
             letters_dropped: writer.letters_dropped(),
             config,
         });
@@ -214,6 +220,17 @@ impl Server {
                 session.drain();
             }
         }
+    }
+
+    /// Looks how far every connection is behind, downgrades whom the policy names, and hands what is to be written of
+    /// them to the next commit. A running server does it from time to time.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the next one finds what this did not.
+    pub fn sweep(&mut self) -> Result<(), StoreError> {
+        self.shared.connections.sweep(&self.shared.pool)?;
+        self.sessions.values_mut().for_each(Session::hear);
+        Ok(())
     }
 
     /// Says go-away to every session, as a server does that ends in good order: commit and answer first.

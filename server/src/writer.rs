@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use driftlog_core::chain::Cursor;
+use driftlog_core::connection::{ConnectionId, Downgrade};
 use driftlog_core::entry::Logged;
 use driftlog_core::id::{ActorId, LogId, LogName, Offset, Seq, UserId};
 use driftlog_core::protocol::Code;
@@ -29,13 +30,15 @@ use crate::environment::{Environment, entropy};
 use crate::fanout::Feeds;
 use crate::room::Claim;
 use crate::snapshot::{self, SnapshotJobs};
-use crate::store::{AuthorKey, LogKey, LogRow, StoreError, StoredSnapshot, Writer, Writes};
+use crate::store::{AuthorKey, ConnectionNote, LogKey, LogRow, StoreError, StoredSnapshot, Writer, Writes};
 
 use hot::HotLogs;
 pub use letters::LetterError;
 use letters::Letters;
 pub(crate) use letters::{LetterRequest, Redriven};
 
+/// Characters kept of what a device calls itself.
+const DEVICE_CHARS_MAX: usize = 200;
 /// Requests that go into one transaction at most.
 const GROUP_MAX: usize = 2_048;
 /// Places of accepted entries repeated when a log is opened. A client that awaits more learns that the others are
@@ -48,9 +51,15 @@ pub(crate) type Mailbox = tokio_mpsc::UnboundedSender<Answer>;
 /// An answer to a session. As many wait at most as a session may have requests at the writer ([`crate::room`]).
 #[derive(Debug)]
 pub(crate) enum Answer {
-    Bound(Result<Binding, BindError>),
+    Bound(Result<Greeted, BindError>),
     Opened(RequestId, Result<LogFacts, Refusal>),
     Committed(RequestId, LogName, Result<PushOutcome, PushError>),
+}
+
+/// A client that was bound: the time its connection was inactive until now, if it was.
+#[derive(Debug)]
+pub(crate) struct Greeted {
+    pub(crate) was: Option<(Downgrade, WallMs)>,
 }
 
 /// Work for the writer.
@@ -87,6 +96,8 @@ pub(crate) enum Request {
         snapshot: StoredSnapshot,
     },
     Letter(LetterRequest),
+    /// How connections stand.
+    Connections(Vec<ConnectionNote>),
     /// Commit what waits before this, and end.
     Stop,
 }
@@ -212,7 +223,7 @@ impl LogWriter {
         Ok(match request {
             Request::Stop => None,
             Request::Bind { hello, user, nonce, reply } => {
-                let bound = bind(writes, &hello, &user, nonce)?;
+                let bound = bind(writes, self.environment.now(), &hello, &user, nonce)?;
                 Some(Box::new(move |_| drop(reply.send(Answer::Bound(bound)))))
             }
             Request::Open { open, reply } => {
@@ -248,6 +259,10 @@ impl LogWriter {
             Request::Snapshot { log, snapshot } => {
                 writes.put_snapshot(log, &snapshot)?;
                 self.hot.snapshot_stored(log, snapshot.cursor.next, snapshot.bytes.len() as u64);
+                None
+            }
+            Request::Connections(notes) => {
+                notes.iter().try_for_each(|note| note_connection(writes, note))?;
                 None
             }
             Request::Letter(request) => self.letter_or_damage(writes, request)?,
@@ -408,22 +423,29 @@ fn damage(log: &LogName, error: StoreError) -> Result<String, StoreError> {
 /// Binds an actor. A damaged binding keeps its actor out, and nobody else.
 fn bind(
     writes: Writes<'_>,
+    now: WallMs,
     hello: &Hello,
     user: &UserId,
     nonce: Nonce,
-) -> Result<Result<Binding, BindError>, StoreError> {
+) -> Result<Result<Greeted, BindError>, StoreError> {
     let bind = || -> Result<_, StoreError> {
         let stored = writes.reads().binding(hello.actor)?.map(|(_, binding)| binding);
         let bound = Binding::hello(stored.as_ref(), hello, user, nonce);
-        match (&bound, &stored) {
-            (Ok(binding), _) => {
-                writes.put_binding(hello.actor, binding)?;
+        match bound {
+            Ok(binding) => {
+                writes.put_binding(hello.actor, &binding)?;
+                let id = ConnectionId { user: user.clone(), client: hello.client };
+                let device: String = hello.device.chars().take(DEVICE_CHARS_MAX).collect();
+                Ok(Ok(Greeted { was: writes.greet_connection(now, &id, hello.actor, &device)? }))
             }
-            // Forgotten, or not found.
-            (Err(_), None) => writes.check_bindings()?,
-            (Err(_), Some(_)) => {}
+            Err(error) => {
+                if stored.is_none() {
+                    // Forgotten, or not found.
+                    writes.check_bindings()?;
+                }
+                Ok(Err(error))
+            }
         }
-        Ok(bound)
     };
     match bind() {
         Err(error) if error.is_corruption() => {
@@ -431,6 +453,17 @@ fn bind(
             Ok(Err(BindError::Damaged))
         }
         bound => bound,
+    }
+}
+
+/// A note that cannot be written is written again when its client comes.
+fn note_connection(writes: Writes<'_>, note: &ConnectionNote) -> Result<(), StoreError> {
+    match writes.note_connection(note) {
+        Err(error) if error.is_corruption() => {
+            tracing::error!(user = %note.id.user, client = %note.id.client, %error, "a connection is not written");
+            Ok(())
+        }
+        written => written,
     }
 }
 

@@ -148,14 +148,30 @@ impl Server {
         panic!("the server's log never came so far");
     }
 
+    /// What the server says of its connections.
+    pub(crate) async fn connections(&self) -> Vec<Json> {
+        let answer: Json = serde_json::from_str(&self.ask("GET", "/connections").await).unwrap();
+        answer["connections"].as_array().unwrap().clone()
+    }
+
+    /// Downgrades a connection by its number.
+    pub(crate) async fn downgrade(&self, connection: u64, away_ms: u64) {
+        self.ask("POST", &format!("/connections/{connection}/downgrade?away_ms={away_ms}")).await;
+    }
+
     async fn get(&self) -> Json {
+        let body = self.ask("GET", "/logs/board%2F1/snapshot").await;
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
+    }
+
+    async fn ask(&self, method: &str, path: &str) -> String {
         let mut socket = TcpStream::connect(&self.address).await.unwrap();
-        let request = "GET /logs/board%2F1/snapshot HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        socket.write_all(request.as_bytes()).await.unwrap();
+        let head = "Host: localhost\r\nContent-Length: 0\r\nConnection: close";
+        socket.write_all(format!("{method} {path} HTTP/1.1\r\n{head}\r\n\r\n").as_bytes()).await.unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.unwrap();
         let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
+        body.to_owned()
     }
 }
 

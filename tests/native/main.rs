@@ -4,6 +4,7 @@
 mod board;
 mod folds;
 mod policy;
+mod returned;
 mod rights;
 
 use board::{Server, add, log, schema, splice, tag, titles, vote};

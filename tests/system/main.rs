@@ -1,6 +1,7 @@
 //! System tests: the real server with its real store, over real sockets, spoken to in raw frames.
 
 mod bad_input;
+mod connections;
 mod crash;
 mod dead_letters;
 mod fan_out;

@@ -5,14 +5,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 use driftlog_core::id::LogName;
 use driftlog_server::{Access, Config, DeadLetters, Include, LetterError, Listing, Rules, StoreError};
 use serde_json::{Value as Json, json};
 
-use super::http::{Remote, percent};
+use super::http::{Remote, answered, percent};
+use super::table::{age, cell, lay_out, now_ms};
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
@@ -152,32 +152,7 @@ fn table(letters: &[Json], now: u64) -> String {
             cell(&letter["reason"]),
         ]
     }));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<_> = (0..7).map(width).collect();
-    let line = |row: &[String; 8]| {
-        let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  "));
-        padded.collect::<String>() + &row[7]
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
-/// A value as a cell: without quotes, on one line, and nothing that moves the cursor, since it may come from anybody.
-fn cell(value: &Json) -> String {
-    match value {
-        Json::Null => "-".to_owned(),
-        Json::String(text) => text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(),
-        other => other.to_string(),
-    }
-}
-
-fn age(now: u64, then: &Json) -> String {
-    let seconds = now.saturating_sub(then.as_u64().unwrap_or(now)) / 1_000;
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3_600 => format!("{} min", seconds / 60),
-        3_600..86_400 => format!("{} h", seconds / 3_600),
-        _ => format!("{} d", seconds / 86_400),
-    }
+    lay_out(&rows)
 }
 
 fn describe(letter: &Json) -> String {
@@ -196,10 +171,6 @@ fn describe(letter: &Json) -> String {
     }
     lines.extend(letter["ops"].as_array().into_iter().flatten().map(|op| format!("  {:<12} {op}", "does")));
     lines.join("\n")
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 impl At {
@@ -265,13 +236,5 @@ impl At {
         let Some(url) = &self.url else { return Ok(None) };
         let token = self.token_file.as_ref().map(std::fs::read_to_string).transpose()?;
         Ok(Some(Remote::new(url, token.map(|token| token.trim().to_owned()))?))
-    }
-}
-
-/// The answer of a server, if it is one.
-fn answered((status, json): (u16, Json)) -> Outcome<Json> {
-    match status {
-        200..300 => Ok(json),
-        _ => Err(format!("{} ({status} {})", cell(&json["reason"]), cell(&json["code"])).into()),
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use super::table::cell;
+
 /// How long a server may need for an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -59,4 +61,12 @@ pub(super) fn percent(text: &str) -> String {
         false => format!("%{byte:02X}"),
     });
     encoded.collect()
+}
+
+/// The answer of a server, if it is one.
+pub(super) fn answered((status, json): (u16, Json)) -> Result<Json, Box<dyn std::error::Error>> {
+    match status {
+        200..300 => Ok(json),
+        _ => Err(format!("{} ({status} {})", cell(&json["reason"]), cell(&json["code"])).into()),
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use driftlog_core::connection::Downgrade;
 use driftlog_core::entry::Digest;
 use driftlog_core::id::{ActorId, LogName};
 use driftlog_core::time::WallMs;
@@ -16,6 +17,9 @@ const REFUSED_MAX: usize = 1_024;
 pub(crate) enum Ending {
     /// A newer socket of the same actor took over.
     Superseded,
+    /// Its connection is inactive, for this reason and since then. It may come back after so many milliseconds, or when
+    /// the server says to everybody.
+    Downgraded { reason: Downgrade, since: WallMs, away_ms: Option<u64> },
 }
 
 /// All sessions.

@@ -1,7 +1,6 @@
 //! `/dead-letters`: the operator's view of what was taken off the main path (docs/protocol.md, "HTTP").
 //!
-//! It asks for a token with the right `admin` for `*`. Without authentication, on loopback, pages of other origins are
-//! turned away as at the socket.
+//! It asks for a token with the right `admin` for `*`.
 
 use std::sync::Arc;
 
@@ -11,12 +10,9 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use driftlog_core::id::LogName;
-use driftlog_core::protocol::Code;
-use driftlog_core::session::server::Refusal;
 use serde::Deserialize;
 
-use super::{bearer, failed, is_local_origin, refused};
-use crate::config::Access;
+use super::{administers, failed};
 use crate::dead_letters::{DeadLetters, Include, LetterError, Listing};
 use crate::{Shared, Shell};
 
@@ -102,12 +98,6 @@ fn unmoved(error: &LetterError) -> Response {
 // The error is an answer on its way out, made once.
 #[allow(clippy::result_large_err)]
 fn admitted(shared: &Shared, headers: &HeaderMap) -> Result<DeadLetters, Response> {
-    let identity = shared.config.access.identify(bearer(headers), shared.environment.now());
-    let identity = identity.map_err(|refusal| refused(StatusCode::UNAUTHORIZED, &refusal))?;
-    let foreign = matches!(shared.config.access, Access::Development) && !is_local_origin(headers);
-    if foreign || !identity.admin {
-        let reason = "the token gives no right to administer this server".to_owned();
-        return Err(refused(StatusCode::FORBIDDEN, &Refusal { code: Code::Forbidden, reason }));
-    }
+    administers(shared, headers)?;
     Ok(DeadLetters::new(Arc::clone(&shared.pool), shared.writer.clone()))
 }

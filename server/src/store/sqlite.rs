@@ -4,6 +4,7 @@
 //! main file is written rarely; readers never wait for the writer.
 
 mod audit;
+pub(super) mod connections;
 pub(super) mod letters;
 pub(super) mod read;
 mod sum;

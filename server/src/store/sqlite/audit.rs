@@ -14,7 +14,7 @@ use crate::store::{AuthorKey, LogKey, StoreError};
 const COMPLAINTS_MAX: u32 = 100;
 
 /// Tables whose rows are read here, and how many columns their sum covers. Entries are read with their logs.
-const SUMMED: [(&str, &str, usize); 7] = [
+const SUMMED: [(&str, &str, usize); 9] = [
     ("logs", "SELECT log, name, log_id, epochs, next, chain, accepted, sum FROM logs", 7),
     ("epochs", "SELECT log, number, epoch, first, sum FROM epochs", 4),
     ("bindings", "SELECT author, actor, user, binding, sum FROM bindings", 4),
@@ -27,12 +27,20 @@ const SUMMED: [(&str, &str, usize); 7] = [
          line_actor, line_seq, line_digest, sum, bytes FROM dead_letters",
         LETTER_SUMMED,
     ),
+    (
+        "connections",
+        "SELECT connection, user, client, actor, device, inactive, since_ms, first_ms, seen_ms, sum FROM connections",
+        9,
+    ),
+    ("cursors", "SELECT connection, log, next, sum FROM cursors", 3),
 ];
 
 /// Tables whose rows belong to a log.
-const OF_LOGS: [&str; 6] = ["epochs", "entries", "actors", "replacements", "snapshots", "dead_letters"];
+const OF_LOGS: [&str; 7] = ["epochs", "entries", "actors", "replacements", "snapshots", "dead_letters", "cursors"];
 /// … and to an author.
 const OF_AUTHORS: [&str; 3] = ["entries", "actors", "dead_letters"];
+/// … and to a connection.
+const OF_CONNECTIONS: [&str; 1] = ["cursors"];
 
 /// A connection that scrubs.
 pub(crate) struct Audit(Reader);
@@ -131,7 +139,12 @@ impl Reads<'_> {
             self.0.query_row(&sql, [], |row| unsigned(row, 0))
         };
         let mut orphans = Vec::new();
-        for (tables, column, parent) in [(&OF_LOGS[..], "log", "logs"), (&OF_AUTHORS[..], "author", "bindings")] {
+        let parents = [
+            (&OF_LOGS[..], "log", "logs"),
+            (&OF_AUTHORS[..], "author", "bindings"),
+            (&OF_CONNECTIONS[..], "connection", "connections"),
+        ];
+        for (tables, column, parent) in parents {
             for table in tables {
                 let count = of(table, column, parent)?;
                 if count > 0 {

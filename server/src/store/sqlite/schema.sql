@@ -82,3 +82,24 @@ CREATE TABLE dead_letters (
 ) STRICT;
 CREATE INDEX dead_letters_by_id ON dead_letters (log, author, seq);
 CREATE INDEX dead_letters_by_digest ON dead_letters (digest);
+CREATE TABLE connections (
+  connection INTEGER PRIMARY KEY,
+  user TEXT NOT NULL,
+  client BLOB NOT NULL,
+  actor BLOB NOT NULL,
+  device TEXT NOT NULL,
+  inactive INTEGER,
+  since_ms INTEGER NOT NULL,
+  first_ms INTEGER NOT NULL,
+  seen_ms INTEGER NOT NULL,
+  sum INTEGER NOT NULL,
+  UNIQUE (user, client)
+) STRICT;
+CREATE TABLE cursors (
+  connection INTEGER NOT NULL,
+  log INTEGER NOT NULL,
+  next INTEGER NOT NULL,
+  sum INTEGER NOT NULL,
+  PRIMARY KEY (connection, log)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX cursors_by_log ON cursors (log, next);

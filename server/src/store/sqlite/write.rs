@@ -175,7 +175,7 @@ impl<'c> Writes<'c> {
     }
 
     /// Runs a statement with the values of a row and, behind them, their sum; how many rows it changed.
-    fn put(self, sql: &str, table: &str, values: &[ValueRef<'_>]) -> Result<usize, StoreError> {
+    pub(super) fn put(self, sql: &str, table: &str, values: &[ValueRef<'_>]) -> Result<usize, StoreError> {
         let sum = ValueRef::Integer(sum::of(table, values));
         let values = values.iter().chain([&sum]).map(|value| ToSqlOutput::Borrowed(*value));
         Ok(self.0.prepare_cached(sql)?.execute(rusqlite::params_from_iter(values))?)
@@ -195,7 +195,7 @@ impl<'c> Writes<'c> {
     }
 
     /// A row's number must be known before its sum is made.
-    fn next_key(self, table: &str, column: &str) -> Result<i64, StoreError> {
+    pub(super) fn next_key(self, table: &str, column: &str) -> Result<i64, StoreError> {
         let sql = format!("SELECT coalesce(max({column}), 0) + 1 FROM {table}");
         Ok(self.0.prepare_cached(&sql)?.query_row([], |row| row.get(0))?)
     }
@@ -341,11 +341,11 @@ impl<'c> Writes<'c> {
     }
 }
 
-fn integer(key: i64) -> ValueRef<'static> {
+pub(super) fn integer(key: i64) -> ValueRef<'static> {
     ValueRef::Integer(key)
 }
 
-fn number_value(number: u64) -> ValueRef<'static> {
+pub(super) fn number_value(number: u64) -> ValueRef<'static> {
     ValueRef::Integer(signed(number))
 }
 
