@@ -1,3 +1,5 @@
+//! The policy, by cases and by numbers that are drawn.
+
 use super::*;
 use crate::random::Random;
 

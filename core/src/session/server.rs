@@ -15,18 +15,20 @@
 //! and only while less than one frame's worth of entries waits for the socket; a peer that does not read the answers
 //! it asks for is asked no more ([`ServerSession::is_congested`]), and closed in the end.
 
+mod connection;
 mod credit;
 mod entries;
 mod grants;
 mod request;
 mod subscription;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::codec::DecodeError;
-use crate::connection::{ConnectionState, Downgrade};
-use crate::id::{ActorId, LogName, Offset, Seq};
+use crate::connection::ConnectionState;
+use crate::id::{ActorId, Offset, Seq};
 use crate::limits;
 use crate::protocol::frame::{self, Credit, Frame, GoAway, Hello, LogNumber, Ping, Push, Subscribe, Welcome};
 use crate::protocol::{Code, VERSION, VERSION_FLOOR};
@@ -42,6 +44,7 @@ pub use request::{
 
 use credit::PushCredit;
 use subscription::Subscription;
+use waiting::{Queue, Requests};
 
 /// Bytes of answers that may wait for a peer that does not read, and that no more should be asked for.
 const URGENT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -75,40 +78,6 @@ enum Phase {
     Authenticating { actor: ActorId },
     Live { actor: ActorId, admission: Admission },
     Closed,
-}
-
-#[derive(Default)]
-struct Queue {
-    frames: VecDeque<Arc<[u8]>>,
-    bytes: usize,
-}
-
-impl Queue {
-    fn push(&mut self, frame: Arc<[u8]>) {
-        self.bytes += frame.len();
-        self.frames.push_back(frame);
-    }
-
-    fn pop(&mut self) -> Option<Arc<[u8]>> {
-        let frame = self.frames.pop_front()?;
-        self.bytes -= frame.len();
-        Some(frame)
-    }
-}
-
-#[derive(Default)]
-struct Requests {
-    last: RequestId,
-    /// Requests that an answer to the peer depends on; a pong waits for those before it.
-    open: BTreeSet<RequestId>,
-    reading: Option<(RequestId, LogNumber)>,
-}
-
-impl Requests {
-    fn next(&mut self) -> RequestId {
-        self.last += 1;
-        self.last
-    }
 }
 
 impl ServerSession {
@@ -314,14 +283,6 @@ impl ServerSession {
         }
     }
 
-    /// The connection is inactive from now on: say so, and end.
-    pub fn handle_downgraded(&mut self, reason: Downgrade, since: WallMs, (retry_ms_min, retry_ms_max): (u64, u64)) {
-        if matches!(self.phase, Phase::Live { .. }) {
-            self.send(&Frame::Connection(ConnectionState::Inactive { reason, since }.into()));
-        }
-        self.handle_ending(Code::Downgraded, retry_ms_min, retry_ms_max);
-    }
-
     /// A deadline that [`ServerSession::timeout`] gave has come.
     pub fn handle_timeout(&mut self, now: WallMs) {
         if self.is_closed() {
@@ -370,15 +331,6 @@ impl ServerSession {
             }
             _ => self.heard + self.patience_ms(),
         }
-    }
-
-    /// Logs whose reader stands elsewhere than when this was asked last, and the next offset of each; none if it is not
-    /// read any more.
-    pub fn take_moved(&mut self) -> impl Iterator<Item = (LogNumber, Option<(&LogName, Offset)>)> {
-        std::mem::take(&mut self.moved).into_iter().map(|number| {
-            let subscription = self.subscriptions.get(&number);
-            (number, subscription.and_then(|found| Some((&found.name, found.place()?))))
-        })
     }
 
     /// Whether the session has ended: send what [`ServerSession::poll_frame`] still gives and close the socket.
