@@ -9,6 +9,7 @@ use driftlog_core::sequencer::{AllowAll, Policy};
 
 use crate::auth::Secret;
 use crate::gate::Gate;
+use crate::retention::Retention;
 
 /// The configuration of one server. Every part has a default but who may come in.
 #[derive(Debug, Clone)]
@@ -40,6 +41,8 @@ pub struct Config {
     pub snapshot_entries: u64,
     /// … or so many bytes of entries.
     pub snapshot_bytes: u64,
+    /// What is kept of each log's entries behind its snapshots: by default 90 days.
+    pub retention: Retention,
     /// Logs whose state is kept in memory.
     pub hot_logs: usize,
     /// Bytes of newest entries kept in memory for each followed log.
@@ -189,10 +192,29 @@ impl Config {
             retry_spread: Duration::from_secs(5),
             snapshot_entries: 2_000,
             snapshot_bytes: 1024 * 1024,
+            retention: Retention::default(),
             hot_logs: 256,
             tail_bytes: 512 * 1024,
             tails_bytes: 64 * 1024 * 1024,
             room_bytes: ROOM_BYTES,
         }
     }
+}
+
+/// A duration as it is written on the command line: a number with s, m, h or d.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| format!("{text:?} does not begin with a number"))?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(format!("{text:?} needs a unit: s, m, h or d")),
+    };
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| format!("{text:?} is too long"))
 }

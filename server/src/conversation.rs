@@ -7,7 +7,7 @@
 mod read;
 mod sessions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use driftlog_core::connection::ConnectionId;
@@ -52,6 +52,8 @@ pub(crate) struct Conversation {
     share: Arc<Share>,
     waker: Arc<Waker>,
     follows: BTreeMap<LogNumber, Arc<Feed>>,
+    /// Logs of which a snapshot was read, and nothing behind it yet.
+    pinned: BTreeSet<LogNumber>,
 }
 
 /// Where what takes time arrives for one session.
@@ -87,6 +89,7 @@ impl Conversation {
             share: Arc::clone(&share),
             waker: Arc::clone(&waker),
             follows: BTreeMap::new(),
+            pinned: BTreeSet::new(),
         };
         (conversation, Inbox { answers, ending, waker, share })
     }
@@ -315,18 +318,27 @@ impl Conversation {
     /// Reads from the feed at once if the position is there; else the store must be read.
     fn read(&mut self, read: Read) -> Option<StoreRead> {
         let feed = self.follows.get(&read.log).cloned()?;
-        let now = self.shared.environment.now();
+        let (now, steady) = (self.shared.environment.now(), self.shared.environment.steady());
         let Read { request, log, name, actor, held, from, until } = read;
         let position = match from {
             ReadFrom::Cursor(from) => Some(Position { number: log, from, actor, held }),
-            ReadFrom::Snapshot => None,
+            ReadFrom::Snapshot => {
+                self.pinned.insert(log);
+                None
+            }
         };
         // A stretch of history ends where it was asked to; what is in memory is of those who follow.
         if let Some(frame) = position.filter(|_| until.is_none()).and_then(|position| feed.frame(now, position)) {
+            if self.pinned.remove(&log)
+                && let ReadFrom::Cursor(at) = from
+            {
+                self.shared.pins.release(&name, actor, at.next);
+            }
             self.session.handle_entries(request, EntriesRead::Frame(frame));
             return None;
         }
-        Some(StoreRead { request, name, feed, now, position, until })
+        let pins = Arc::clone(&self.shared.pins);
+        Some(StoreRead { request, name, feed, now, steady, actor, pins, position, until })
     }
 }
 

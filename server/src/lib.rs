@@ -20,6 +20,7 @@ mod environment;
 mod fanout;
 mod gate;
 mod materialize;
+mod retention;
 mod room;
 mod router;
 mod rules;
@@ -38,10 +39,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use auth::{Claims, LogClaim, Right, Secret, SecretError, token};
-pub use config::{Access, Config, ConnectionBounds, DeadLetterBounds, ROOM_BYTES, WaitBounds};
+pub use config::{Access, Config, ConnectionBounds, DeadLetterBounds, ROOM_BYTES, WaitBounds, duration};
 pub use connections::listing::connections;
 pub use dead_letters::{DeadLetters, Include, LetterError, Listing};
 pub use gate::{Gate, GateWorkers, Inspect, gate_worker};
+pub use retention::{Keep, Retention, RetentionError, RetentionRule};
 pub use rules::{Rules, RulesError};
 pub use store::StoreError;
 pub use verify::{Finding, Report, verify};
@@ -50,7 +52,9 @@ use connections::Connections;
 use conversation::Sessions;
 use environment::{Environment, System};
 use fanout::Feeds;
+use retention::Pins;
 use room::Room;
+use snapshot::Maker;
 use store::{ReadPool, Store};
 use writer::{LogWriter, WriterHandle};
 
@@ -81,6 +85,7 @@ pub(crate) struct Shared {
     gate: gate::Stage,
     feeds: Arc<Feeds>,
     pool: Arc<ReadPool>,
+    pins: Arc<Pins>,
     sessions: Sessions,
     connections: Arc<Connections>,
     letters_dropped: Arc<AtomicU64>,
@@ -135,7 +140,14 @@ pub async fn serve_all(
     let log_writer = LogWriter::new(&config, Arc::clone(&environment), jobs);
     let letters_dropped = log_writer.letters_dropped();
     let thread = writer::start(log_writer, writer_store, requests, Arc::clone(&feeds), failed)?;
-    snapshot::start(waiting, Arc::clone(&pool), writer.clone())?;
+    let pins = Arc::<Pins>::default();
+    let maker = Maker {
+        pool: Arc::clone(&pool),
+        environment: Arc::clone(&environment),
+        retention: config.retention.clone(),
+        pins: Arc::clone(&pins),
+    };
+    maker.start(waiting, writer.clone())?;
     let (end, ending) = watch::channel(false);
     let (alive, mut all_gone) = mpsc::channel(1);
     let sessions = Sessions::default();
@@ -154,6 +166,7 @@ pub async fn serve_all(
         gate,
         feeds,
         pool,
+        pins,
         sessions,
         connections,
         letters_dropped,

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, Parser, Subcommand};
 use driftlog_core::rich::inspect;
 use driftlog_server::{
-    Access, Claims, Config, ConnectionBounds, DeadLetterBounds, Gate, GateWorkers, LogClaim, ROOM_BYTES, Right, Rules,
-    Secret, WaitBounds, gate_worker, serve_all, token,
+    Access, Claims, Config, ConnectionBounds, DeadLetterBounds, Gate, GateWorkers, LogClaim, ROOM_BYTES, Retention,
+    RetentionRule, Right, Rules, Secret, WaitBounds, duration, gate_worker, serve_all, token,
 };
 use tokio::net::TcpListener;
 
@@ -61,6 +61,11 @@ struct Serve {
     /// File with rules for entries, in JSON; what they refuse becomes a dead letter. Without it everything is allowed.
     #[arg(long)]
     rules: Option<PathBuf>,
+    /// What is kept of the entries of these logs behind their snapshots: PATTERN=all, PATTERN=age:90d,
+    /// PATTERN=size:BYTES or PATTERN=last:COUNT. May stand several times; the first pattern that fits a log counts, and
+    /// 90 days are kept where none does.
+    #[arg(long, value_name = "PATTERN=POLICY")]
+    retention: Vec<RetentionRule>,
     /// Dead letters kept of one log; beyond it the oldest go, first those that their author keeps too.
     #[arg(long, default_value_t = DeadLetterBounds::default().count_max)]
     dead_letters_max: u64,
@@ -191,6 +196,8 @@ fn run(options: Serve) -> Outcome {
         live_max: options.connections_live,
         ..ConnectionBounds::default()
     };
+    config.retention =
+        options.retention.iter().fold(Retention::default(), |all, rule| all.with(&rule.pattern, rule.keep));
     config.room_bytes = options.room_bytes;
     config.waits =
         WaitBounds { gate_degraded_age: options.gate_degraded_age, held_degraded_age: options.held_degraded_age };
@@ -261,18 +268,4 @@ fn claims(options: &Token) -> Vec<LogClaim> {
         }
     }
     logs
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: u64 = number.parse().map_err(|_| format!("{text:?} does not begin with a number"))?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 60 * 60,
-        "d" => 24 * 60 * 60,
-        _ => return Err(format!("{text:?} needs a unit: s, m, h or d")),
-    };
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| format!("{text:?} is too long"))
 }

@@ -1,13 +1,16 @@
 //! Snapshots: a log's confirmed state at a cursor, folded in the background from what the store holds.
 //!
-//! The maker has a connection of its own and folds beside the writer, which only stores the finished bytes.
+//! The maker has a connection of its own and folds beside the writer, which only stores the finished bytes. It also
+//! looks up what retention lets go, which the writer then deletes.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use driftlog_core::id::Offset;
 use driftlog_core::snapshot::{decode, encode};
 use driftlog_core::state::State;
 
+use crate::environment::Environment;
+use crate::retention::{self, Pins, Retention};
 use crate::store::{LogRow, ReadPool, Reads, StoreError, StoredSnapshot};
 use crate::writer::{Request, WriterHandle};
 
@@ -29,21 +32,9 @@ pub(crate) struct Folded {
 
 /// Folds a log up to its end.
 pub(crate) fn fold(reads: Reads<'_>, log: &LogRow) -> Result<Folded, StoreError> {
-    let state = State::new(log.log_id);
-    let mut folded =
-        Folded { state, snapshot_end: Offset(0), snapshot_bytes: 0, tail_bytes: 0, snapshot_damaged: false };
-    match stored(reads, log) {
-        Ok(Some((state, bytes))) => {
-            (folded.snapshot_end, folded.snapshot_bytes) = (state.cursor().next, bytes);
-            folded.state = state;
-        }
-        Ok(None) => {}
-        // Derived bytes may always be made again from the entries.
-        Err(error) if error.is_corruption() => {
-            tracing::error!(log = %log.name, %error, "a damaged snapshot is left out, and made again");
-            folded.snapshot_damaged = true;
-        }
-        Err(error) => return Err(error),
+    let mut folded = newest(reads, log)?;
+    if folded.state.cursor().next < reads.kept(log)?.first.next {
+        return Err(StoreError::corrupt("snapshots", "no whole one is left, and the entries before it are not kept"));
     }
     folded.state.set_epochs(reads.epochs(log)?);
     let (end, _) = reads.end(log)?;
@@ -64,19 +55,43 @@ pub(crate) fn fold(reads: Reads<'_>, log: &LogRow) -> Result<Folded, StoreError>
     Ok(folded)
 }
 
-/// The state of a log's snapshot, if there is one, and how many bytes it takes.
-fn stored(reads: Reads<'_>, log: &LogRow) -> Result<Option<(State, u64)>, StoreError> {
-    let Some(StoredSnapshot { cursor, bytes }) = reads.snapshot(log.key)? else { return Ok(None) };
+/// The newest state of a log that is stored whole; the state of an empty log if none is.
+fn newest(reads: Reads<'_>, log: &LogRow) -> Result<Folded, StoreError> {
+    let (ends, mut snapshot_damaged) = reads.snapshot_ends(log.key)?;
+    for end in ends {
+        match decoded(reads, log, end) {
+            Ok((state, bytes)) => {
+                let (snapshot_end, snapshot_bytes) = (state.cursor().next, bytes);
+                return Ok(Folded { state, snapshot_end, snapshot_bytes, tail_bytes: 0, snapshot_damaged });
+            }
+            // Derived bytes may always be made again from what is before them.
+            Err(error) if error.is_corruption() => {
+                tracing::error!(log = %log.name, %error, "a damaged snapshot is left out, and made again");
+                snapshot_damaged = true;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let state = State::new(log.log_id);
+    Ok(Folded { state, snapshot_end: Offset(0), snapshot_bytes: 0, tail_bytes: 0, snapshot_damaged })
+}
+
+/// The state of a stored snapshot, and how many bytes it takes.
+pub(crate) fn decoded(reads: Reads<'_>, log: &LogRow, end: Offset) -> Result<(State, u64), StoreError> {
+    let StoredSnapshot { cursor, bytes } = reads.snapshot(log.key, end)?;
     let state = decode(&bytes).map_err(|error| StoreError::corrupt("snapshots", error))?;
     if state.cursor() != cursor || state.log() != log.log_id {
         return Err(StoreError::corrupt("snapshots", "it is of another place"));
     }
-    Ok(Some((state, bytes.len() as u64)))
+    Ok((state, bytes.len() as u64))
 }
 
-/// Ask for a snapshot of this log.
-pub(crate) struct Job {
-    pub(crate) log: LogRow,
+/// What is asked of the maker.
+pub(crate) enum Job {
+    /// A snapshot of this log.
+    Snapshot(LogRow),
+    /// A look at what of this log may go.
+    Truncate(LogRow),
 }
 
 /// Where snapshots are asked for.
@@ -95,21 +110,50 @@ impl SnapshotJobs {
     }
 }
 
-/// Starts the maker. It ends with the writer that asks it.
-pub(crate) fn start(
-    jobs: mpsc::Receiver<Job>,
-    pool: std::sync::Arc<ReadPool>,
-    writer: WriterHandle,
-) -> std::io::Result<()> {
-    std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || {
-        while let Ok(job) = jobs.recv() {
-            match pool.read(|reads| make(reads, &job.log)) {
-                Ok(snapshot) => drop(writer.send(Request::Snapshot { log: job.log.key, snapshot })),
-                Err(error) => tracing::warn!(log = %job.log.name, %error, "no snapshot was made"),
+/// What the maker works with.
+#[derive(Clone)]
+pub(crate) struct Maker {
+    pub(crate) pool: Arc<ReadPool>,
+    pub(crate) environment: Arc<dyn Environment>,
+    pub(crate) retention: Retention,
+    pub(crate) pins: Arc<Pins>,
+}
+
+impl Maker {
+    /// Does a job; what the writer has to do about it, if anything.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is not done, and asked for again by the next push.
+    pub(crate) fn carry_out(&self, job: Job) -> Result<Option<Request>, StoreError> {
+        match job {
+            Job::Snapshot(log) => {
+                let snapshot = self.pool.read(|reads| make(reads, &log))?;
+                Ok(Some(Request::Snapshot { log, snapshot }))
+            }
+            Job::Truncate(log) => {
+                let (keep, now) = (self.retention.of(&log.name), (self.environment.now(), self.environment.steady()));
+                let below = self.pool.read(|reads| retention::below(reads, &log, keep, &self.pins, now))?;
+                Ok(below.map(|below| Request::Truncate { log, below }))
             }
         }
-    })?;
-    Ok(())
+    }
+
+    /// Starts a thread that does what is asked for. It ends with the writer that asks it.
+    pub(crate) fn start(self, jobs: mpsc::Receiver<Job>, writer: WriterHandle) -> std::io::Result<()> {
+        std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || {
+            while let Ok(job) = jobs.recv() {
+                let name = match &job {
+                    Job::Snapshot(log) | Job::Truncate(log) => log.name.clone(),
+                };
+                match self.carry_out(job) {
+                    Ok(Some(request)) => drop(writer.send(request)),
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!(log = %name, %error, "no snapshot was made, or nothing truncated"),
+                }
+            }
+        })?;
+        Ok(())
+    }
 }
 
 /// Folds a log and encodes its state.

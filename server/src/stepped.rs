@@ -30,9 +30,10 @@ use crate::conversation::{Conversation, Inbox, Sessions, StoreRead};
 use crate::environment::Environment;
 use crate::fanout::Feeds;
 use crate::gate::{Gate, Stage};
+use crate::retention::Pins;
 use crate::room::Room;
-use crate::snapshot::{self, Job};
-use crate::store::{LogKey, ReadPool, Store, StoreError, StoredSnapshot, Writer};
+use crate::snapshot::{self, Job, Maker};
+use crate::store::{ReadPool, Store, StoreError, Writer};
 use crate::writer::{Committed, LetterRequest, LogWriter, Request, Work, WriterHandle};
 
 /// Entries read from the store at once by [`Server::entries`].
@@ -58,6 +59,7 @@ pub struct Server {
     writer: LogWriter,
     store: Writer,
     jobs: mpsc::Receiver<Job>,
+    maker: Maker,
     sessions: BTreeMap<SessionNumber, Session>,
     session_last: SessionNumber,
     untold: Vec<Committed>,
@@ -69,11 +71,8 @@ struct Session {
     reading: Option<StoreRead>,
 }
 
-/// A snapshot that is made and not stored yet.
-pub struct MadeSnapshot {
-    log: LogKey,
-    snapshot: StoredSnapshot,
-}
+/// A snapshot that is made and not stored yet, or entries that may go and are still there.
+pub struct MadeSnapshot(Option<Request>);
 
 /// Who a log is.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,10 +99,16 @@ impl Server {
         let (jobs, waiting) = snapshot::jobs();
         let (handle, requests) = WriterHandle::new();
         let writer = LogWriter::new(&config, Arc::clone(&environment) as Arc<dyn Environment>, jobs);
-        let pool = Arc::new(ReadPool::new(store));
+        let (pool, pins) = (Arc::new(ReadPool::new(store)), Arc::<Pins>::default());
         let active = pool.read(|reads| reads.active_connections())?;
         let given = Arc::clone(&environment) as Arc<dyn Environment>;
         let connections = Connections::new(&config.connections, given, handle.clone(), active);
+        let maker = Maker {
+            pool: Arc::clone(&pool),
+            environment: Arc::clone(&environment) as Arc<dyn Environment>,
+            retention: config.retention.clone(),
+            pins: Arc::clone(&pins),
+        };
         let shared = Arc::new(Shared {
             environment: Arc::clone(&environment) as Arc<dyn Environment>,
             // Nothing runs by itself here, so no other process can be waited for either.
@@ -112,6 +117,7 @@ impl Server {
             room: Room::new(config.room_bytes),
             feeds: Arc::new(Feeds::new(config.tail_bytes, config.tails_bytes)),
             pool,
+            pins,
             sessions: Sessions::default(),
             connections: Arc::new(connections),
             letters_dropped: writer.letters_dropped(),
@@ -124,6 +130,7 @@ impl Server {
             writer,
             store: writer_store,
             jobs: waiting,
+            maker,
             sessions: BTreeMap::new(),
             session_last: 0,
             untold: Vec::new(),
@@ -241,19 +248,21 @@ impl Server {
         }
     }
 
-    /// Makes the next snapshot that was asked for, from what the store holds now; none if none was.
+    /// Makes the next snapshot that was asked for, or looks up what may be truncated, from what the store holds now;
+    /// none if nothing was asked for.
     ///
     /// # Errors
-    /// [`StoreError`]: that snapshot is not made; the server goes on.
+    /// [`StoreError`]: that is not done; the server goes on.
     pub fn make_snapshot(&mut self) -> Result<Option<MadeSnapshot>, StoreError> {
         let Ok(job) = self.jobs.try_recv() else { return Ok(None) };
-        let snapshot = self.shared.pool.read(|reads| snapshot::make(reads, &job.log))?;
-        Ok(Some(MadeSnapshot { log: job.log.key, snapshot }))
+        self.maker.carry_out(job).map(|request| Some(MadeSnapshot(request)))
     }
 
-    /// Hands a snapshot to the next commit.
+    /// Hands a snapshot, or what may be truncated, to the next commit.
     pub fn store_snapshot(&mut self, made: MadeSnapshot) {
-        self.shared.writer.send(Request::Snapshot { log: made.log, snapshot: made.snapshot });
+        if let Some(request) = made.0 {
+            self.shared.writer.send(request);
+        }
     }
 
     /// The dead letters of a log that nobody has dealt with, ascending.
@@ -279,6 +288,17 @@ impl Server {
         self.shared.pool.read(|reads| {
             let Some(log) = reads.log(name)? else { return Ok(None) };
             Ok(Some(LogIdentity { log_id: log.log_id, epochs: reads.epochs(&log)? }))
+        })
+    }
+
+    /// Before the first entry of a log that is kept; none if nobody has opened it yet.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn first_kept(&self, name: &LogName) -> Result<Option<Cursor>, StoreError> {
+        self.shared.pool.read(|reads| match reads.log(name)? {
+            Some(log) => Ok(Some(reads.kept(&log)?.first)),
+            None => Ok(None),
         })
     }
 

@@ -30,6 +30,15 @@ pub(crate) struct LogRow {
     pub(crate) log_id: LogId,
 }
 
+/// Which entries of a log are there: those before are covered by a snapshot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    /// Where the first of them stands, and the log chain before it.
+    pub(crate) first: Cursor,
+    /// How many bytes of entries they are together.
+    pub(crate) bytes: u64,
+}
+
 /// An entry and the cursor behind it.
 pub(crate) type Placed = (Logged, Cursor);
 

@@ -28,9 +28,10 @@ use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 use crate::config::Config;
 use crate::environment::{Environment, entropy};
 use crate::fanout::Feeds;
+use crate::retention::{Keep, STEP_ENTRIES};
 use crate::room::Claim;
-use crate::snapshot::{self, SnapshotJobs};
-use crate::store::{AuthorKey, ConnectionNote, LogKey, LogRow, StoreError, StoredSnapshot, Writer, Writes};
+use crate::snapshot::{Job, SnapshotJobs};
+use crate::store::{AuthorKey, ConnectionNote, LogRow, StoreError, StoredSnapshot, Writer, Writes};
 
 use hot::HotLogs;
 pub use letters::LetterError;
@@ -92,8 +93,13 @@ pub(crate) enum Request {
         reason: String,
     },
     Snapshot {
-        log: LogKey,
+        log: LogRow,
         snapshot: StoredSnapshot,
+    },
+    /// Let the entries of a log before an offset go, or the first of them.
+    Truncate {
+        log: LogRow,
+        below: Offset,
     },
     Letter(LetterRequest),
     /// How connections stand.
@@ -171,16 +177,19 @@ pub(crate) fn start(
     failed: oneshot::Sender<StoreError>,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || {
-        if let Err(error) = writer.run(&mut store, &requests, &feeds) {
-            tracing::error!(%error, "the store failed; the server ends");
-            let _ = failed.send(error);
+        match writer.run(&mut store, &requests, &feeds) {
+            Ok(()) => store.tidy_up(),
+            Err(error) => {
+                tracing::error!(%error, "the store failed; the server ends");
+                let _ = failed.send(error);
+            }
         }
     })
 }
 
 impl LogWriter {
     pub(crate) fn new(config: &Config, environment: Arc<dyn Environment>, jobs: SnapshotJobs) -> Self {
-        let hot = HotLogs::new(Arc::clone(&config.policy), config.hot_logs);
+        let hot = HotLogs::new(config);
         let random = Random::new(entropy(&*environment));
         Self { hot, environment, random, jobs, letters: Letters::default(), config: config.clone() }
     }
@@ -257,8 +266,17 @@ impl LogWriter {
                 None
             }
             Request::Snapshot { log, snapshot } => {
-                writes.put_snapshot(log, &snapshot)?;
-                self.hot.snapshot_stored(log, snapshot.cursor.next, snapshot.bytes.len() as u64);
+                writes.put_snapshot(log.key, &snapshot)?;
+                self.hot.snapshot_stored(log.key, snapshot.cursor.next, snapshot.bytes.len() as u64);
+                self.want_truncated(log);
+                None
+            }
+            Request::Truncate { log, below } => {
+                match writes.truncate(&log, below, STEP_ENTRIES).and_then(|()| writes.vacuum()) {
+                    // In steps, so that pushes go between them.
+                    Ok(()) => self.want_truncated(log),
+                    Err(error) => drop(damage(&log.name, error)?),
+                }
                 None
             }
             Request::Connections(notes) => {
@@ -267,6 +285,13 @@ impl LogWriter {
             }
             Request::Letter(request) => self.letter_or_damage(writes, request)?,
         })
+    }
+
+    /// Has it looked up whether something of a log may go. If the maker has too much to do, the next snapshot asks again.
+    fn want_truncated(&self, log: LogRow) {
+        if self.config.retention.of(&log.name) != Keep::All {
+            self.jobs.request(Job::Truncate(log));
+        }
     }
 
     fn letter_or_damage(&mut self, writes: Writes<'_>, request: LetterRequest) -> Result<Option<Effect>, StoreError> {
@@ -315,8 +340,8 @@ impl LogWriter {
             epochs: reads.epochs(&log)?,
             end: end.next,
             accepted,
-            first_retained: Offset(0),
-            snapshot: reads.snapshot_end(log.key)?,
+            first_retained: reads.kept(&log)?.first.next,
+            snapshot: reads.snapshot_ends(log.key)?.0.first().copied(),
             chain_at_cursor,
             seq: row.seq,
             chain: row.chain,
@@ -371,7 +396,7 @@ impl LogWriter {
         let appended = decided.appended.into_iter().zip(sizes).map(|((logged, cursor), bytes)| (logged, cursor, bytes));
         let appended: Vec<(Logged, Cursor, usize)> = appended.collect();
         if hot.wants_snapshot(&self.config) {
-            hot.snapshot_requested = self.jobs.request(snapshot::Job { log: log.clone() });
+            hot.snapshot_requested = self.jobs.request(Job::Snapshot(log.clone()));
         }
         if !decided.refused.is_empty() {
             let kept: Vec<_> = decided.refused.iter().map(|refused| refused.entry.to_bytes().len()).collect();
@@ -400,7 +425,7 @@ fn write_decided(
         sizes.push(writes.append(log.key, author, placed)?);
     }
     if let Some((logged, cursor)) = decided.appended.last() {
-        writes.set_end(log, *cursor, logged.accepted)?;
+        writes.set_end(log, *cursor, logged.accepted, sizes.iter().map(|bytes| *bytes as u64).sum())?;
     }
     for refused in &decided.refused {
         writes.keep_refused(now, log.key, (author, actor), refused)?;
@@ -528,7 +553,7 @@ mod tests {
         store: Writer,
         failed: oneshot::Sender<StoreError>,
     ) -> (WriterHandle, std::thread::JoinHandle<()>) {
-        let (jobs, _) = snapshot::jobs();
+        let (jobs, _) = crate::snapshot::jobs();
         let feeds = Arc::new(Feeds::new(config.tail_bytes, config.tails_bytes));
         let (handle, requests) = WriterHandle::new();
         let writer = LogWriter::new(config, Arc::new(System::new()), jobs);

@@ -8,6 +8,7 @@ mod fan_out;
 mod files;
 mod gate;
 mod pressure;
+mod retention;
 mod rich;
 mod rules;
 mod running;

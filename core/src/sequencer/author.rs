@@ -34,6 +34,8 @@ pub struct AuthorRow {
     marks: Vec<MarkStep>,
     details: BTreeMap<Seq, (Code, String)>,
     checkpoints: Vec<(Seq, Chain)>,
+    /// Through which seq the accepted entries are not kept any more: verdicts are known, places and digests are not.
+    pub truncated: Seq,
 }
 
 /// A stretch of seqs with one status: distance from the end of the stretch before, and length.
@@ -108,6 +110,7 @@ impl AuthorRow {
             marks: Vec::new(),
             details: BTreeMap::new(),
             checkpoints: Vec::new(),
+            truncated: Seq(0),
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use driftlog_core::id::{LogName, Offset};
+use driftlog_core::id::{ActorId, LogName, Offset};
 use driftlog_core::limits::{FRAME_BYTES_TARGET, FRAME_ENTRIES_MAX};
 use driftlog_core::session::server::{EntriesRead, RequestId, SnapshotRead, entries_frame};
 use driftlog_core::time::WallMs;
 
 use crate::fanout::{Feed, Position};
+use crate::retention::Pins;
 use crate::store::{Reads, StoreError, StoredSnapshot};
 
 /// What must be read.
@@ -16,6 +17,10 @@ pub(crate) struct StoreRead {
     pub(super) name: LogName,
     pub(super) feed: Arc<Feed>,
     pub(super) now: WallMs,
+    /// The time for deadlines.
+    pub(super) steady: WallMs,
+    pub(super) actor: ActorId,
+    pub(super) pins: Arc<Pins>,
     /// Where entries are wanted from; none: the snapshot is wanted.
     pub(super) position: Option<Position>,
     /// Where they end (exclusive), if they are a stretch of history.
@@ -48,7 +53,12 @@ impl StoreRead {
         };
         let wanted = self.until.map_or(u64::MAX, |until| until.0.saturating_sub(at.from.next.0));
         let count = FRAME_ENTRIES_MAX.min(usize::try_from(wanted).unwrap_or(usize::MAX));
+        // In the transaction that the entries are read in: what is truncated meanwhile is never a gap.
+        if at.from.next < reads.kept(&log)?.first.next {
+            return Ok(EntriesRead::SnapshotNeeded);
+        }
         let placed = reads.entries(&log, at.from.next, count, FRAME_BYTES_TARGET)?;
+        self.pins.release(&self.name, self.actor, at.from.next);
         let (end, _) = reads.end(&log)?;
         let entries = placed.iter().map(|(logged, cursor)| (logged, *cursor));
         let frame = match self.until {
@@ -61,23 +71,28 @@ impl StoreRead {
         })
     }
 
+    /// The newest snapshot that is whole. Its reader has some time to come for what follows it.
     fn snapshot(&self, reads: Reads<'_>) -> Result<Option<SnapshotRead>, StoreError> {
         let Some(log) = reads.log(&self.name)? else { return Ok(None) };
-        let end = reads.snapshot_end(log.key)?;
-        if let Some((cursor, bytes)) = end.and_then(|end| self.feed.snapshot_at(end)) {
-            return Ok(Some(SnapshotRead { cursor, bytes }));
-        }
-        let stored = match reads.snapshot(log.key) {
-            // The reader gets the entries instead.
-            Err(error) if error.is_corruption() => {
-                tracing::error!(log = %log.name, %error, "a damaged snapshot is not sent");
-                None
+        for end in reads.snapshot_ends(log.key)?.0 {
+            self.pins.set(&self.name, self.actor, end, self.steady);
+            if let Some((cursor, bytes)) = self.feed.snapshot_at(end) {
+                return Ok(Some(SnapshotRead { cursor, bytes }));
             }
-            stored => stored?,
-        };
-        Ok(stored.map(|StoredSnapshot { cursor, bytes }| SnapshotRead {
-            cursor,
-            bytes: self.feed.share_snapshot(cursor, bytes),
-        }))
+            match reads.snapshot(log.key, end) {
+                Ok(StoredSnapshot { cursor, bytes }) => {
+                    return Ok(Some(SnapshotRead { cursor, bytes: self.feed.share_snapshot(cursor, bytes) }));
+                }
+                // The reader gets an older one, or the entries.
+                Err(error) if error.is_corruption() => {
+                    tracing::error!(log = %log.name, %error, "a damaged snapshot is not sent");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match reads.kept(&log)?.first.next {
+            Offset(0) => Ok(None),
+            _ => Err(StoreError::corrupt("snapshots", "no whole one is left, and the entries before it are not kept")),
+        }
     }
 }

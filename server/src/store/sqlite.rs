@@ -8,6 +8,7 @@ pub(super) mod connections;
 pub(super) mod letters;
 pub(super) mod read;
 mod sum;
+mod truncate;
 mod write;
 
 use std::fs::{File, TryLockError};
@@ -57,6 +58,8 @@ impl Store {
     pub(crate) fn writer(&self) -> Result<Writer, StoreError> {
         let lock = if self.vfs.is_none() { Some(self.lock()?) } else { None };
         let connection = self.connect(OpenFlags::default())?;
+        // Only before there is anything in the file: so what retention lets go is given back without a rewrite.
+        connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
         // A switch that fails is no error of the statement that asks for it, nor does the mode tell: only a checkpoint
         // knows whether there is a log. Without it a crash right behind a commit may take that back.
         connection.execute_batch("PRAGMA journal_mode = WAL")?;

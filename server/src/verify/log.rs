@@ -26,7 +26,14 @@ struct Walk<'r> {
     accepted: Time,
     /// Everything folded, as long as it folds.
     state: Option<State>,
-    snapshot: Option<StoredSnapshot>,
+    /// Those that the walk has not come to yet, the newest first.
+    snapshots: Vec<StoredSnapshot>,
+    /// The first entry that is there.
+    first: Offset,
+    /// Behind the last entry that was read.
+    next: Cursor,
+    /// An entry is damaged, or does not fold: from there on nothing is known of the state.
+    broken: bool,
     /// Digests of each actor's entries.
     logged: BTreeMap<ActorId, BTreeMap<Seq, Digest>>,
     /// Offsets of entries that re-issue another: actor, seq and digest of that.
@@ -42,7 +49,7 @@ pub(super) fn check(
 ) -> Result<(), StoreError> {
     report.logs += 1;
     let Some(log) = reads.log(name)? else { return Err(StoreError::corrupt("logs", "its name leads nowhere")) };
-    let (end, accepted) = reads.end(&log)?;
+    let ((end, accepted), first) = (reads.end(&log)?, reads.kept(&log)?.first);
     let mut state = State::new(log.log_id);
     match reads.epochs(&log) {
         Ok(epochs) => {
@@ -51,20 +58,27 @@ pub(super) fn check(
         }
         Err(error) => report.find_error(Some(name), error)?,
     }
-    let snapshot = match reads.snapshot(log.key) {
-        Ok(snapshot) => snapshot,
-        Err(error) => {
-            report.find_error(Some(name), error)?;
-            None
+    let mut snapshots = Vec::new();
+    for end in reads.snapshot_ends(log.key)?.0 {
+        match reads.snapshot(log.key, end) {
+            Ok(snapshot) => snapshots.push(snapshot),
+            Err(error) => report.find_error(Some(name), error)?,
         }
-    };
+    }
+    if first.next > Offset(0) && snapshots.iter().all(|snapshot| snapshot.cursor.next < first.next) {
+        report.find(Some(name), "snapshots", "none covers the entries that are not kept");
+    }
     let mut walk = Walk {
         report,
-        chain: Some(Chain::log_start(log.log_id)),
+        chain: Some(first.chain),
+        // What the entries before said is only known from a snapshot.
+        state: (first == Cursor::start(log.log_id)).then_some(state),
         log,
         accepted: Time::MIN,
-        state: Some(state),
-        snapshot,
+        snapshots,
+        first: first.next,
+        next: first,
+        broken: false,
         logged: BTreeMap::new(),
         replacing: BTreeMap::new(),
     };
@@ -88,7 +102,7 @@ impl Walk<'_> {
 
     /// Every entry; a damaged one is told, and the next read for itself.
     fn entries(&mut self, reads: Reads<'_>, end: Offset, tell: &mut dyn FnMut(u64)) -> Result<(), StoreError> {
-        let (mut next, mut told) = (Offset(0), 0);
+        let (mut next, mut told) = (self.first, self.first.0);
         self.compare_snapshot();
         while next < end {
             match reads.entries(&self.log, next, READ_ENTRIES, READ_BYTES) {
@@ -105,7 +119,7 @@ impl Walk<'_> {
             }
             if next.0 - told >= PROGRESS_ENTRIES || next == end {
                 told = next.0;
-                tell(told);
+                tell(told - self.first.0);
             }
         }
         Ok(())
@@ -119,7 +133,7 @@ impl Walk<'_> {
                 Ok(placed) => placed.iter().for_each(|entry| self.entry(entry)),
                 Err(error) => {
                     self.report.find_error(Some(&self.log.name.clone()), error)?;
-                    (self.chain, self.state) = (None, None);
+                    (self.chain, self.state, self.broken) = (None, None, true);
                 }
             }
         }
@@ -150,45 +164,45 @@ impl Walk<'_> {
             && let Err(error) = state.fold(logged)
         {
             self.find("entries", format!("offset {offset} does not fold: {error}"));
-            self.state = None;
+            (self.state, self.broken) = (None, true);
         }
+        self.next = *after;
         self.compare_snapshot();
     }
 
-    /// Compares the snapshot with the fold, when that has come to its end.
+    /// Compares a snapshot with the fold, when that has come to its end. Where entries before it are not kept, the fold
+    /// begins with it.
     fn compare_snapshot(&mut self) {
-        let Some(state) = &self.state else { return };
-        let Some(snapshot) = self.snapshot.take_if(|snapshot| snapshot.cursor.next == state.cursor().next) else {
-            return;
-        };
-        let wrong = match decode(&snapshot.bytes) {
-            Ok(decoded) if snapshot.cursor != state.cursor() || decoded.cursor() != state.cursor() => {
+        let Some(snapshot) = self.snapshots.pop_if(|snapshot| snapshot.cursor.next == self.next.next) else { return };
+        let (decoded, known) = (decode(&snapshot.bytes), self.next);
+        let wrong = match (&decoded, &self.state) {
+            (Err(error), _) => Some(error.to_string()),
+            (Ok(decoded), _) if snapshot.cursor != known || decoded.cursor() != known => {
                 Some("its cursor is not that of the log".to_owned())
             }
-            Ok(decoded) if decoded.digest() != state.digest() => {
+            (Ok(decoded), Some(state)) if decoded.digest() != state.digest() => {
                 Some("it says something else than the entries before it".to_owned())
             }
-            Ok(_) => None,
-            Err(error) => Some(error.to_string()),
+            _ => None,
         };
         self.report.snapshots += 1;
-        if let Some(wrong) = wrong {
-            self.find("snapshots", wrong);
+        match (wrong, decoded) {
+            (Some(wrong), _) => self.find("snapshots", wrong),
+            (None, Ok(decoded)) if self.state.is_none() && !self.broken => self.state = Some(decoded),
+            _ => {}
         }
     }
 
     /// Compares what was read with what the log's row says of its end.
     fn ends_at(&mut self, reads: Reads<'_>, end: Cursor, accepted: Time) -> Result<(), StoreError> {
         let count = reads.entries_of(self.log.key)?;
-        if count != end.next.0 {
-            self.find("entries", format!("{count} entries; the log ends at {}", end.next));
+        if count != end.next.0 - self.first.0 {
+            self.find("entries", format!("{count} entries from {} on; the log ends at {}", self.first, end.next));
         }
         if self.chain.is_some_and(|chain| chain != end.chain) || self.accepted > accepted {
             self.find("logs", "the end of the log is not that of its last entry");
         }
-        if let Some(snapshot) = &self.snapshot
-            && self.state.is_some()
-        {
+        if let Some(snapshot) = self.snapshots.first().filter(|snapshot| snapshot.cursor.next > end.next) {
             let next = snapshot.cursor.next;
             self.find("snapshots", format!("it ends at {next}, behind the end of the log"));
         }
@@ -203,7 +217,8 @@ impl Walk<'_> {
             }
         }
         for row in reads.replacements_of(self.log.key)? {
-            if replacing.remove(&row.offset) != Some((row.actor, row.seq, row.digest)) {
+            // What stood before the first kept entry is known from this row alone.
+            if row.offset >= self.first && replacing.remove(&row.offset) != Some((row.actor, row.seq, row.digest)) {
                 self.find("replacements", format!("offset {} replaces something else", row.offset));
             }
         }
@@ -237,11 +252,11 @@ impl Walk<'_> {
     fn actor(&mut self, actor: ActorId, row: &AuthorRow, letters: &BTreeMap<Seq, Digest>) {
         let logged = self.logged.remove(&actor).unwrap_or_default();
         let both = row.absent().find_map(|(from, through)| logged.range(from..=through).next());
-        let expected = row.accepted_between(Seq(1), row.seq);
+        let expected = row.accepted_between(row.truncated.next(), row.seq);
         // Where entries are damaged, some of an actor's are missing here, and that is told already.
         if let Some((seq, _)) = both {
             self.find("actors", format!("seq {seq} of actor {actor} is in the log and refused"));
-        } else if self.state.is_some() && logged.len() as u64 != expected {
+        } else if !self.broken && logged.len() as u64 != expected {
             self.find("actors", format!("{} of {expected} entries of actor {actor} are in the log", logged.len()));
         }
         if let Some((seq, _)) = logged.last_key_value().filter(|(seq, _)| **seq > row.seq) {

@@ -18,6 +18,7 @@ use rusqlite::{Connection, params_from_iter};
 use super::*;
 use crate::config::Access;
 use crate::environment::System;
+use crate::snapshot;
 use crate::store::{Reads, Store};
 use crate::verify::{Report, check_log, check_tables};
 
@@ -29,7 +30,7 @@ const TABLES: [(&str, usize); 8] = [
     ("entries", 2),
     ("actors", 2),
     ("replacements", 4),
-    ("snapshots", 1),
+    ("snapshots", 2),
     ("dead_letters", 1),
 ];
 
@@ -94,7 +95,7 @@ fn push(actor: u8, log: &str) -> PushItems {
 
 /// A writer that has just started.
 fn writer(config: &Config) -> LogWriter {
-    let (jobs, _) = snapshot::jobs();
+    let (jobs, _) = crate::snapshot::jobs();
     LogWriter::new(config, Arc::new(System::new()), jobs)
 }
 
@@ -189,9 +190,9 @@ fn read(reads: Reads<'_>, log: &str) -> Result<String, StoreError> {
 
 fn read_snapshot(reads: Reads<'_>, log: &str) -> Result<String, StoreError> {
     let Some(log) = reads.log(&log_name(log))? else { return Err(StoreError::corrupt("logs", "not found by name")) };
-    let stored = reads.snapshot(log.key)?;
     // To do without one is a slower start and nothing else.
-    let stored = stored.ok_or_else(|| StoreError::corrupt("snapshots", "gone"))?;
+    let end = reads.snapshot_ends(log.key)?.0.first().copied();
+    let stored = reads.snapshot(log.key, end.ok_or_else(|| StoreError::corrupt("snapshots", "gone"))?)?;
     Ok(format!("{:?} {:?}", stored.cursor, stored.bytes))
 }
 
@@ -201,7 +202,11 @@ fn is_found(reads: Reads<'_>, field: &Field) -> bool {
         let Some(log) = reads.log(&log_name(log))? else { return Err(StoreError::corrupt("logs", "gone")) };
         match field.table {
             "entries" => drop(reads.entries(&log, Offset(0), usize::MAX >> 1, usize::MAX)?),
-            _ => drop(reads.snapshot(log.key)?),
+            _ => {
+                for end in reads.snapshot_ends(log.key)?.0 {
+                    reads.snapshot(log.key, end)?;
+                }
+            }
         }
         Ok(())
     };
@@ -393,7 +398,7 @@ fn a_dead_letter_of_an_accepted_entry_and_a_replacement_of_one_are_found() {
         let logged = Logged { offset, actor: ActorId::LOG, user: user(), accepted: time, base, entry };
         let after = end.after(&logged);
         writes.append(log.key, writes.log_author()?, &(logged, after))?;
-        writes.set_end(&log, after, time)?;
+        writes.set_end(&log, after, time, 0)?;
         Ok::<_, StoreError>(scrubbed(writes.reads()))
     });
     let found: Vec<_> = report.expect("reads").findings.into_iter().map(|found| (found.table, found.what)).collect();

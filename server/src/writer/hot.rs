@@ -7,8 +7,12 @@ use driftlog_core::id::Offset;
 use driftlog_core::sequencer::{Policy, Sequencer};
 
 use crate::config::Config;
+use crate::retention::Retention;
 use crate::snapshot;
 use crate::store::{LogKey, LogRow, Reads, StoreError};
+
+/// The shortest tail that makes a snapshot due where storage is to follow what lives.
+const TIGHT_BYTES: u64 = 32 * 1024;
 
 /// Every sequencer in memory.
 pub(super) struct HotLogs {
@@ -16,6 +20,7 @@ pub(super) struct HotLogs {
     /// Logs in which this start of the server has its epoch.
     epochs: BTreeSet<LogKey>,
     policy: Arc<dyn Policy>,
+    retention: Retention,
     logs_max: usize,
     uses: u64,
 }
@@ -31,11 +36,13 @@ pub(super) struct HotLog {
     snapshot_bytes: u64,
     pub(super) snapshot_requested: bool,
     snapshot_damaged: bool,
+    tight: bool,
 }
 
 impl HotLogs {
-    pub(super) fn new(policy: Arc<dyn Policy>, logs_max: usize) -> Self {
-        Self { logs: BTreeMap::new(), epochs: BTreeSet::new(), policy, logs_max, uses: 0 }
+    pub(super) fn new(config: &Config) -> Self {
+        let (policy, retention) = (Arc::clone(&config.policy), config.retention.clone());
+        Self { logs: BTreeMap::new(), epochs: BTreeSet::new(), policy, retention, logs_max: config.hot_logs, uses: 0 }
     }
 
     pub(super) fn needs_epoch(&self, log: LogKey) -> bool {
@@ -58,7 +65,8 @@ impl HotLogs {
         let hot = match self.logs.entry(log.key) {
             std::collections::btree_map::Entry::Occupied(hot) => hot.into_mut(),
             std::collections::btree_map::Entry::Vacant(vacant) => {
-                vacant.insert(HotLog::load(reads, log, Arc::clone(&self.policy))?)
+                let tight = self.retention.of(&log.name).is_tight();
+                vacant.insert(HotLog::load(reads, log, Arc::clone(&self.policy), tight)?)
             }
         };
         hot.used = used;
@@ -86,7 +94,7 @@ impl HotLogs {
 }
 
 impl HotLog {
-    fn load(reads: Reads<'_>, log: &LogRow, policy: Arc<dyn Policy>) -> Result<Self, StoreError> {
+    fn load(reads: Reads<'_>, log: &LogRow, policy: Arc<dyn Policy>, tight: bool) -> Result<Self, StoreError> {
         let folded = snapshot::fold(reads, log)?;
         let cursor = folded.state.cursor();
         let epochs = reads.epochs(log)?;
@@ -99,6 +107,7 @@ impl HotLog {
             snapshot_bytes: folded.snapshot_bytes,
             snapshot_requested: false,
             snapshot_damaged: folded.snapshot_damaged,
+            tight,
         })
     }
 
@@ -108,10 +117,12 @@ impl HotLog {
         self.bytes += bytes;
     }
 
-    /// Whether a snapshot is due and was not asked for yet: the old one is damaged, or the tail is long. The tail must also have grown to a part of the last
-    /// snapshot's size, so that all snapshots of a log together cost a constant factor of its entries.
+    /// Whether a snapshot is due and was not asked for yet: the old one is damaged, or the tail is long. The tail must
+    /// also have grown to a part of the last snapshot's size, so that all snapshots of a log together cost a constant
+    /// factor of its entries. Where storage is to follow what lives, a tail as large as the snapshot is long.
     pub(super) fn wants_snapshot(&self, config: &Config) -> bool {
-        let due = self.entries >= config.snapshot_entries || self.bytes >= config.snapshot_bytes;
+        let tight = self.tight && self.bytes >= self.snapshot_bytes.max(TIGHT_BYTES);
+        let due = tight || self.entries >= config.snapshot_entries || self.bytes >= config.snapshot_bytes;
         let worth = self.bytes >= self.snapshot_bytes / 4;
         ((due && worth) || self.snapshot_damaged) && !self.snapshot_requested
     }

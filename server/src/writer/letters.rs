@@ -155,11 +155,12 @@ impl LogWriter {
 /// Writes what a redrive brought; gives the bytes of each entry.
 fn write_redriven(writes: Writes<'_>, log: &LogRow, redriven: &sequencer::Redriven) -> Result<Vec<usize>, StoreError> {
     let author = writes.log_author()?;
-    let sizes = redriven.appended.iter().map(|placed| writes.append(log.key, author, placed)).collect();
+    let sizes = redriven.appended.iter().map(|placed| writes.append(log.key, author, placed));
+    let sizes = sizes.collect::<Result<Vec<_>, _>>()?;
     if let Some((logged, end)) = redriven.appended.last() {
-        writes.set_end(log, *end, logged.accepted)?;
+        writes.set_end(log, *end, logged.accepted, sizes.iter().map(|bytes| *bytes as u64).sum())?;
     }
-    sizes
+    Ok(sizes)
 }
 
 /// An entry that this one builds on and that is neither in the log nor re-issued.

@@ -6,7 +6,7 @@ use driftlog_core::id::{ActorId, LogName, Offset, Seq};
 use driftlog_core::sequencer::{AuthorRow, Binding};
 use rusqlite::Row;
 
-use super::read::{LETTER_SUMMED, Reads, blob, unsigned};
+use super::read::{LETTER_SUMMED, LOG_SUMMED, Reads, blob, unsigned};
 use super::{FORMAT, Reader, Store, sum};
 use crate::store::{AuthorKey, LogKey, StoreError};
 
@@ -15,7 +15,11 @@ const COMPLAINTS_MAX: u32 = 100;
 
 /// Tables whose rows are read here, and how many columns their sum covers. Entries are read with their logs.
 const SUMMED: [(&str, &str, usize); 9] = [
-    ("logs", "SELECT log, name, log_id, epochs, next, chain, accepted, sum FROM logs", 7),
+    (
+        "logs",
+        "SELECT log, name, log_id, epochs, next, chain, accepted, first, first_chain, kept_bytes, sum FROM logs",
+        LOG_SUMMED,
+    ),
     ("epochs", "SELECT log, number, epoch, first, sum FROM epochs", 4),
     ("bindings", "SELECT author, actor, user, binding, sum FROM bindings", 4),
     ("actors", "SELECT log, author, row, sum FROM actors", 3),

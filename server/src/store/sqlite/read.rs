@@ -16,7 +16,7 @@ use driftlog_core::time::Time;
 use rusqlite::{Connection, Row, params};
 
 use super::sum;
-use crate::store::{AuthorKey, LogKey, LogRow, Placed, StoreError, StoredSnapshot};
+use crate::store::{AuthorKey, Kept, LogKey, LogRow, Placed, StoreError, StoredSnapshot};
 
 /// Reads over one connection.
 #[derive(Clone, Copy)]
@@ -28,6 +28,7 @@ pub(super) struct LogEnd {
     pub(super) epochs: u64,
     pub(super) end: Cursor,
     pub(super) accepted: Time,
+    pub(super) kept: Kept,
 }
 
 /// Everything of an entry but its bytes.
@@ -43,7 +44,9 @@ struct EntryRow {
 
 /// The columns of an [`EntryRow`], their sum last.
 const ENTRY_COLUMNS: &str = "log, offset, author, seq, accepted, base, digest, chain, sum";
-const LOG_COLUMNS: &str = "log, name, log_id, epochs, next, chain, accepted, sum";
+const LOG_COLUMNS: &str = "log, name, log_id, epochs, next, chain, accepted, first, first_chain, kept_bytes, sum";
+/// How many of them the sum covers.
+pub(super) const LOG_SUMMED: usize = 10;
 /// The columns of a dead letter but its bytes, their sum last.
 pub(super) const LETTER_COLUMNS: &str = "letter, log, author, seq, digest, source, code, reason, attempts, first_ms, last_ms, line_actor, line_seq, line_digest, sum";
 /// How many of them the sum covers.
@@ -72,6 +75,11 @@ impl Reads<'_> {
         self.log_end(log).map(|found| (found.end, found.accepted))
     }
 
+    /// Which entries of a log are there.
+    pub(crate) fn kept(self, log: &LogRow) -> Result<Kept, StoreError> {
+        self.log_end(log).map(|found| found.kept)
+    }
+
     /// A log's row as it stands.
     pub(super) fn log_end(self, log: &LogRow) -> Result<LogEnd, StoreError> {
         let mut statement = self.0.prepare_cached(&format!("SELECT {LOG_COLUMNS} FROM logs WHERE log = ?1"))?;
@@ -80,12 +88,15 @@ impl Reads<'_> {
         Ok(log_row(row)?.1)
     }
 
-    /// The log chain before an offset; none when the log does not reach there.
+    /// The log chain before an offset; none when the log does not reach there, or not back there any more.
     pub(crate) fn chain_at(self, log: &LogRow, next: Offset) -> Result<Option<Chain>, StoreError> {
         let Some(last) = next.0.checked_sub(1) else { return Ok(Some(Chain::log_start(log.log_id))) };
-        let end = self.log_end(log)?.end;
+        let LogEnd { end, kept: Kept { first, .. }, .. } = self.log_end(log)?;
         if next >= end.next {
             return Ok((next == end.next).then_some(end.chain));
+        }
+        if next <= first.next {
+            return Ok((next == first.next).then_some(first.chain));
         }
         let sql = format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE log = ?1 AND offset = ?2");
         let mut statement = self.0.prepare_cached(&sql)?;
@@ -152,7 +163,8 @@ impl Reads<'_> {
         }
     }
 
-    /// Places of an author's accepted seqs within a stretch, ascending; each that `row` has as accepted is there.
+    /// Places of an author's accepted seqs within a stretch, ascending; each that `row` has as accepted and kept is
+    /// there.
     pub(crate) fn places(
         self,
         log: LogKey,
@@ -169,7 +181,7 @@ impl Reads<'_> {
             let EntryRow { offset, seq, accepted, digest, .. } = entry_row(row)?;
             places.push((seq, Place { offset, accepted, digest }));
         }
-        let expected = row.accepted_between(from, through);
+        let expected = row.accepted_between(from.max(row.truncated.next()), through);
         if places.len() as u64 == expected {
             return Ok(places);
         }
@@ -191,7 +203,10 @@ impl Reads<'_> {
             known.refused = self.letters(log, author, (from, through))?;
         }
         for target in &wanted.replaces {
-            if self.replacement(log, target)?.is_some() || self.logged_at(log, target)?.is_some() {
+            if self.replacement(log, target)?.is_some()
+                || self.logged_at(log, target)?.is_some()
+                || self.was_logged(log, target)?
+            {
                 known.replaced.insert(target.clone());
             }
         }
@@ -238,6 +253,14 @@ impl Reads<'_> {
         let mut rows = statement.query(params![log.0, author.0, signed(target.id.seq.0)])?;
         let found = rows.next()?.map(entry_row).transpose()?;
         Ok(found.filter(|found| found.digest == target.digest).map(|found| found.offset))
+    }
+
+    /// Whether an entry with this id was in the log and is not kept: what it said is not known any more, so it may be
+    /// the one. Taking it in again could double it; refusing it keeps it whole, as a dead letter.
+    fn was_logged(self, log: LogKey, target: &Replaced) -> Result<bool, StoreError> {
+        let Some((author, _)) = self.binding(target.id.actor)? else { return Ok(false) };
+        let row = self.author_row(log, author)?;
+        Ok(row.is_some_and(|row| target.id.seq <= row.truncated && !row.is_absent(target.id.seq)))
     }
 
     /// Entries from an offset on, until `bytes_max` of them are read; at least one if there is one.
@@ -289,28 +312,35 @@ impl Reads<'_> {
         Ok(((logged, Cursor { next: offset.next(), chain }), bytes.len()))
     }
 
-    /// Where the newest snapshot of a log ends; none if its row is damaged, since it can be made again.
-    pub(crate) fn snapshot_end(self, log: LogKey) -> Result<Option<Offset>, StoreError> {
-        let mut statement = self.0.prepare_cached("SELECT log, next, chain, sum FROM snapshots WHERE log = ?1")?;
-        let mut rows = statement.query([log.0])?;
-        let Some(row) = rows.next()? else { return Ok(None) };
-        Ok(sum::check("snapshots", row, 3).and_then(|()| Ok(Offset(unsigned(row, 1)?))).ok())
+    /// Where the stored snapshots of a log end, the newest first, and whether a row of them is damaged: it can be made
+    /// again.
+    pub(crate) fn snapshot_ends(self, log: LogKey) -> Result<(Vec<Offset>, bool), StoreError> {
+        let mut statement =
+            self.0.prepare_cached("SELECT log, next, chain, sum FROM snapshots WHERE log = ?1 ORDER BY next DESC")?;
+        let (mut rows, mut ends, mut damaged) = (statement.query([log.0])?, Vec::new(), false);
+        while let Some(row) = rows.next()? {
+            match sum::check("snapshots", row, 3) {
+                Ok(()) => ends.push(Offset(unsigned(row, 1)?)),
+                Err(_) => damaged = true,
+            }
+        }
+        Ok((ends, damaged))
     }
 
-    /// The newest snapshot of a log, whole.
+    /// The stored snapshot of a log that ends at an offset, whole.
     ///
     /// # Errors
-    /// [`StoreError::CorruptRow`]: do without, and make it again.
-    pub(crate) fn snapshot(self, log: LogKey) -> Result<Option<StoredSnapshot>, StoreError> {
+    /// [`StoreError::CorruptRow`]: do with an older one, and make it again.
+    pub(crate) fn snapshot(self, log: LogKey, end: Offset) -> Result<StoredSnapshot, StoreError> {
         let mut statement =
-            self.0.prepare_cached("SELECT log, next, chain, sum, bytes FROM snapshots WHERE log = ?1")?;
-        let mut rows = statement.query([log.0])?;
-        let Some(row) = rows.next()? else { return Ok(None) };
+            self.0.prepare_cached("SELECT log, next, chain, sum, bytes FROM snapshots WHERE log = ?1 AND next = ?2")?;
+        let mut rows = statement.query(params![log.0, signed(end.0)])?;
+        let Some(row) = rows.next()? else { return Err(StoreError::corrupt("snapshots", "a snapshot is gone")) };
         sum::check("snapshots", row, 3)?;
         let cursor = Cursor { next: Offset(unsigned(row, 1)?), chain: Chain(Digest(blob(row, 2)?)) };
         let bytes: Vec<u8> = row.get(4)?;
         match snapshot::is_whole(&bytes) {
-            true => Ok(Some(StoredSnapshot { cursor, bytes })),
+            true => Ok(StoredSnapshot { cursor, bytes }),
             false => Err(StoreError::corrupt("snapshots", "the digest does not match")),
         }
     }
@@ -327,11 +357,13 @@ fn missing(offset: Offset) -> StoreError {
 }
 
 fn log_row(row: &Row<'_>) -> Result<(LogRow, LogEnd), StoreError> {
-    sum::check("logs", row, 7)?;
+    sum::check("logs", row, LOG_SUMMED)?;
     let name = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
     let name = LogName::new(name).map_err(|error| StoreError::corrupt("logs", error))?;
     let end = Cursor { next: Offset(unsigned(row, 4)?), chain: Chain(Digest(blob(row, 5)?)) };
-    let end = LogEnd { epochs: unsigned(row, 3)?, end, accepted: Time(unsigned(row, 6)?) };
+    let first = Cursor { next: Offset(unsigned(row, 7)?), chain: Chain(Digest(blob(row, 8)?)) };
+    let kept = Kept { first, bytes: unsigned(row, 9)? };
+    let end = LogEnd { epochs: unsigned(row, 3)?, end, accepted: Time(unsigned(row, 6)?), kept };
     Ok((LogRow { key: LogKey(row.get(0)?), name, log_id: LogId(blob(row, 2)?) }, end))
 }
 

@@ -8,6 +8,9 @@ CREATE TABLE logs (
   next INTEGER NOT NULL,
   chain BLOB NOT NULL,
   accepted INTEGER NOT NULL,
+  first INTEGER NOT NULL,
+  first_chain BLOB NOT NULL,
+  kept_bytes INTEGER NOT NULL,
   sum INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE epochs (
@@ -56,11 +59,12 @@ CREATE TABLE replacements (
   PRIMARY KEY (log, actor, seq, digest)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE snapshots (
-  log INTEGER PRIMARY KEY,
+  log INTEGER NOT NULL,
   next INTEGER NOT NULL,
   chain BLOB NOT NULL,
   sum INTEGER NOT NULL,
-  bytes BLOB NOT NULL
+  bytes BLOB NOT NULL,
+  PRIMARY KEY (log, next)
 ) STRICT;
 CREATE TABLE dead_letters (
   letter INTEGER PRIMARY KEY,

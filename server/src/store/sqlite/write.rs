@@ -13,9 +13,9 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row};
 
 use super::letters::LetterId;
-use super::read::{LETTER_COLUMNS, LETTER_SUMMED, LogEnd, Reads, signed};
+use super::read::{LETTER_COLUMNS, LETTER_SUMMED, LOG_SUMMED, LogEnd, Reads, signed};
 use super::sum;
-use crate::store::{AuthorKey, LogKey, LogRow, Placed, StoreError, StoredSnapshot};
+use crate::store::{AuthorKey, Kept, LogKey, LogRow, Placed, StoreError, StoredSnapshot};
 
 /// The one connection that writes.
 pub(crate) struct Writer {
@@ -55,6 +55,19 @@ impl Writer {
         let answer = writes(Writes(&transaction, self.damaged))?;
         transaction.commit()?;
         Ok(answer)
+    }
+}
+
+impl Writer {
+    /// Brings everything into the main file before the end, so that no log of the database's own stays beside it. If
+    /// that does not work out, the next start reads that log.
+    pub(crate) fn tidy_up(&self) {
+        let checkpoint = |row: &Row<'_>| row.get::<_, i64>(0);
+        match self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], checkpoint) {
+            Ok(0) => {}
+            Ok(_) => tracing::info!("somebody reads the store; its log stays beside it"),
+            Err(error) => tracing::warn!(%error, "the store's log stays beside it"),
+        }
     }
 }
 
@@ -114,20 +127,24 @@ impl<'c> Writes<'c> {
     pub(crate) fn create_log(self, name: &LogName, log_id: LogId) -> Result<LogRow, StoreError> {
         missing_or(self.1.logs, "logs")?;
         let log = LogRow { key: LogKey(self.next_key("logs", "log")?), name: name.clone(), log_id };
-        let end = LogEnd { epochs: 0, end: Cursor::start(log_id), accepted: Time::MIN };
-        self.put("INSERT INTO logs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", "logs", &log_values(&log, &end))?;
+        let start = Cursor::start(log_id);
+        let kept = Kept { first: start, bytes: 0 };
+        let end = LogEnd { epochs: 0, end: start, accepted: Time::MIN, kept };
+        let sql = "INSERT INTO logs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+        self.put(sql, "logs", &log_values(&log, &end))?;
         Ok(log)
     }
 
-    /// Moves the end of a log, behind its new entries.
-    pub(crate) fn set_end(self, log: &LogRow, end: Cursor, accepted: Time) -> Result<(), StoreError> {
-        let LogEnd { epochs, .. } = self.reads().log_end(log)?;
-        self.put_log_end(log, LogEnd { epochs, end, accepted })
+    /// Moves the end of a log, behind its new entries, which take so many bytes.
+    pub(crate) fn set_end(self, log: &LogRow, end: Cursor, accepted: Time, bytes: u64) -> Result<(), StoreError> {
+        let LogEnd { epochs, kept, .. } = self.reads().log_end(log)?;
+        let kept = Kept { bytes: kept.bytes + bytes, ..kept };
+        self.put_log_end(log, LogEnd { epochs, end, accepted, kept })
     }
 
-    fn put_log_end(self, log: &LogRow, end: LogEnd) -> Result<(), StoreError> {
-        let sql = "UPDATE logs SET epochs = ?4, next = ?5, chain = ?6, accepted = ?7, sum = ?8
-                   WHERE log = ?1 AND name = ?2 AND log_id = ?3";
+    pub(super) fn put_log_end(self, log: &LogRow, end: LogEnd) -> Result<(), StoreError> {
+        let sql = "UPDATE logs SET epochs = ?4, next = ?5, chain = ?6, accepted = ?7, first = ?8, first_chain = ?9,
+                   kept_bytes = ?10, sum = ?11 WHERE log = ?1 AND name = ?2 AND log_id = ?3";
         match self.put(sql, "logs", &log_values(log, &end))? {
             1 => Ok(()),
             _ => Err(StoreError::corrupt("logs", "an open log is gone")),
@@ -332,11 +349,17 @@ impl<'c> Writes<'c> {
         Ok(())
     }
 
+    /// Stores a snapshot. The one before stays, in case this one is damaged; older ones go.
     pub(crate) fn put_snapshot(self, log: LogKey, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
         let StoredSnapshot { cursor, bytes } = snapshot;
         let values = [integer(log.0), number_value(cursor.next.0), ValueRef::Blob(&cursor.chain.0.0)];
         let sql = "INSERT OR REPLACE INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5)";
         self.put_with_bytes(sql, "snapshots", &values, bytes)?;
+        let mut statement = self.0.prepare_cached(
+            "DELETE FROM snapshots WHERE log = ?1 AND next NOT IN
+               (SELECT next FROM snapshots WHERE log = ?1 ORDER BY next DESC LIMIT 2)",
+        )?;
+        statement.execute([log.0])?;
         Ok(())
     }
 }
@@ -349,7 +372,7 @@ pub(super) fn number_value(number: u64) -> ValueRef<'static> {
     ValueRef::Integer(signed(number))
 }
 
-fn log_values<'a>(log: &'a LogRow, end: &'a LogEnd) -> [ValueRef<'a>; 7] {
+fn log_values<'a>(log: &'a LogRow, end: &'a LogEnd) -> [ValueRef<'a>; LOG_SUMMED] {
     [
         integer(log.key.0),
         ValueRef::Text(log.name.as_str().as_bytes()),
@@ -358,5 +381,8 @@ fn log_values<'a>(log: &'a LogRow, end: &'a LogEnd) -> [ValueRef<'a>; 7] {
         number_value(end.end.next.0),
         ValueRef::Blob(&end.end.chain.0.0),
         number_value(end.accepted.0),
+        number_value(end.kept.first.next.0),
+        ValueRef::Blob(&end.kept.first.chain.0.0),
+        number_value(end.kept.bytes),
     ]
 }
