@@ -17,6 +17,7 @@ mod load;
 mod lookup;
 mod parking;
 mod pressure;
+mod prune;
 mod rights;
 mod settling;
 mod sync;
@@ -37,14 +38,14 @@ use crate::session::client::ClientSession;
 use crate::session::link::Link;
 use crate::storage::commit::{Commit, CommitAbort, Committed};
 use crate::storage::row::Identity;
-use crate::storage::{self, KeyRange, Row};
+use crate::storage::{self, Key, KeyRange, Row};
 use crate::time::{Clock, WallMs};
 use crate::view::{Schema, View};
 use settling::Settling;
 use unstored::Unstored;
 
 pub use act::CallError;
-pub use config::{Config, Resume, Trap};
+pub use config::{Config, OWN_KEPT_BYTES, Resume, Trap};
 pub use lookup::{Own, OwnEntry, OwnStatus};
 pub use pressure::BacklogFull;
 pub use tabs::Hint;
@@ -160,6 +161,9 @@ enum Request {
     FoldRead(LogName, FoldId, folds::Reading),
     Fold,
     History(LogName, u64),
+    PruneBound(LogName),
+    PruneRows(LogName, Key),
+    Prune(LogName, Option<Key>),
 }
 
 /// Where a log's replica stands in its loading.
@@ -208,6 +212,7 @@ struct Slot {
     folds: BTreeMap<FoldId, folds::OpenFold>,
     holes: folds::Holes,
     traps: traps::Known,
+    pruned: prune::Pruned,
 }
 
 /// The engine of one tab.
@@ -443,6 +448,7 @@ impl Engine {
             (Request::History(name, cost), Ok(_)) => self.history_stored(&name, cost),
             (Request::History(name, _), Err(failure)) => self.history_failed(&name, failure),
             (Request::Snapshot(name), result) => self.snapshot_stored(&name, result.is_ok()),
+            (Request::Prune(name, more), result) => self.pruned(&name, more.filter(|_| result.is_ok())),
             (Request::Park(name), Ok(Committed::Parked(voids, letters))) => self.parked(&name, &voids, letters),
             (Request::Park(name), _) => self.park_failed(&name),
             (Request::Settle(name), result) => self.settled(&name, result),
@@ -482,6 +488,8 @@ impl Engine {
             (Request::OwnEntries(_) | Request::OwnRun(..) | Request::OwnGroup(..), Err(_)) => {
                 self.outputs.push_back(Output::OwnEntries(id, Vec::new()));
             }
+            (Request::PruneBound(name), rows) => self.prune_bound_read(&name, rows.unwrap_or_default()),
+            (Request::PruneRows(name, bound), rows) => self.prune_rows_read(&name, bound, rows.unwrap_or_default()),
             (Request::FoldRead(name, id, reading), rows) => self.fold_answered((&name, id), reading, rows),
             _ => {}
         }

@@ -264,13 +264,13 @@ impl Outbox {
         gone
     }
 
-    /// Takes note of seqs whose bytes are damaged. What is decided is passed over; the rest must be given up, and is
-    /// returned.
-    pub fn damaged(&mut self, damaged: Vec<Damaged>) -> Vec<Damaged> {
+    /// Takes note of seqs whose bytes are damaged or gone. What is decided is passed over, and what is `folded` is; the
+    /// rest must be given up, and is returned.
+    pub fn damaged(&mut self, damaged: Vec<Damaged>, folded: Seq) -> Vec<Damaged> {
         let mut undecided = Vec::new();
         for stretch in damaged {
             let (from, through) = (*stretch.seqs.start(), *stretch.seqs.end());
-            let decided = through.min(self.verdicts.through);
+            let decided = through.min(self.verdicts.through.max(folded));
             if from <= decided && self.void_at(from).is_none() {
                 self.voids.insert(from, Void { from, through: decided, reason: String::new() });
             }

@@ -171,6 +171,13 @@ pub fn own_prefix(log: &LogName, actor: ActorId) -> Key {
     key
 }
 
+/// The first key behind one.
+pub fn key_after(key: &Key) -> Key {
+    let mut after = key.clone();
+    after.push(0);
+    after
+}
+
 /// Key of the row that says in which group a run's entries from number `n` on are.
 pub fn run_key(log: &LogName, run: RunId, n: u64) -> Key {
     let mut key = log_key(table::RUN, log);

@@ -41,6 +41,7 @@ pub(crate) struct Device {
     pub(crate) database: Database,
     /// Of the tabs that are made from now on.
     pub(crate) backlog: BacklogBound,
+    pub(crate) own_kept_bytes: usize,
     /// The server that leaders connect to; none: tests speak its frames themselves.
     server: Option<Server>,
     /// The same, by the real rules; it is reached only while the device is online.
@@ -73,6 +74,7 @@ impl Device {
         Self {
             database: Database::default(),
             backlog: BacklogBound::default(),
+            own_kept_bytes: driftlog_core::engine::OWN_KEPT_BYTES,
             server: None,
             authority: None,
             online: false,
@@ -125,6 +127,7 @@ impl Device {
             connect: true,
             token: false,
             backlog: self.backlog,
+            own_kept_bytes: self.own_kept_bytes,
         };
         let tab = Tab {
             engine: Engine::resumed(config, resume, self.now),

@@ -10,6 +10,7 @@ mod kept;
 mod lookup;
 mod newer;
 mod pressure;
+mod prune;
 mod quota;
 mod server;
 mod settling;

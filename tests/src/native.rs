@@ -2,10 +2,12 @@
 //!
 //! Each runs in a task of its own, like a tab; calls go to it over a bounded channel.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use driftlog_core::draft::Draft;
-use driftlog_core::engine::{CallError, Config, Engine, Input, Output};
+use driftlog_core::engine::{CallError, Config, Engine, Input, OWN_KEPT_BYTES, Output};
 use driftlog_core::id::{ActorId, ClientId, LogName, RunId, WriteId};
 use driftlog_core::notice::Notice;
 use driftlog_core::outbox::BacklogBound;
@@ -34,6 +36,7 @@ pub struct NativeClient {
     pub notices: mpsc::UnboundedReceiver<Notice>,
     task: tokio::task::JoinHandle<Database>,
     stop: Option<oneshot::Sender<()>>,
+    sent: Arc<AtomicU64>,
 }
 
 /// Wall-clock milliseconds since 1970.
@@ -62,6 +65,7 @@ impl NativeClient {
             connect: true,
             token: token.is_some(),
             backlog: BacklogBound::default(),
+            own_kept_bytes: OWN_KEPT_BYTES,
         };
         let run = Running {
             engine: Engine::new(config, now()),
@@ -72,9 +76,16 @@ impl NativeClient {
             tell,
             timeout: None,
             inputs: Vec::new(),
+            sent: Arc::default(),
         };
+        let sent = Arc::clone(&run.sent);
         let task = tokio::spawn(run.run(inbox, stopped));
-        Self { calls, notices, task, stop: Some(stop) }
+        Self { calls, notices, task, stop: Some(stop), sent }
+    }
+
+    /// Bytes of frames that it sent.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Runs a call on the engine, as an app would between two events.
@@ -150,6 +161,7 @@ struct Running {
     tell: mpsc::UnboundedSender<Notice>,
     timeout: Option<u64>,
     inputs: Vec<Input>,
+    sent: Arc<AtomicU64>,
 }
 
 impl Running {
@@ -229,6 +241,7 @@ impl Running {
 
     async fn send(&mut self, bytes: Vec<u8>) {
         let Some(socket) = &mut self.socket else { return };
+        self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if socket.send(Message::Binary(bytes.into())).await.is_err() {
             self.socket = None;
             self.inputs.push(Input::SocketClosed("sending failed".into()));

@@ -127,6 +127,7 @@ impl Client {
             connect: url.is_some() && !offline,
             token,
             backlog: backlog.into(),
+            own_kept_bytes: driftlog_core::engine::OWN_KEPT_BYTES,
         };
         let resume = Resume {
             acts: after.map_or(0, |after| after.n),

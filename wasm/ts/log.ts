@@ -70,7 +70,10 @@ export interface Log<D extends LogDefinition = LogDefinition> {
    * `closed`; then nothing is recorded.
    */
   readonly do: { readonly [Name in keyof D['actions']]: (...args: ArgumentsOf<D['actions'][Name]>) => Write };
-  /** What became of an own action, after any number of reloads; `undefined` if this device does not know it. */
+  /**
+   * What became of an own action, after any number of reloads; `undefined` if this device does not know it. Of accepted
+   * actions it keeps the newest.
+   */
   entry(id: WriteId): Promise<Entry<D> | undefined>;
   /** Own entries that this device still keeps, oldest first. */
   entries<Name extends keyof D['actions'] & string = keyof D['actions'] & string>(

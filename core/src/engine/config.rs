@@ -25,7 +25,12 @@ pub struct Config {
     pub token: bool,
     /// How much of each log may wait for the server's verdict; beyond it nothing more is recorded.
     pub backlog: BacklogBound,
+    /// Bytes of accepted own entries that stay behind a snapshot; [`OWN_KEPT_BYTES`] unless there is a reason.
+    pub own_kept_bytes: usize,
 }
+
+/// Bytes of accepted own entries that a device keeps of each log: for its lists, and for a server that forgot them.
+pub const OWN_KEPT_BYTES: usize = 64 * 1024;
 
 /// What an engine goes on from that takes the place of one that trapped; nothing, for the first one of a tab.
 #[derive(Clone, Debug, Default)]

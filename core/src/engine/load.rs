@@ -52,6 +52,7 @@ impl Engine {
             folds: BTreeMap::new(),
             holes: super::folds::Holes::default(),
             traps: super::traps::Known::default(),
+            pruned: super::prune::Pruned::default(),
         };
         self.slots.insert(name.clone(), slot);
         if self.identity.is_some() {

@@ -279,6 +279,7 @@ impl Engine {
                 }
                 slot.replica.catch_up();
                 let keep = slot.folds_keep(behind.from);
+                slot.pruned.covered = slot.replica.state().folded(slot.replica.actor());
                 let commit = Commit::Snapshot { fence, log: name.clone(), bytes: bytes.into(), behind, keep };
                 slot.snapshotting = true;
                 self.commit(Request::Snapshot(name.clone()), commit);
@@ -430,6 +431,7 @@ impl Engine {
         slot.replica.snapshot_made(bytes.len());
         slot.snapshotting = true;
         let keep = slot.folds_keep(behind.from);
+        slot.pruned.covered = slot.replica.state().folded(slot.replica.actor());
         let commit = Commit::Snapshot { fence, log: name.clone(), bytes: bytes.into(), behind, keep };
         self.commit(Request::Snapshot(name.clone()), commit);
     }
@@ -440,6 +442,7 @@ impl Engine {
         }
         if stored {
             self.hint(&Hint::Grew(name.clone()));
+            self.prune(name);
         }
     }
 

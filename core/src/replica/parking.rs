@@ -24,7 +24,7 @@ impl Replica {
 
     /// What it takes to give up own entries whose bytes are damaged; none if all of them are decided.
     pub fn park_damaged(&mut self, damaged: Vec<Damaged>, now: WallMs) -> Option<Park> {
-        let damaged = self.outbox.damaged(damaged);
+        let damaged = self.outbox.damaged(damaged, self.state.folded(self.actor));
         if damaged.is_empty() {
             return None;
         }

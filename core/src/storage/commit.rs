@@ -60,6 +60,23 @@ pub enum Commit {
     Fold(FoldCommit),
     /// Counts what the engine did not come back from.
     Trapped(Trapped),
+    /// Deletes own entries that are decided and in a stored snapshot.
+    Prune(Prune),
+}
+
+/// Own entries that are not needed here any more.
+#[derive(Clone, Debug)]
+pub struct Prune {
+    /// The leader's epoch.
+    pub fence: u64,
+    /// The log.
+    pub log: LogName,
+    /// Whose entries they are.
+    pub actor: ActorId,
+    /// The first key of own entries that stays.
+    pub end: Key,
+    /// The run rows that lead to those that go.
+    pub runs: Vec<Key>,
 }
 
 /// What the engine did not come back from.
@@ -242,7 +259,7 @@ impl Commit {
                 [storage::identity_key(), storage::next_key(&append.log)].into_iter().chain(letters).collect()
             }
             Self::Park(park) => vec![storage::voids_key(&park.log, park.actor), storage::verdicts_key(&park.log)],
-            Self::Receive(_) => vec![storage::leader_key()],
+            Self::Receive(_) | Self::Prune(_) => vec![storage::leader_key()],
             Self::Settle(settle) => settle.reads(),
             Self::Snapshot { log, behind, .. } => {
                 vec![storage::leader_key(), storage::received_key(log, behind.from)]
@@ -258,7 +275,7 @@ impl Commit {
         match self {
             // Of a refusal that a power loss takes the server tells again, until `Settle`.
             Self::Receive(receive) if receive.revived.is_empty() => Durability::Relaxed,
-            Self::Snapshot { .. } | Self::Fold(_) => Durability::Relaxed,
+            Self::Snapshot { .. } | Self::Fold(_) | Self::Prune(_) => Durability::Relaxed,
             _ => Durability::Strict,
         }
     }
@@ -306,6 +323,10 @@ impl Commit {
             Self::Discard { key } => Ok((vec![Write::Delete(key.clone())], Committed::Done)),
             Self::Fold(fold) => Ok((fold.writes(row(0)), Committed::Done)),
             Self::Trapped(trapped) => Ok((vec![trapped.write(row(0))], Committed::Done)),
+            Self::Prune(prune) => {
+                check_fence(prune.fence, row(0))?;
+                Ok((prune.writes(), Committed::Done))
+            }
         }
     }
 }
@@ -449,6 +470,14 @@ impl Trapped {
         let mut traps: Traps = row.and_then(|row| row::decode(row).ok()).unwrap_or_default();
         traps.count(&self.build, self.work, &self.reason, self.at);
         Write::Put(storage::traps_key(&self.log), row::encode(&traps))
+    }
+}
+
+impl Prune {
+    fn writes(&self) -> Vec<Write> {
+        let first = storage::own_key(&self.log, self.actor, Seq(0));
+        let runs = self.runs.iter().cloned().map(Write::Delete);
+        runs.chain([Write::DeleteRange(first, self.end.clone())]).collect()
     }
 }
 

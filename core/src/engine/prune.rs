@@ -1,0 +1,119 @@
+//! Letting own entries go that are in the confirmed state of a stored snapshot and decided.
+//!
+//! The newest of them stay, within an age and a size: for lists of what this device did, and to be offered again to a
+//! server that was restored from an older backup. The row that may reach beyond what is decided always stays, so
+//! **nothing that is pending ever goes**. The work is done in steps of few rows, oldest first, each a commit of its own.
+//!
+//! ```text
+//! snapshot stored ──► newest rows before the bound: which are kept ──► oldest rows: deleted ─┐
+//!                                                                         ▲──── more left ───┘
+//! ```
+
+use crate::id::{LogName, Seq, WriteId};
+use crate::storage::commit::{Commit, Prune};
+use crate::storage::{self, Direction, Key, KeyRange, Row, own};
+use crate::time::WallMs;
+
+use super::{Engine, Request};
+
+/// Rows of them that stay at most.
+const KEPT_ROWS: u32 = 512;
+/// How long they stay at most.
+const KEPT_MS: WallMs = 90 * 24 * 60 * 60 * 1_000;
+/// Rows deleted in one commit.
+const STEP_ROWS: u32 = 256;
+
+/// How far the own rows of one log are pruned.
+#[derive(Debug, Default)]
+pub(super) struct Pruned {
+    /// Through which own seq the snapshot that is being stored, or was, has everything.
+    pub(super) covered: Seq,
+    under_way: bool,
+}
+
+impl Engine {
+    /// A snapshot is stored: own entries that it covers are not needed for a start any more.
+    pub(super) fn prune(&mut self, name: &LogName) {
+        let actor = self.actor();
+        let Some(slot) = self.slots.get_mut(name).filter(|_| self.fence.is_some()) else { return };
+        let end = slot.replica.state().cursor().next;
+        // An open fold that is behind reads them; the next snapshot comes.
+        if slot.pruned.under_way || slot.folds_keep(end) < end {
+            return;
+        }
+        let through = slot.pruned.covered.min(slot.replica.outbox().verdicts().through);
+        slot.pruned.under_way = true;
+        let newest = KeyRange {
+            start: storage::own_key(name, actor, Seq(0)),
+            end: Some(storage::own_key(name, actor, through.next())),
+            limit: Some(KEPT_ROWS),
+            direction: Direction::Backward,
+        };
+        self.read(Request::PruneBound(name.clone()), vec![newest]);
+    }
+
+    /// The newest rows that may go: which of them stay is decided here.
+    pub(super) fn prune_bound_read(&mut self, name: &LogName, rows: Vec<Vec<Row>>) {
+        let (kept_bytes, oldest_ms) = (self.config.own_kept_bytes, self.now.saturating_sub(KEPT_MS));
+        let rows = rows.into_iter().flatten();
+        let (mut bytes, mut count, mut bound) = (0, 0, None);
+        for (at, (key, row)) in rows.enumerate() {
+            (bytes, count) = (bytes + row.len(), count + 1);
+            // The first one may hold what is not decided.
+            if at > 0 && (bytes > kept_bytes || is_older(&key, row, oldest_ms)) {
+                break;
+            }
+            bound = Some(key);
+            if count == KEPT_ROWS {
+                break;
+            }
+        }
+        match bound {
+            Some(bound) => self.prune_step(name, bound),
+            None => self.prune_done(name),
+        }
+    }
+
+    fn prune_step(&mut self, name: &LogName, bound: Key) {
+        let start = storage::own_key(name, self.actor(), Seq(0));
+        let direction = Direction::Forward;
+        let oldest = KeyRange { start, end: Some(bound.clone()), limit: Some(STEP_ROWS), direction };
+        self.read(Request::PruneRows(name.clone(), bound), vec![oldest]);
+    }
+
+    /// The oldest rows: they go, and with them what leads to them.
+    pub(super) fn prune_rows_read(&mut self, name: &LogName, bound: Key, rows: Vec<Vec<Row>>) {
+        let rows: Vec<Row> = rows.into_iter().flatten().collect();
+        let (Some((last, _)), Some(fence)) = (rows.last(), self.fence) else { return self.prune_done(name) };
+        let end = storage::key_after(last);
+        let more = (rows.len() as u32 == STEP_ROWS).then_some(bound);
+        let runs = rows.into_iter().filter_map(first_of).map(|(WriteId { run, n }, _)| storage::run_key(name, run, n));
+        let prune = Prune { fence, log: name.clone(), actor: self.actor(), end, runs: runs.collect() };
+        self.commit(Request::Prune(name.clone(), more), Commit::Prune(prune));
+    }
+
+    pub(super) fn pruned(&mut self, name: &LogName, more: Option<Key>) {
+        match more {
+            Some(bound) => self.prune_step(name, bound),
+            None => self.prune_done(name),
+        }
+    }
+
+    /// Nothing more goes for now; what failed is done behind the next snapshot.
+    pub(super) fn prune_done(&mut self, name: &LogName) {
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.pruned.under_way = false;
+        }
+    }
+}
+
+/// The id and the time of the first entry of a group.
+fn first_of((key, bytes): Row) -> Option<(WriteId, WallMs)> {
+    let first = Seq(storage::number_of(&key)?);
+    let entry = own::read([(key, bytes)], first, None).ok()?.entries.into_iter().next()?;
+    Some((WriteId { run: entry.header.run, n: entry.header.n }, entry.header.time.ms()))
+}
+
+fn is_older(key: &Key, bytes: Vec<u8>, oldest_ms: WallMs) -> bool {
+    first_of((key.clone(), bytes)).is_some_and(|(_, time)| time < oldest_ms)
+}
