@@ -56,6 +56,8 @@ pub struct Checker {
 #[derive(Default)]
 pub(super) struct Record {
     pub(super) ends: Vec<Cursor>,
+    /// Every entry, also those that the server has let go since.
+    pub(super) entries: Vec<Logged>,
     pub(super) writes: BTreeMap<WriteId, Offset>,
     ids: BTreeMap<EntryId, Offset>,
     /// Entries that others in the log replace, and where those stand.
@@ -161,6 +163,7 @@ impl Checker {
             return self.violated(kind, format!("{name}: {what}"));
         }
         record.ends.push(end);
+        record.entries.push(logged.clone());
         record.writes.insert(write, logged.offset);
         record.ids.insert(id, logged.offset);
         record.replaced.extend(replaces.map(|target| (target, logged.offset)));
@@ -183,12 +186,15 @@ impl Checker {
         let restoring = std::mem::take(&mut self.restoring);
         let names: Vec<_> = self.logs.keys().cloned().collect();
         for name in names {
-            let ends = match ends(server, &name) {
-                Ok(ends) => ends,
+            let (first, ends) = match ends(server, &name) {
+                Ok(found) => found,
                 Err(error) => return self.violated("acked-lost", format!("{name} does not read: {error}")),
             };
             let Some(record) = self.logs.get_mut(&name) else { continue };
-            let common = record.ends.iter().zip(&ends).take_while(|(ours, theirs)| ours == theirs).count();
+            // What was let go is known by the cursor behind it.
+            let known = record.ends.iter().skip(first.saturating_sub(1));
+            let alike = known.zip(&ends).take_while(|(ours, theirs)| ours == theirs).count();
+            let common = if alike == 0 { 0 } else { first.saturating_sub(1) + alike };
             if common == record.ends.len() {
                 continue;
             }
@@ -311,18 +317,23 @@ impl Record {
         self.replaced_gone.extend(self.replaced.iter().filter(|(_, offset)| !is_kept(offset)).map(|(id, _)| *id));
         self.replaced.retain(|_, offset| is_kept(offset));
         self.ends.truncate(kept);
+        self.entries.truncate(kept);
         self.accepted_last = Time::MIN;
     }
 }
 
-/// The cursor behind every entry that a server has of a log.
-fn ends(server: &Server, name: &LogName) -> Result<Vec<Cursor>, driftlog_server::StoreError> {
-    let mut ends: Vec<Cursor> = Vec::new();
+/// The first offset that a server keeps of a log, and the cursors from there on: before the first entry, if any is gone
+/// before it, and behind each.
+fn ends(server: &Server, name: &LogName) -> Result<(usize, Vec<Cursor>), driftlog_server::StoreError> {
+    let Some(first) = server.first_kept(name)? else { return Ok((0, Vec::new())) };
+    let (mut next, mut ends) = (first.next, Vec::new());
+    if next > Offset(0) {
+        ends.push(first);
+    }
     loop {
-        let entries = server.entries(name, Offset(ends.len() as u64))?;
-        if entries.is_empty() {
-            return Ok(ends);
-        }
+        let entries = server.entries(name, next)?;
+        let Some((_, end)) = entries.last() else { return Ok((first.next.0 as usize, ends)) };
+        next = end.next;
         ends.extend(entries.into_iter().map(|(_, end)| end));
     }
 }

@@ -155,6 +155,8 @@ impl World {
             connect: self.devices[device].wish == OnlineWish::Connected,
             token: true,
             backlog: BacklogBound::default(),
+            // Little, so that own entries go as soon as they may.
+            own_kept_bytes: 256,
         };
         let now = self.device_now(device);
         let tab = Tab {

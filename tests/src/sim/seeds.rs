@@ -8,6 +8,7 @@ use driftlog_core::op::{FieldOp, Op, Update};
 use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{Case, Ruling};
 use driftlog_core::value::Value;
+use driftlog_server::{Keep, Retention};
 
 use super::board;
 use super::checker::Report;
@@ -74,6 +75,13 @@ fn field(text: &str) -> Name {
 pub fn drawn(seed: u64) -> World {
     let mut world = World::new(seed, Weather::calm());
     world.host.config_mut().policy = Arc::new(rules);
+    let keep = match world.random.below(5) {
+        0 | 1 => Keep::Last(world.random.below(60)),
+        2 => Keep::Size(world.random.below(8 * 1024)),
+        3 => Keep::Age(Duration::from_secs(world.random.below(120))),
+        _ => Keep::All,
+    };
+    world.host.config_mut().retention = Retention::default().with("*", keep);
     world.stop_server();
     world.start_server();
     world.weather = Weather::drawn(&mut world.random);
