@@ -7,7 +7,9 @@
 //! **Invariant:** rows of entries are added, never rewritten. What is accepted or covered is known from small rows.
 
 pub mod commit;
+pub mod fold;
 pub mod own;
+pub mod prune;
 pub mod row;
 pub mod traps;
 

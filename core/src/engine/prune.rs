@@ -10,7 +10,8 @@
 //! ```
 
 use crate::id::{LogName, Seq, WriteId};
-use crate::storage::commit::{Commit, Prune};
+use crate::storage::commit::Commit;
+use crate::storage::prune::Prune;
 use crate::storage::{self, Direction, Key, KeyRange, Row, own};
 use crate::time::WallMs;
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use crate::codec::DecodeError;
 use crate::entry::{Body, Entry, Header, InvalidEntry, Replaced};
-use crate::fold::{Changes, Checkpoint};
-use crate::id::{ActorId, Base, EntryId, LogName, Name, Offset, RunId, Seq, UserId, WriteId};
+use crate::id::{ActorId, Base, EntryId, LogName, Offset, RunId, Seq, UserId, WriteId};
 use crate::packed::Void;
 use crate::protocol::frame::Nonce;
+use crate::storage::fold::FoldCommit;
+use crate::storage::prune::Prune;
 use crate::storage::row::{self, DeadLetter, Identity, Received, Verdicts, Voids};
 use crate::storage::traps::Traps;
 use crate::storage::{self, Durability, Key, Write};
@@ -64,21 +65,6 @@ pub enum Commit {
     Prune(Prune),
 }
 
-/// Own entries that are not needed here any more.
-#[derive(Clone, Debug)]
-pub struct Prune {
-    /// The leader's epoch.
-    pub fence: u64,
-    /// The log.
-    pub log: LogName,
-    /// Whose entries they are.
-    pub actor: ActorId,
-    /// The first key of own entries that stays.
-    pub end: Key,
-    /// The run rows that lead to those that go.
-    pub runs: Vec<Key>,
-}
-
 /// What the engine did not come back from.
 #[derive(Clone, Debug)]
 pub struct Trapped {
@@ -92,21 +78,6 @@ pub struct Trapped {
     pub build: String,
     /// When.
     pub at: WallMs,
-}
-
-/// What a fold has come to: its checkpoint with the dead letters behind it, or only what the user did to those.
-#[derive(Clone, Debug)]
-pub struct FoldCommit {
-    /// The log.
-    pub log: LogName,
-    /// The fold.
-    pub fold: Name,
-    /// The version of its handlers. A tab with older ones writes nothing.
-    pub version: u64,
-    /// How often it began anew. A tab that has not heard of the last time writes nothing.
-    pub revision: u64,
-    /// What is new.
-    pub changes: Changes,
 }
 
 /// A group of own entries of one log, in order.
@@ -429,55 +400,12 @@ impl Append {
     }
 }
 
-impl FoldCommit {
-    /// Nothing, if another tab is ahead: with newer handlers, or after a redrive that this one has not heard of.
-    fn writes(&self, row: Option<&[u8]>) -> Vec<Write> {
-        let (log, fold) = (&self.log, &self.fold);
-        // A damaged checkpoint is none: it can be had again.
-        let known = row.and_then(|row| row::decode::<Checkpoint>(row).ok());
-        let ahead = |known: &Checkpoint| (known.version, known.revision) > (self.version, self.revision);
-        if known.as_ref().is_some_and(ahead) {
-            return Vec::new();
-        }
-        let mut writes = Vec::new();
-        if known.as_ref().is_none_or(|known| known.version != self.version) {
-            let first = storage::fold_letter_key(log, fold, Offset(0));
-            writes.push(Write::DeleteRange(first, storage::fold_letter_key(log, fold, Offset(u64::MAX))));
-        }
-        for (offset, letter) in &self.changes.letters {
-            let key = storage::fold_letter_key(log, fold, *offset);
-            writes.push(match letter {
-                Some(letter) => Write::Put(key, row::encode(letter)),
-                None => Write::Delete(key),
-            });
-        }
-        let further = |checkpoint: &&Checkpoint| {
-            known.as_ref().is_none_or(|known| {
-                (known.version, known.revision, known.log) != (self.version, self.revision, checkpoint.log)
-                    || known.done.next < checkpoint.done.next
-            })
-        };
-        if let Some(checkpoint) = self.changes.checkpoint.as_ref().filter(further) {
-            writes.push(Write::Put(storage::fold_key(log, fold), row::encode(checkpoint)));
-        }
-        writes
-    }
-}
-
 impl Trapped {
     /// A damaged count is none: what traps is counted again.
     fn write(&self, row: Option<&[u8]>) -> Write {
         let mut traps: Traps = row.and_then(|row| row::decode(row).ok()).unwrap_or_default();
         traps.count(&self.build, self.work, &self.reason, self.at);
         Write::Put(storage::traps_key(&self.log), row::encode(&traps))
-    }
-}
-
-impl Prune {
-    fn writes(&self) -> Vec<Write> {
-        let first = storage::own_key(&self.log, self.actor, Seq(0));
-        let runs = self.runs.iter().cloned().map(Write::Delete);
-        runs.chain([Write::DeleteRange(first, self.end.clone())]).collect()
     }
 }
 
@@ -557,7 +485,7 @@ impl Park {
 mod tests {
     use super::*;
     use crate::entry::Salt;
-    use crate::id::ClientId;
+    use crate::id::{ClientId, Name};
 
     fn append(known: u64, others: u64, own: &[u64]) -> Append {
         let body = Arc::new(Body::new(Name::new("act").expect("name"), None, vec![], None, Salt([0; 8])));
