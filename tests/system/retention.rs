@@ -337,7 +337,7 @@ fn a_snapshot_that_takes_longer_than_the_tail_lives_is_pinned_and_converges() {
         }
         // A snapshot of several parts takes more than the time that it is pinned for at first.
         steps.pass(9_000);
-        steps.server.receive(session, &Frame::Credit(Credit { bytes: u64::MAX, of_log: None }).encode());
+        steps.server.receive(session, &Frame::Credit(Credit { bytes: u64::MAX, of_log: Some((1, u64::MAX)) }).encode());
         steps.overwrite(&mut alice, 60, 2_500);
     }
     assert!((2..=4).contains(&snapshots.len()), "sent {snapshots:?}");
