@@ -32,7 +32,7 @@ pub(crate) struct LogRow {
 
 /// Which entries of a log are there: those before are covered by a snapshot.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Kept {
+pub(crate) struct Retained {
     /// Where the first of them stands, and the log chain before it.
     pub(crate) first: Cursor,
     /// How many bytes of entries they are together.

@@ -8,6 +8,7 @@
 
 mod hot;
 mod letters;
+mod truncate;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +29,6 @@ use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 use crate::config::Config;
 use crate::environment::{Environment, entropy};
 use crate::fanout::Feeds;
-use crate::retention::{Keep, STEP_ENTRIES};
 use crate::room::Claim;
 use crate::snapshot::{Job, SnapshotJobs};
 use crate::store::{AuthorKey, ConnectionNote, LogRow, StoreError, StoredSnapshot, Writer, Writes};
@@ -266,17 +266,11 @@ impl LogWriter {
                 None
             }
             Request::Snapshot { log, snapshot } => {
-                writes.put_snapshot(log.key, &snapshot)?;
-                self.hot.snapshot_stored(log.key, snapshot.cursor.next, snapshot.bytes.len() as u64);
-                self.want_truncated(log);
+                self.snapshot_made(writes, log, &snapshot)?;
                 None
             }
             Request::Truncate { log, below } => {
-                match writes.truncate(&log, below, STEP_ENTRIES).and_then(|()| writes.vacuum()) {
-                    // In steps, so that pushes go between them.
-                    Ok(()) => self.want_truncated(log),
-                    Err(error) => drop(damage(&log.name, error)?),
-                }
+                self.truncate(writes, log, below)?;
                 None
             }
             Request::Connections(notes) => {
@@ -285,13 +279,6 @@ impl LogWriter {
             }
             Request::Letter(request) => self.letter_or_damage(writes, request)?,
         })
-    }
-
-    /// Has it looked up whether something of a log may go. If the maker has too much to do, the next snapshot asks again.
-    fn want_truncated(&self, log: LogRow) {
-        if self.config.retention.of(&log.name) != Keep::All {
-            self.jobs.request(Job::Truncate(log));
-        }
     }
 
     fn letter_or_damage(&mut self, writes: Writes<'_>, request: LetterRequest) -> Result<Option<Effect>, StoreError> {

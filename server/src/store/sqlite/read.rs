@@ -16,7 +16,7 @@ use driftlog_core::time::Time;
 use rusqlite::{Connection, Row, params};
 
 use super::sum;
-use crate::store::{AuthorKey, Kept, LogKey, LogRow, Placed, StoreError, StoredSnapshot};
+use crate::store::{AuthorKey, LogKey, LogRow, Placed, Retained, StoreError, StoredSnapshot};
 
 /// Reads over one connection.
 #[derive(Clone, Copy)]
@@ -28,7 +28,7 @@ pub(super) struct LogEnd {
     pub(super) epochs: u64,
     pub(super) end: Cursor,
     pub(super) accepted: Time,
-    pub(super) kept: Kept,
+    pub(super) kept: Retained,
 }
 
 /// Everything of an entry but its bytes.
@@ -76,7 +76,7 @@ impl Reads<'_> {
     }
 
     /// Which entries of a log are there.
-    pub(crate) fn kept(self, log: &LogRow) -> Result<Kept, StoreError> {
+    pub(crate) fn kept(self, log: &LogRow) -> Result<Retained, StoreError> {
         self.log_end(log).map(|found| found.kept)
     }
 
@@ -91,7 +91,7 @@ impl Reads<'_> {
     /// The log chain before an offset; none when the log does not reach there, or not back there any more.
     pub(crate) fn chain_at(self, log: &LogRow, next: Offset) -> Result<Option<Chain>, StoreError> {
         let Some(last) = next.0.checked_sub(1) else { return Ok(Some(Chain::log_start(log.log_id))) };
-        let LogEnd { end, kept: Kept { first, .. }, .. } = self.log_end(log)?;
+        let LogEnd { end, kept: Retained { first, .. }, .. } = self.log_end(log)?;
         if next >= end.next {
             return Ok((next == end.next).then_some(end.chain));
         }
@@ -362,7 +362,7 @@ fn log_row(row: &Row<'_>) -> Result<(LogRow, LogEnd), StoreError> {
     let name = LogName::new(name).map_err(|error| StoreError::corrupt("logs", error))?;
     let end = Cursor { next: Offset(unsigned(row, 4)?), chain: Chain(Digest(blob(row, 5)?)) };
     let first = Cursor { next: Offset(unsigned(row, 7)?), chain: Chain(Digest(blob(row, 8)?)) };
-    let kept = Kept { first, bytes: unsigned(row, 9)? };
+    let kept = Retained { first, bytes: unsigned(row, 9)? };
     let end = LogEnd { epochs: unsigned(row, 3)?, end, accepted: Time(unsigned(row, 6)?), kept };
     Ok((LogRow { key: LogKey(row.get(0)?), name, log_id: LogId(blob(row, 2)?) }, end))
 }

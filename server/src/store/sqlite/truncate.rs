@@ -11,7 +11,7 @@ use rusqlite::{Row, params};
 
 use super::read::{LogEnd, Reads, signed, unsigned};
 use super::write::Writes;
-use crate::store::{AuthorKey, Kept, LogRow, StoreError};
+use crate::store::{AuthorKey, LogRow, Retained, StoreError};
 
 /// Pages that may be free, besides one of eight: what is written next takes them.
 const FREE_PAGES: u64 = 16;
@@ -80,7 +80,7 @@ impl Writes<'_> {
             self.0.prepare_cached("DELETE FROM entries WHERE log = ?1 AND offset >= ?2 AND offset < ?3")?;
         delete.execute(params![log.key.0, signed(from.0), signed(below.0)])?;
         let first = Cursor { next: below, chain };
-        let kept = Kept { first, bytes: before.kept.bytes.saturating_sub(bytes) };
+        let kept = Retained { first, bytes: before.kept.bytes.saturating_sub(bytes) };
         self.put_log_end(log, LogEnd { kept, ..before })
     }
 

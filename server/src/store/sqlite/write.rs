@@ -15,7 +15,7 @@ use rusqlite::{Connection, Row};
 use super::letters::LetterId;
 use super::read::{LETTER_COLUMNS, LETTER_SUMMED, LOG_SUMMED, LogEnd, Reads, signed};
 use super::sum;
-use crate::store::{AuthorKey, Kept, LogKey, LogRow, Placed, StoreError, StoredSnapshot};
+use crate::store::{AuthorKey, LogKey, LogRow, Placed, Retained, StoreError, StoredSnapshot};
 
 /// The one connection that writes.
 pub(crate) struct Writer {
@@ -128,7 +128,7 @@ impl<'c> Writes<'c> {
         missing_or(self.1.logs, "logs")?;
         let log = LogRow { key: LogKey(self.next_key("logs", "log")?), name: name.clone(), log_id };
         let start = Cursor::start(log_id);
-        let kept = Kept { first: start, bytes: 0 };
+        let kept = Retained { first: start, bytes: 0 };
         let end = LogEnd { epochs: 0, end: start, accepted: Time::MIN, kept };
         let sql = "INSERT INTO logs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         self.put(sql, "logs", &log_values(&log, &end))?;
@@ -138,7 +138,7 @@ impl<'c> Writes<'c> {
     /// Moves the end of a log, behind its new entries, which take so many bytes.
     pub(crate) fn set_end(self, log: &LogRow, end: Cursor, accepted: Time, bytes: u64) -> Result<(), StoreError> {
         let LogEnd { epochs, kept, .. } = self.reads().log_end(log)?;
-        let kept = Kept { bytes: kept.bytes + bytes, ..kept };
+        let kept = Retained { bytes: kept.bytes + bytes, ..kept };
         self.put_log_end(log, LogEnd { epochs, end, accepted, kept })
     }
 
