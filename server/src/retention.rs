@@ -22,6 +22,8 @@ use crate::store::{LogRow, Reads, StoreError};
 pub(crate) const STEP_ENTRIES: u64 = 1_000;
 /// What is kept where no policy says otherwise.
 const KEEP_DEFAULT: Keep = Keep::Age(Duration::from_secs(90 * 24 * 60 * 60));
+/// The shortest tail that makes a snapshot due where storage is to follow what lives.
+pub(crate) const TIGHT_BYTES: u64 = 32 * 1024;
 /// For how long the tail after a snapshot is kept that is being sent, at first.
 const PIN_MS: WallMs = 30_000;
 /// … and at most: it doubles at each restart.
@@ -103,19 +105,28 @@ impl Keep {
     }
 }
 
-/// Where the next step of truncating a log may go, if there is anything to let go.
-pub(crate) fn below(
+/// What retention wants of a log next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Nothing,
+    /// The entries before this may go, or only pages be given back.
+    Truncate(Offset),
+    /// Much more could go if another snapshot covered it.
+    Snapshot,
+}
+
+/// What to do next about a log.
+pub(crate) fn next(
     reads: Reads<'_>,
     log: &LogRow,
     keep: Keep,
     pins: &Pins,
-    now: (WallMs, WallMs),
-) -> Result<Option<Offset>, StoreError> {
-    let (wall, steady) = now;
-    let (ends, _) = reads.snapshot_ends(log.key)?;
-    let [newest, covered] = ends.as_slice() else { return Ok(None) };
+    (wall, steady): (WallMs, WallMs),
+) -> Result<Step, StoreError> {
+    let (snapshots, _) = reads.snapshots(log.key)?;
+    let [newest, covered] = snapshots.as_slice() else { return Ok(Step::Nothing) };
     let (kept, (end, _)) = (reads.kept(log)?, reads.end(log)?);
-    let limit = covered.0.min(pins.first(&log.name, steady).map_or(u64::MAX, |first| first.0));
+    let limit = covered.end.0.min(pins.first(&log.name, steady).map_or(u64::MAX, |first| first.0));
     let (mut below, mut bytes) = (kept.first.next, kept.bytes);
     for oldest in reads.oldest(log, STEP_ENTRIES)? {
         let goes = match keep {
@@ -129,15 +140,30 @@ pub(crate) fn below(
         }
         (below, bytes) = (oldest.offset.next(), bytes.saturating_sub(oldest.bytes));
     }
-    if below == kept.first.next {
+    if below > kept.first.next {
+        // Both are read whole: what is about to go can be had from nowhere else.
+        crate::snapshot::decoded(reads, log, *newest)?;
+        crate::snapshot::decoded(reads, log, *covered)?;
+        return Ok(Step::Truncate(below));
+    }
+    if reads.free_pages()? > 0 {
         // Nothing goes, and with that the next pages that are free are given back.
-        return Ok((reads.free_pages()? > 0).then_some(below));
+        return Ok(Step::Truncate(below));
     }
-    // Both are read whole: what is about to go can be had from nowhere else.
-    for end in [*newest, *covered] {
-        crate::snapshot::decoded(reads, log, end)?;
+    // What came while the newest was made is covered by it alone; when nobody writes any more, nobody asks for the next.
+    let excess = match keep {
+        Keep::Size(max) => bytes.saturating_sub(max),
+        Keep::Last(count) => {
+            let entries = end.next.0 - below.0;
+            bytes / entries.max(1) * entries.saturating_sub(count)
+        }
+        Keep::All | Keep::Age(_) => 0,
+    };
+    let wanted = newest.end > covered.end && covered.end == below;
+    if wanted && excess > TIGHT_BYTES.max(reads.snapshot_bytes(*newest)?) {
+        return Ok(Step::Snapshot);
     }
-    Ok(Some(below))
+    Ok(Step::Nothing)
 }
 
 /// Snapshots that are being sent: the tail after each is kept until its reader stands behind it, or its time is over.

@@ -10,8 +10,8 @@ use driftlog_core::snapshot::{decode, encode};
 use driftlog_core::state::State;
 
 use crate::environment::Environment;
-use crate::retention::{self, Pins, Retention};
-use crate::store::{LogRow, ReadPool, Reads, StoreError, StoredSnapshot};
+use crate::retention::{self, Pins, Retention, Step};
+use crate::store::{LogRow, ReadPool, Reads, SnapshotRow, StoreError, StoredSnapshot};
 use crate::writer::{Request, WriterHandle};
 
 /// Entries folded between two looks at the store.
@@ -57,9 +57,9 @@ pub(crate) fn fold(reads: Reads<'_>, log: &LogRow) -> Result<Folded, StoreError>
 
 /// The newest state of a log that is stored whole; the state of an empty log if none is.
 fn newest(reads: Reads<'_>, log: &LogRow) -> Result<Folded, StoreError> {
-    let (ends, mut snapshot_damaged) = reads.snapshot_ends(log.key)?;
-    for end in ends {
-        match decoded(reads, log, end) {
+    let (snapshots, mut snapshot_damaged) = reads.snapshots(log.key)?;
+    for snapshot in snapshots {
+        match decoded(reads, log, snapshot) {
             Ok((state, bytes)) => {
                 let (snapshot_end, snapshot_bytes) = (state.cursor().next, bytes);
                 return Ok(Folded { state, snapshot_end, snapshot_bytes, tail_bytes: 0, snapshot_damaged });
@@ -77,8 +77,8 @@ fn newest(reads: Reads<'_>, log: &LogRow) -> Result<Folded, StoreError> {
 }
 
 /// The state of a stored snapshot, and how many bytes it takes.
-pub(crate) fn decoded(reads: Reads<'_>, log: &LogRow, end: Offset) -> Result<(State, u64), StoreError> {
-    let StoredSnapshot { cursor, bytes } = reads.snapshot(log.key, end)?;
+pub(crate) fn decoded(reads: Reads<'_>, log: &LogRow, snapshot: SnapshotRow) -> Result<(State, u64), StoreError> {
+    let StoredSnapshot { cursor, bytes } = reads.snapshot(snapshot)?;
     let state = decode(&bytes).map_err(|error| StoreError::corrupt("snapshots", error))?;
     if state.cursor() != cursor || state.log() != log.log_id {
         return Err(StoreError::corrupt("snapshots", "it is of another place"));
@@ -132,8 +132,12 @@ impl Maker {
             }
             Job::Truncate(log) => {
                 let (keep, now) = (self.retention.of(&log.name), (self.environment.now(), self.environment.steady()));
-                let below = self.pool.read(|reads| retention::below(reads, &log, keep, &self.pins, now))?;
-                Ok(below.map(|below| Request::Truncate { log, below }))
+                let next = self.pool.read(|reads| retention::next(reads, &log, keep, &self.pins, now))?;
+                match next {
+                    Step::Nothing => Ok(None),
+                    Step::Truncate(below) => Ok(Some(Request::Truncate { log, below })),
+                    Step::Snapshot => self.carry_out(Job::Snapshot(log)),
+                }
             }
         }
     }

@@ -42,6 +42,16 @@ pub(crate) struct Retained {
 /// An entry and the cursor behind it.
 pub(crate) type Placed = (Logged, Cursor);
 
+/// One of the stored snapshots of a log, without its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SnapshotRow {
+    pub(crate) log: LogKey,
+    /// Counts the snapshots of the log that were ever made.
+    pub(crate) number: u64,
+    /// Where it ends.
+    pub(crate) end: Offset,
+}
+
 /// A stored snapshot.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredSnapshot {

@@ -328,7 +328,7 @@ impl LogWriter {
             end: end.next,
             accepted,
             first_retained: reads.kept(&log)?.first.next,
-            snapshot: reads.snapshot_ends(log.key)?.0.first().copied(),
+            snapshot: reads.snapshots(log.key)?.0.first().map(|snapshot| snapshot.end),
             chain_at_cursor,
             seq: row.seq,
             chain: row.chain,

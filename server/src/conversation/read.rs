@@ -74,12 +74,12 @@ impl StoreRead {
     /// The newest snapshot that is whole. Its reader has some time to come for what follows it.
     fn snapshot(&self, reads: Reads<'_>) -> Result<Option<SnapshotRead>, StoreError> {
         let Some(log) = reads.log(&self.name)? else { return Ok(None) };
-        for end in reads.snapshot_ends(log.key)?.0 {
-            self.pins.set(&self.name, self.actor, end, self.steady);
-            if let Some((cursor, bytes)) = self.feed.snapshot_at(end) {
+        for snapshot in reads.snapshots(log.key)?.0 {
+            self.pins.set(&self.name, self.actor, snapshot.end, self.steady);
+            if let Some((cursor, bytes)) = self.feed.snapshot_at(snapshot.end) {
                 return Ok(Some(SnapshotRead { cursor, bytes }));
             }
-            match reads.snapshot(log.key, end) {
+            match reads.snapshot(snapshot) {
                 Ok(StoredSnapshot { cursor, bytes }) => {
                     return Ok(Some(SnapshotRead { cursor, bytes: self.feed.share_snapshot(cursor, bytes) }));
                 }

@@ -59,8 +59,8 @@ pub(super) fn check(
         Err(error) => report.find_error(Some(name), error)?,
     }
     let mut snapshots = Vec::new();
-    for end in reads.snapshot_ends(log.key)?.0 {
-        match reads.snapshot(log.key, end) {
+    for snapshot in reads.snapshots(log.key)?.0 {
+        match reads.snapshot(snapshot) {
             Ok(snapshot) => snapshots.push(snapshot),
             Err(error) => report.find_error(Some(name), error)?,
         }

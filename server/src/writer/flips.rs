@@ -191,8 +191,8 @@ fn read(reads: Reads<'_>, log: &str) -> Result<String, StoreError> {
 fn read_snapshot(reads: Reads<'_>, log: &str) -> Result<String, StoreError> {
     let Some(log) = reads.log(&log_name(log))? else { return Err(StoreError::corrupt("logs", "not found by name")) };
     // To do without one is a slower start and nothing else.
-    let end = reads.snapshot_ends(log.key)?.0.first().copied();
-    let stored = reads.snapshot(log.key, end.ok_or_else(|| StoreError::corrupt("snapshots", "gone"))?)?;
+    let newest = reads.snapshots(log.key)?.0.first().copied();
+    let stored = reads.snapshot(newest.ok_or_else(|| StoreError::corrupt("snapshots", "gone"))?)?;
     Ok(format!("{:?} {:?}", stored.cursor, stored.bytes))
 }
 
@@ -203,8 +203,8 @@ fn is_found(reads: Reads<'_>, field: &Field) -> bool {
         match field.table {
             "entries" => drop(reads.entries(&log, Offset(0), usize::MAX >> 1, usize::MAX)?),
             _ => {
-                for end in reads.snapshot_ends(log.key)?.0 {
-                    reads.snapshot(log.key, end)?;
+                for snapshot in reads.snapshots(log.key)?.0 {
+                    reads.snapshot(snapshot)?;
                 }
             }
         }

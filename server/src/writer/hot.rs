@@ -7,12 +7,9 @@ use driftlog_core::id::Offset;
 use driftlog_core::sequencer::{Policy, Sequencer};
 
 use crate::config::Config;
-use crate::retention::Retention;
+use crate::retention::{Retention, TIGHT_BYTES};
 use crate::snapshot;
 use crate::store::{LogKey, LogRow, Reads, StoreError};
-
-/// The shortest tail that makes a snapshot due where storage is to follow what lives.
-const TIGHT_BYTES: u64 = 32 * 1024;
 
 /// Every sequencer in memory.
 pub(super) struct HotLogs {

@@ -24,7 +24,7 @@ const SUMMED: [(&str, &str, usize); 9] = [
     ("bindings", "SELECT author, actor, user, binding, sum FROM bindings", 4),
     ("actors", "SELECT log, author, row, sum FROM actors", 3),
     ("replacements", "SELECT log, actor, seq, digest, offset, sum FROM replacements", 5),
-    ("snapshots", "SELECT log, next, chain, sum FROM snapshots", 3),
+    ("snapshots", "SELECT log, number, next, chain, sum FROM snapshots", 4),
     (
         "dead_letters",
         "SELECT letter, log, author, seq, digest, source, code, reason, attempts, first_ms, last_ms,

@@ -60,11 +60,12 @@ CREATE TABLE replacements (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE snapshots (
   log INTEGER NOT NULL,
+  number INTEGER NOT NULL,
   next INTEGER NOT NULL,
   chain BLOB NOT NULL,
   sum INTEGER NOT NULL,
   bytes BLOB NOT NULL,
-  PRIMARY KEY (log, next)
+  PRIMARY KEY (log, number)
 ) STRICT;
 CREATE TABLE dead_letters (
   letter INTEGER PRIMARY KEY,

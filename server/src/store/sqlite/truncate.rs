@@ -14,7 +14,7 @@ use super::write::Writes;
 use crate::store::{AuthorKey, LogRow, Retained, StoreError};
 
 /// Pages that may be free, besides one of eight: what is written next takes them.
-const FREE_PAGES: u64 = 16;
+const FREE_PAGES: u64 = 8;
 /// Pages given back in one transaction.
 const VACUUM_PAGES: u64 = 512;
 
@@ -59,8 +59,8 @@ impl Writes<'_> {
         let before = self.reads().log_end(log)?;
         let from = before.kept.first.next;
         let below = below.min(Offset(from.0 + count_max));
-        let (snapshots, _) = self.reads().snapshot_ends(log.key)?;
-        if below <= from || snapshots.len() < 2 || snapshots.iter().any(|end| *end < below) {
+        let (snapshots, _) = self.reads().snapshots(log.key)?;
+        if below <= from || snapshots.len() < 2 || snapshots.iter().any(|snapshot| snapshot.end < below) {
             return Ok(());
         }
         let Some(chain) = self.reads().chain_at(log, below)? else { return Ok(()) };

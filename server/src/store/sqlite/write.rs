@@ -352,14 +352,14 @@ impl<'c> Writes<'c> {
     /// Stores a snapshot. The one before stays, in case this one is damaged; older ones go.
     pub(crate) fn put_snapshot(self, log: LogKey, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
         let StoredSnapshot { cursor, bytes } = snapshot;
-        let values = [integer(log.0), number_value(cursor.next.0), ValueRef::Blob(&cursor.chain.0.0)];
-        let sql = "INSERT OR REPLACE INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5)";
+        let before = self.reads().snapshots(log)?.0.first().map_or(0, |newest| newest.number);
+        let values =
+            [integer(log.0), number_value(before + 1), number_value(cursor.next.0), ValueRef::Blob(&cursor.chain.0.0)];
+        // The number may be that of a damaged row.
+        let sql = "INSERT OR REPLACE INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         self.put_with_bytes(sql, "snapshots", &values, bytes)?;
-        let mut statement = self.0.prepare_cached(
-            "DELETE FROM snapshots WHERE log = ?1 AND next NOT IN
-               (SELECT next FROM snapshots WHERE log = ?1 ORDER BY next DESC LIMIT 2)",
-        )?;
-        statement.execute([log.0])?;
+        let sql = "DELETE FROM snapshots WHERE log = ?1 AND number NOT IN (?2, ?3)";
+        self.0.prepare_cached(sql)?.execute([log.0, signed(before), signed(before + 1)])?;
         Ok(())
     }
 }
