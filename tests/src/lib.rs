@@ -5,6 +5,7 @@ pub mod author;
 pub mod database;
 pub mod disk;
 pub mod folds;
+pub mod growth;
 pub mod herd;
 pub mod http;
 pub mod kills;

@@ -7,6 +7,7 @@ mod dead_letters;
 mod fan_out;
 mod files;
 mod gate;
+mod growth;
 mod pressure;
 mod retention;
 mod rich;

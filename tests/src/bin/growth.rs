@@ -1,0 +1,58 @@
+//! `growth [--actions N] [--fields N] [--value-bytes N]`: overwrites the same fields again and again on a real server,
+//! and tells what storage comes to and how long a new client takes to open the log.
+//!
+//! The last line is `actions=… live_bytes=… server_bytes=… client_bytes=… sent_bytes=… open_ms_small=…
+//! open_ms_large=…`. It ends with 0 only if storage stayed within ten times of what lives, on both sides.
+
+use std::process::ExitCode;
+
+use driftlog_tests::growth::{Plan, Report, run};
+
+/// How many times the bytes of what lives storage may take.
+const FACTOR: u64 = 10;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Some(plan) = plan() else {
+        eprintln!("usage: growth [--actions N] [--fields N] [--value-bytes N]");
+        return ExitCode::from(2);
+    };
+    match run(plan).await {
+        Ok(report) => end(&report),
+        Err(error) => {
+            eprintln!("growth: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn plan() -> Option<Plan> {
+    let mut plan = Plan { actions: 1_000_000, fields: 100, value_bytes: 500 };
+    let mut args = std::env::args().skip(1);
+    while let Some(option) = args.next() {
+        let value = args.next()?.parse().ok()?;
+        match option.as_str() {
+            "--actions" => plan.actions = value,
+            "--fields" => plan.fields = value,
+            "--value-bytes" => plan.value_bytes = value,
+            _ => return None,
+        }
+    }
+    (plan.fields > 0 && plan.actions >= plan.fields).then_some(plan)
+}
+
+fn end(report: &Report) -> ExitCode {
+    let Report { actions, live_bytes, server_bytes, client_bytes, sent_bytes, open_small, open_large } = report;
+    let is_within = report.is_within(FACTOR);
+    if !is_within {
+        println!("failed: storage is beyond {FACTOR} times of what lives");
+    }
+    let ms = |time: &std::time::Duration| time.as_secs_f64() * 1_000.0;
+    println!(
+        "actions={actions} live_bytes={live_bytes} server_bytes={server_bytes} client_bytes={client_bytes} \
+         sent_bytes={sent_bytes} open_ms_small={:.1} open_ms_large={:.1}",
+        ms(open_small),
+        ms(open_large)
+    );
+    if is_within { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
