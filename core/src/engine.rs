@@ -13,6 +13,7 @@
 mod act;
 mod config;
 mod folds;
+mod identity;
 mod load;
 mod lookup;
 mod parking;
@@ -141,6 +142,10 @@ pub enum Output {
 enum Request {
     Trapped,
     Identity,
+    /// Every log with own entries, to hand them over.
+    Kin,
+    Succeed,
+    Heritage(LogName),
     Lead,
     Greeted,
     Append(LogName),
@@ -251,6 +256,8 @@ pub struct Engine {
     database_retry_at: WallMs,
     /// The lead could not be taken.
     lead_failed: bool,
+    /// A fresh actor is about to take over.
+    succeeding: Option<identity::Succeeding>,
     connection: Option<Connection>,
     /// How the server keeps this client's connection.
     kept: Option<ConnectionState>,
@@ -294,6 +301,7 @@ impl Engine {
             scan_at: WallMs::MAX,
             database_retry_at: WallMs::MAX,
             lead_failed: false,
+            succeeding: None,
             connection: None,
             kept: None,
             told: None,
@@ -393,6 +401,7 @@ impl Engine {
 
     /// After every event: start what can start, tell what is new, set the timer.
     fn settle(&mut self) {
+        self.settle_succession();
         self.append_groups();
         self.store_arrivals();
         self.push_outboxes();
@@ -408,9 +417,10 @@ impl Engine {
     }
 
     fn append_groups(&mut self) {
-        let mut groups = Vec::new();
+        let (actor, mut groups) = (self.actor(), Vec::new());
         for (name, slot) in &mut self.slots {
             if slot.phase == Phase::Ready
+                && slot.replica.actor() == actor
                 && !slot.appends_unknown
                 && let Some(append) = slot.replica.outbox_mut().next_group(name)
             {
@@ -441,6 +451,8 @@ impl Engine {
                 self.identified(identity);
                 self.leading(epoch);
             }
+            (Request::Succeed, Ok(Committed::Identity(identity))) => self.succession_ended(Ok(identity)),
+            (Request::Succeed, Err(failure)) => self.succession_ended(Err(failure)),
             (Request::Append(name), Ok(Committed::Appended(entries))) => self.appended(&name, &entries),
             (Request::Append(name), Err(failure)) => self.append_failed(&name, failure),
             (Request::Receive(name), Ok(_)) => self.received(&name),
@@ -461,7 +473,7 @@ impl Engine {
             }
             (Request::Discard(name, id), Ok(_)) => {
                 if let Some(slot) = self.slots.get_mut(&name) {
-                    slot.replica.forget_letters(&[id.seq]);
+                    slot.replica.forget_letters(&[id]);
                 }
                 self.hint(&Hint::Grew(name));
             }
@@ -479,6 +491,9 @@ impl Engine {
             (Request::Refresh(name), Ok(rows)) => self.refreshed(&name, rows),
             (Request::AppendOutcome(name), Ok(rows)) => self.unknown_resolved(&name, rows),
             (Request::Scan, Ok(rows)) => self.scanned(rows),
+            (Request::Kin, rows) => self.kin_read(rows.ok().as_deref()),
+            (Request::Heritage(name), Ok(rows)) => self.heritage_read(&name, rows),
+            (Request::Heritage(name), Err(_)) => self.refresh_failed(&name),
             (Request::OwnEntries(name), Ok(rows)) => self.own_entries_read(id, &name, rows),
             (Request::OwnRun(name, write), Ok(rows)) => self.own_run_read(id, name, write, &rows),
             (Request::OwnGroup(name, write), Ok(rows)) => self.own_group_read(id, &name, write, rows),
@@ -510,6 +525,11 @@ impl Engine {
             CommitFailure::Full(reason) => {
                 slot.pressure.storage_full = true;
                 slot.replica.append_failed(AppendFailure::StorageFull, &reason);
+            }
+            // Nothing was written, and what was prepared is as good under the actor that took over.
+            CommitFailure::Aborted(CommitAbort::ActorChanged) => {
+                slot.replica.outbox_mut().append_again();
+                self.identify();
             }
             CommitFailure::Failed(reason) => slot.replica.append_failed(AppendFailure::StorageFailed, &reason),
             CommitFailure::Aborted(abort) => {

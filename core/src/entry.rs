@@ -261,6 +261,13 @@ impl Entry {
     pub fn line(&self, id: EntryId) -> Replaced {
         self.header.replaces.clone().unwrap_or(Replaced { id, digest: self.digest })
     }
+
+    /// The original of an entry that its author's successor `actor` issues again; none if it is no such entry. A re-issue
+    /// has the seq of the original, which a redrive never has.
+    pub fn reissued(&self, actor: ActorId) -> Option<&Replaced> {
+        let line = self.header.replaces.as_ref()?;
+        (line.id.actor != actor && line.id.seq == self.header.seq).then_some(line)
+    }
 }
 
 fn check_header(header: &Header) -> Result<(), InvalidEntry> {

@@ -60,7 +60,8 @@ macro_rules! random_id {
 }
 
 random_id!(
-    /// The author of entries: one client's local database. Actor 0 (all zeros) is the log itself.
+    /// The author of entries: one client's local database. Actor 0 (all zeros) is the log itself. The first half is the
+    /// origin, which an actor that succeeds another one keeps.
     ActorId, 16
 );
 random_id!(
@@ -83,6 +84,28 @@ random_id!(
 impl ActorId {
     /// The log itself as an author: only the server's log writer gives its seqs.
     pub const LOG: Self = Self([0; 16]);
+
+    /// How many bytes are the origin.
+    pub const ORIGIN_BYTES: usize = 8;
+
+    /// What it has in common with the actors before and after it: an author saw what its predecessors wrote as if it
+    /// were its own, and goes on in their documents. The rest is zeros.
+    #[must_use]
+    pub fn origin(self) -> Self {
+        self.with_rest(Self::LOG)
+    }
+
+    /// A fresh actor that takes over from this one; `random` is drawn by the shell.
+    #[must_use]
+    pub fn successor(self, random: Self) -> Self {
+        self.with_rest(random)
+    }
+
+    fn with_rest(self, rest: Self) -> Self {
+        let mut bytes = rest.0;
+        bytes[..Self::ORIGIN_BYTES].copy_from_slice(&self.0[..Self::ORIGIN_BYTES]);
+        Self(bytes)
+    }
 }
 
 impl EpochId {

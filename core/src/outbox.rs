@@ -9,6 +9,9 @@
 //! verdict takes an entry out of `stored`, or that its seq was given up on this device; a timeout, a retry count or a
 //! reconnect never does. A seq that was given up is pushed as a void.
 
+mod succession;
+mod voids;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::chain::Chain;
@@ -18,8 +21,9 @@ use crate::id::{ActorId, LogName, RunId, Seq, WriteId};
 use crate::packed::{Pushed, Void};
 use crate::protocol::frame::{Ack, MarkedStatus};
 use crate::storage::commit::{Append, Need, Prepared};
-use crate::storage::own::Damaged;
 use crate::storage::row::Verdicts;
+
+pub use succession::Heritage;
 
 /// Entries in one append at the most; what comes meanwhile is the next group.
 const GROUP_ENTRIES_MAX: usize = 1024;
@@ -28,6 +32,8 @@ const GROUP_ENTRIES_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct Outbox {
     actor: ActorId,
+    /// The actors before it, each with the last seq that is its.
+    earlier: Vec<(ActorId, Seq)>,
     run: RunId,
     waiting: VecDeque<Prepared>,
     appending: Option<Append>,
@@ -105,6 +111,7 @@ impl Outbox {
     pub fn new(log: &LogName, actor: ActorId, run: RunId) -> Self {
         Self {
             actor,
+            earlier: Vec::new(),
             run,
             waiting: VecDeque::new(),
             appending: None,
@@ -229,7 +236,7 @@ impl Outbox {
 
     fn take(&mut self, entry: &Entry) {
         let seq = entry.header.seq;
-        self.seqs.insert(WriteId { run: entry.header.run, n: entry.header.n }, seq);
+        self.seqs.insert(write_of(entry), seq);
         if self.stored.insert(seq, entry.clone()).is_none() && seq > self.verdicts.through {
             self.backlog.add(entry.size());
         }
@@ -247,54 +254,6 @@ impl Outbox {
         }
     }
 
-    /// Takes note of a stretch that is given up; returns the entries that leave for it. Verdicts hold against it.
-    pub fn give_up(&mut self, void: &Void) -> Vec<Entry> {
-        let undecided = void.from.max(self.verdicts.through.next());
-        let gone: Vec<_> = match undecided <= void.through {
-            true => self.stored.range(undecided..=void.through).map(|(seq, _)| *seq).collect(),
-            false => Vec::new(),
-        };
-        let gone = gone.into_iter().filter_map(|seq| self.stored.remove(&seq)).collect::<Vec<_>>();
-        for entry in &gone {
-            self.seqs.remove(&WriteId { run: entry.header.run, n: entry.header.n });
-            self.backlog.remove(entry.size());
-        }
-        self.voids.insert(void.from, void.clone());
-        self.advance();
-        gone
-    }
-
-    /// Takes note of seqs whose bytes are damaged or gone. What is decided is passed over, and what is `folded` is; the
-    /// rest must be given up, and is returned.
-    pub fn damaged(&mut self, damaged: Vec<Damaged>, folded: Seq) -> Vec<Damaged> {
-        let mut undecided = Vec::new();
-        for stretch in damaged {
-            let (from, through) = (*stretch.seqs.start(), *stretch.seqs.end());
-            let decided = through.min(self.verdicts.through.max(folded));
-            if from <= decided && self.void_at(from).is_none() {
-                self.voids.insert(from, Void { from, through: decided, reason: String::new() });
-            }
-            let from = from.max(decided.next());
-            let held = |seq: u64| self.stored.contains_key(&Seq(seq)) || self.void_at(Seq(seq)).is_some();
-            if from <= through && !(from.0..=through.0).all(held) {
-                undecided.push(Damaged { seqs: from..=through, ..stretch });
-            }
-        }
-        self.advance();
-        undecided
-    }
-
-    /// The stretch without entries that a seq lies in.
-    pub fn void_at(&self, seq: Seq) -> Option<&Void> {
-        self.voids.range(..=seq).next_back().map(|(_, void)| void).filter(|void| void.through >= seq)
-    }
-
-    /// The first seq without an entry that is not decided, through a seq.
-    pub fn first_void(&self, through: Seq) -> Option<Seq> {
-        let undecided = |void: &&Void| void.through > self.verdicts.through && void.from <= through;
-        self.voids.values().find(undecided).map(|void| void.from)
-    }
-
     /// First own seq from which on every body is held here, apart from what `folded` covers.
     pub fn held_from(&self, folded: Seq) -> Seq {
         let first = self.stored.keys().next().copied().unwrap_or(self.known.next());
@@ -310,11 +269,6 @@ impl Outbox {
     /// Takes the server's word for the actor chain at a seq, or takes no more word than what is here.
     pub fn set_anchor(&mut self, anchor: Option<(Seq, Chain)>) {
         self.anchor = anchor;
-    }
-
-    /// Stretches that are given up, as far as verdicts move over them between two seqs.
-    pub fn voids_between(&self, after: Seq, through: Seq) -> impl Iterator<Item = &Void> {
-        self.voids.values().filter(move |void| void.through > after && void.through <= through)
     }
 
     /// Starts with what the rows say: everything through `seq` is folded or decided.
@@ -402,12 +356,12 @@ impl Outbox {
         let done: Vec<_> = self
             .stored
             .range(..=through)
-            .filter(|(seq, _)| **seq <= folded || verdicts.mark(**seq).is_some_and(|mark| !mark.is_accepted()))
+            .filter(|(seq, _)| **seq <= folded || verdicts.mark(**seq).is_some_and(|mark| !mark.is_logged()))
             .map(|(seq, _)| *seq)
             .collect();
         for seq in done {
             if let Some(entry) = self.stored.remove(&seq) {
-                self.seqs.remove(&WriteId { run: entry.header.run, n: entry.header.n });
+                self.seqs.remove(&write_of(&entry));
             }
         }
     }
@@ -512,6 +466,10 @@ impl Outbox {
     pub fn verdicts(&self) -> &Verdicts {
         &self.verdicts
     }
+}
+
+fn write_of(entry: &Entry) -> WriteId {
+    WriteId { run: entry.header.run, n: entry.header.n }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@
 mod kept;
 mod laid;
 mod live;
+mod succession;
 mod visible;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -16,6 +16,7 @@ mod kept;
 mod parking;
 mod places;
 mod standing;
+mod succession;
 mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +71,10 @@ pub struct Replica {
     places: Places,
     /// Own entries known to be accepted, but not yet where: another tab took the verdict. The fold tells it.
     unplaced: BTreeSet<Seq>,
+    /// Accepted under another id and still laid: until confirmed state reaches this offset.
+    elsewhere: BTreeMap<WriteId, Offset>,
+    /// Own seqs without a verdict whose actions were folded under another id, and were told accepted for it.
+    met_elsewhere: BTreeSet<Seq>,
     status: LogStatus,
     reason: String,
     hold: Option<Hold>,
@@ -109,6 +114,8 @@ impl Replica {
             redriving: BTreeMap::new(),
             places: Places::default(),
             unplaced: BTreeSet::new(),
+            elsewhere: BTreeMap::new(),
+            met_elsewhere: BTreeSet::new(),
             status: LogStatus::Local,
             reason: String::new(),
             hold: None,
@@ -156,13 +163,13 @@ impl Replica {
 
     /// Takes own entries as rows hold them: another tab's, or this tab's after an unknown outcome.
     pub fn learn(&mut self, entries: Vec<Entry>) {
-        let folded = self.state.folded(self.actor);
+        let folded = self.covered();
         let learned = self.outbox.learn(entries);
         let (verdicts, letters) = (self.outbox.verdicts(), &self.dead_letters);
         // A dead letter tells it too, should the row of verdicts be damaged.
         let refused = |entry: &&Entry| {
             let id = EntryId { actor: self.actor, seq: entry.header.seq };
-            verdicts.mark(id.seq).is_some_and(|mark| !mark.is_accepted()) || letters.contains_key(&id)
+            verdicts.mark(id.seq).is_some_and(|mark| !mark.is_logged()) || letters.contains_key(&id)
         };
         let unlaid = |entry: &&Entry| self.unlaid.contains(&write_of(entry));
         let laid =
@@ -203,6 +210,7 @@ impl Replica {
                     self.accepted_by_fold(&logged, &fold.outcome);
                     self.overlay.folded(&fold);
                     touched.extend(fold.touched);
+                    touched.extend(self.folded_elsewhere(&logged));
                     self.confirm(from, Item::Entry(logged));
                 }
                 Err(FoldError::UnknownKind(kind)) => {
@@ -249,7 +257,8 @@ impl Replica {
 
     fn settle(&mut self, mut touched: Touched) {
         touched.extend(self.overlay.settle(&self.state));
-        self.outbox.release(self.state.folded(self.actor));
+        touched.extend(self.settle_elsewhere());
+        self.outbox.release(self.covered());
         self.refresh(&touched);
         self.progress();
     }
@@ -257,15 +266,16 @@ impl Replica {
     /// Takes a whole new confirmed state: from the snapshot row, or from the server.
     pub fn restart(&mut self, state: State, snapshot_bytes: usize) {
         let mut keys = self.visible_keys();
-        let told = self.state.folded(self.actor);
+        let told = self.covered();
         self.state = state;
         self.met = true;
         self.snapshot_bytes = snapshot_bytes;
         self.tail_bytes = 0;
         self.places.forget_before(self.state.cursor().next);
-        let folded = self.state.folded(self.actor);
+        let folded = self.covered();
         self.tell_covered(told, folded);
         self.overlay.reset(&self.state);
+        self.settle_elsewhere();
         self.outbox.release(folded);
         keys.extend(self.visible_keys());
         self.refresh(&keys);
@@ -432,7 +442,7 @@ impl Replica {
         size: (u64, usize),
     ) -> Result<(), ArrivalError> {
         let epoch = self.state.epochs().last().copied().unwrap_or_default();
-        let own = (self.actor, user, &self.outbox);
+        let own = (user, &self.outbox);
         let packed = (entries.from, entries.after, entries.entries);
         self.marker.confirmed(entries.from);
         let arrived = self.arrivals.entries(self.state.cursor(), own, (self.state.log(), epoch), packed, size);
@@ -442,7 +452,7 @@ impl Replica {
 
     /// Through which own seq the verdicts are recorded, and the first from which on every body is held here.
     pub fn held(&self) -> (Seq, Seq) {
-        (self.outbox.verdicts().through, self.outbox.held_from(self.state.folded(self.actor)))
+        (self.outbox.verdicts().through, self.outbox.held_from(self.covered()))
     }
 
     /// What arrived and is not applied yet.

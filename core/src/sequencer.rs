@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::chain::{Chain, Cursor};
 use crate::entry::{Digest, Entry, Logged, Replaced};
-use crate::id::{ActorId, Base, EpochId, LogName, Offset, Seq, UserId};
+use crate::id::{ActorId, Base, EntryId, EpochId, LogName, Offset, Seq, UserId};
 use crate::limits;
 use crate::packed::{Pushed, Void};
 use crate::protocol::Code;
@@ -80,9 +80,23 @@ pub struct Known {
     pub refused: BTreeMap<Seq, Digest>,
     /// Of the wanted replacements, those whose target is in the log with that digest, or was replaced before.
     pub replaced: BTreeSet<Replaced>,
+    /// Of entries that are not decided under their own id, what became of them before under another one.
+    pub before: BTreeMap<Seq, Before>,
     /// Entries of the push whose rich changes were read before the push came here: the number of their ops, or why
     /// the entry is refused. Empty where nothing reads them before.
     pub read: BTreeMap<Seq, Result<usize, String>>,
+}
+
+/// What became of an entry that was pushed before under another id: by another copy of its author's database, or by
+/// the actor that took over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// It is in the log, at this place.
+    Logged(Place),
+    /// It was refused, and is so again.
+    Refused(Code, String),
+    /// It was decided, and how is not known any more.
+    Unknown,
 }
 
 /// Where an entry stands in the log.
@@ -284,6 +298,12 @@ impl Sequencer {
                 Pushed::Void(void) => {
                     row.mark(void.from, void.through, MarkedStatus::Void, Some((Code::Void, &shortened(&void.reason))))
                 }
+                Pushed::Entry(entry) if known.before.contains_key(&entry.header.seq) => {
+                    let seq = entry.header.seq;
+                    if let Some(place) = known.before.get(&seq).and_then(|before| as_before(row, seq, before)) {
+                        places.insert(seq, place);
+                    }
+                }
                 Pushed::Entry(entry) => {
                     let seq = entry.header.seq;
                     let read = known.read(seq, &mut rich_ops);
@@ -330,7 +350,7 @@ impl Sequencer {
         (now, accepted): (WallMs, Time),
         random: &mut Random,
     ) -> Result<Taken, Declined> {
-        judge(row, entry, replaced)?;
+        judge(row, author.actor, entry, replaced)?;
         let seq = self.state.folded(ActorId::LOG).next();
         let addition = self.rule(author, entry, (now, accepted), seq, random)?;
         let (logged, mark) = self.append(author, entry.clone(), accepted)?;
@@ -394,19 +414,34 @@ impl From<(Code, String)> for Declined {
     }
 }
 
+/// Decides an entry as it was decided before under another id; gives its place, if it has one.
+fn as_before(row: &mut AuthorRow, seq: Seq, before: &Before) -> Option<(Offset, Time)> {
+    match before {
+        Before::Logged(place) => {
+            row.mark(seq, seq, MarkedStatus::Elsewhere, None);
+            return Some((place.offset, place.accepted));
+        }
+        Before::Refused(code, reason) => row.mark(seq, seq, MarkedStatus::Refused, Some((*code, reason))),
+        Before::Unknown => {
+            let reason = "it was decided under the actor before, and how is not known any more";
+            row.mark(seq, seq, MarkedStatus::Refused, Some((Code::OutcomeUnknown, reason)));
+        }
+    }
+    None
+}
+
 /// Whether an entry may enter the log, apart from its place in its author's sequence.
-fn judge(row: &AuthorRow, entry: &Entry, replaced: &BTreeSet<Replaced>) -> Result<(), (Code, String)> {
+fn judge(row: &AuthorRow, actor: ActorId, entry: &Entry, replaced: &BTreeSet<Replaced>) -> Result<(), (Code, String)> {
     if let Some(kind) = entry.body.ops.iter().find_map(|op| op.unknown_kind()) {
         return Err((Code::UnknownOp, format!("op kind or policy {kind} is not known to this server")));
     }
     if let Some(need) = entry.header.needs.iter().find(|need| row.is_absent(**need)) {
         return Err((Code::DependsOn, format!("seq {need}, which it builds on, is not in the log")));
     }
-    match &entry.header.replaces {
-        Some(target) if replaced.contains(target) => {
-            Err((Code::AlreadyReplaced, format!("{} is in the log, or was replaced before", target.id)))
-        }
-        _ => Ok(()),
+    let line = entry.line(EntryId { actor, seq: entry.header.seq });
+    match replaced.contains(&line) {
+        true => Err((Code::AlreadyReplaced, format!("{} is in the log, or was replaced before", line.id))),
+        false => Ok(()),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod fold;
 pub mod own;
 pub mod prune;
 pub mod row;
+pub mod succession;
 pub mod traps;
 
 use crate::id::{ActorId, LogName, Name, Offset, RunId, Seq};
@@ -262,6 +263,11 @@ pub fn all_verdicts() -> KeyRange {
     KeyRange::prefix(vec![table::VERDICTS])
 }
 
+/// All rows of seqs given up, of all logs and actors.
+pub fn all_voids() -> KeyRange {
+    KeyRange::prefix(vec![table::VOIDS])
+}
+
 /// The log that a per-log key belongs to.
 pub fn log_of(key: &[u8]) -> Option<LogName> {
     let (head, rest) = key.split_first_chunk::<3>()?;
@@ -274,7 +280,14 @@ pub fn number_of(key: &[u8]) -> Option<u64> {
     key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
-/// The author in the key of a row of own entries.
+/// Rows of own entries of every actor of one origin.
+pub fn own_of_origin(log: &LogName, actor: ActorId) -> KeyRange {
+    let mut prefix = own_prefix(log, actor);
+    prefix.truncate(prefix.len() - ActorId::BYTES + ActorId::ORIGIN_BYTES);
+    KeyRange::prefix(prefix)
+}
+
+/// The author in the key of a row of own entries, or of a dead letter.
 pub fn actor_of(key: &[u8]) -> Option<ActorId> {
     let actor = key.get(key.len().checked_sub(24)?..key.len() - 8)?;
     actor.try_into().ok().map(ActorId)

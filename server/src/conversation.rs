@@ -41,8 +41,8 @@ pub(crate) struct Conversation {
     session: ServerSession,
     actor: ActorId,
     user: Option<UserId>,
-    /// Who waits for the binding: its client too, and the nonce of the welcome.
-    admitting: Option<(Identity, ClientId, Nonce)>,
+    /// Who waits for the binding: its client too.
+    admitting: Option<(Identity, ClientId)>,
     registration: Option<Registration>,
     standpoint: Arc<Standpoint>,
     entered: Option<Entered>,
@@ -280,7 +280,7 @@ impl Conversation {
         self.user = Some(identity.user.clone());
         let nonce = Nonce(entropy(&*self.shared.environment));
         let (user, reply) = (identity.user.clone(), self.mailbox.clone());
-        self.admitting = Some((identity, client, nonce));
+        self.admitting = Some((identity, client));
         if !self.request(Request::Bind { hello, user, nonce, reply }, 0) {
             let reason = "the server is ending".to_owned();
             self.session.handle_admitted(now, Err(Refusal { code: Code::ShuttingDown, reason }));
@@ -288,10 +288,10 @@ impl Conversation {
     }
 
     fn bound(&mut self, bound: Result<Greeted, BindError>) {
-        let Some((identity, client, nonce)) = self.admitting.take() else { return };
+        let Some((identity, client)) = self.admitting.take() else { return };
         let Identity { user, grants, expires, .. } = identity;
         let answer = match bound {
-            Ok(Greeted { was }) => {
+            Ok(Greeted { was, nonce }) => {
                 let id = ConnectionId { user: user.clone(), client };
                 let standpoint = Arc::clone(&self.standpoint);
                 self.entered = Some(self.shared.connections.enter(id, self.ended.clone(), standpoint));

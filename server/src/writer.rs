@@ -61,6 +61,8 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 pub(crate) struct Greeted {
     pub(crate) was: Option<(Downgrade, WallMs)>,
+    /// For the welcome.
+    pub(crate) nonce: Nonce,
 }
 
 /// Work for the writer.
@@ -253,7 +255,7 @@ impl LogWriter {
                 }
             }
             Request::Settle { name, actor, through } => {
-                if let Err(error) = settle(writes, &name, actor, through) {
+                if let Err(error) = letters::settle(writes, &name, actor, through) {
                     // What is not let go is kept: nothing is lost.
                     damage(&name, error)?;
                 }
@@ -369,6 +371,7 @@ impl LogWriter {
         let wanted = Sequencer::wanted(&row, &push);
         writes.check_replacements(&wanted)?;
         let mut known = reads.known(log.key, author, &row, &wanted)?;
+        reads.reissued(&log, (actor, &binding), &row, &push, &mut known)?;
         known.read = read;
         let now = self.environment.now();
         let hot = self.hot.load(reads, &log)?;
@@ -448,7 +451,8 @@ fn bind(
                 writes.put_binding(hello.actor, &binding)?;
                 let id = ConnectionId { user: user.clone(), client: hello.client };
                 let device: String = hello.device.chars().take(DEVICE_CHARS_MAX).collect();
-                Ok(Ok(Greeted { was: writes.greet_connection(now, &id, hello.actor, &device)? }))
+                let was = writes.greet_connection(now, &id, hello.actor, &device)?;
+                Ok(Ok(Greeted { was, nonce: binding.nonce() }))
             }
             Err(error) => {
                 if stored.is_none() {
@@ -477,18 +481,6 @@ fn note_connection(writes: Writes<'_>, note: &ConnectionNote) -> Result<(), Stor
         }
         written => written,
     }
-}
-
-fn settle(writes: Writes<'_>, name: &LogName, actor: ActorId, through: Seq) -> Result<(), StoreError> {
-    let reads = writes.reads();
-    let (Some(log), Some((author, _))) = (reads.log(name)?, reads.binding(actor)?) else { return Ok(()) };
-    if let Some(mut row) = reads.author_row(log.key, author)?
-        && row.settled < through
-    {
-        row.settle(through);
-        writes.put_author_row(log.key, author, &row)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod clocks;
+mod copies;
 mod dead_letters;
 mod events;
 mod folds;

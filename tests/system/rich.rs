@@ -25,7 +25,7 @@ pub(crate) fn change(bytes: Vec<u8>) -> Vec<Op> {
 
 /// The author of a peer's changes, as the gate derives it from the entry.
 pub(crate) fn writer(peer: &Peer) -> RichActor {
-    RichActor::derive(&peer.actor.0, &[peer.actor.0[0]; 8], "todos", "a", "note", 0)
+    RichActor::derive(&peer.actor.origin().0, &[peer.actor.0[0]; 8], "todos", "a", "note", 0)
 }
 
 pub(crate) fn typed(document: &mut Document, author: RichActor, text: &str) -> Vec<u8> {

@@ -356,7 +356,11 @@ const oneRecord = (rowBytes) => {
 };
 const sealed = (reader) => (rowBytes) => reader(unpack(oneRecord(rowBytes)));
 
-const voids = struct({ format, stretches: list(struct({ from: natural, through: natural, reason: text })) });
+const voids = struct({
+  format,
+  stretches: list(struct({ from: natural, through: natural, reason: text })),
+  earlier: list(tuple(bytes, natural)),
+});
 /** A row that stands twice: the first copy that is whole counts. */
 const twice = (reader) => (rowBytes) => {
   const middle = rowBytes.length >> 1;

@@ -202,7 +202,8 @@ fn server() -> Vec<Vector> {
         mark(7, MarkedStatus::Void, Some(Code::Void), "damaged"),
         mark(8, MarkedStatus::Expired, None, ""),
         mark(9, MarkedStatus::RecordGone, None, ""),
-        mark(10, MarkedStatus::Newer(9), Some(Code::Newer(599)), "of a newer server"),
+        mark(10, MarkedStatus::Elsewhere, None, ""),
+        mark(11, MarkedStatus::Newer(9), Some(Code::Newer(599)), "of a newer server"),
     ];
     let entries = Entries {
         log: 0,

@@ -113,6 +113,9 @@ fn rows() -> Vec<Vector> {
     let damaged = Damaged { seqs: Seq(6)..=Seq(7), bytes: vec![0xff, 0x00], reason: "no longer whole".to_owned() };
     let mut voids = Voids::default();
     voids.add(Void { from: Seq(6), through: Seq(7), reason: "no longer whole".to_owned() });
+    let mut taken_over = voids.clone();
+    taken_over.add(Void { from: Seq(1), through: Seq(5), reason: "decided under the actor before".to_owned() });
+    taken_over.earlier = vec![(OTHER, Seq(5))];
     let group = vec![acting(1, vec![insert()]), acting(2, vec![])];
     let parts: Vec<_> = group.iter().map(described).collect();
     let is = format!("[{}]", parts.join(", "));
@@ -130,6 +133,7 @@ fn rows() -> Vec<Vector> {
         vector("dead letter, redriven", "an undecided entry re-issues it", "dead letter", redriven),
         vector("dead letter of damaged bytes", "of two seqs", "dead letter", DeadLetter::damaged(damaged, NOW)),
         twice("voids", "", "voids", voids),
+        twice("voids of a successor", "the first five seqs were its predecessor's", "voids", taken_over),
         Vector::decodes("own entries", "a group: one record each", bytes, group, is, row::decode_group)
             .with("row", json("own")),
     ]

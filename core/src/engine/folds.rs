@@ -320,7 +320,6 @@ impl Engine {
             rows: vec![received],
             verdicts: None,
             dead_letters: Vec::new(),
-            actor: self.config.actor,
             redeemed: Vec::new(),
             revived: Vec::new(),
         };

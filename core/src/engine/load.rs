@@ -8,13 +8,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::id::{ActorId, LogName, Offset, Seq, UserId};
+use crate::id::{ActorId, EntryId, LogName, Offset, Seq, UserId};
 use crate::notice::LogStatus;
 use crate::replica::{self, Replica};
 use crate::storage::own::{self, Damaged};
 use crate::storage::row::{self, DeadLetter, Received, Verdicts, Voids};
 use crate::storage::{self, KeyRange, Row};
 
+use super::identity::letters_of;
 use super::settling::Settling;
 use super::traps::joined;
 use super::{Engine, Hint, Output, Phase, Request, Slot};
@@ -63,6 +64,7 @@ impl Engine {
     /// The identity is known: what waits for it can start.
     pub(super) fn identified(&mut self, identity: row::Identity) {
         let first = self.identity.is_none();
+        let taken_over = self.identity.as_ref().is_some_and(|before| before.actor != identity.actor);
         self.slots.values_mut().for_each(|slot| slot.replica.set_user(identity.user.clone()));
         self.identity = Some(identity);
         if first {
@@ -74,15 +76,19 @@ impl Engine {
                 self.elected();
             }
         }
+        if taken_over {
+            self.taken_over();
+        }
     }
 
-    fn load(&mut self, name: &LogName) {
+    pub(super) fn load(&mut self, name: &LogName) {
         let (actor, run, marker) = (self.actor(), self.config.run, self.marker(name));
         if let Some(slot) = self.slots.get_mut(name) {
             slot.replica = Replica::watched(name.clone(), actor, run, marker);
             slot.phase = Phase::Loading;
         }
-        let keys = [storage::snapshot_key(name), storage::verdicts_key(name), storage::traps_key(name)];
+        let voids = storage::voids_key(name, actor);
+        let keys = [storage::snapshot_key(name), storage::verdicts_key(name), storage::traps_key(name), voids];
         self.read(Request::LoadSnapshot(name.clone()), keys.map(KeyRange::only).to_vec());
     }
 
@@ -91,6 +97,8 @@ impl Engine {
         let build = self.resume.build.clone();
         let Some(slot) = self.slots.get_mut(name) else { return };
         slot.learn_traps(&build, rows.get(2).and_then(|rows| rows.first()));
+        let voids = rows.get(3).and_then(|rows| rows.first()).map(|(_, bytes)| row::decode_either::<Voids>(bytes));
+        slot.replica.begin_behind(voids.and_then(Result::ok).unwrap_or_default().earlier);
         if let Some((_, bytes)) = rows.first().and_then(|rows| rows.first()) {
             match slot.stored_snapshot(bytes) {
                 Some(state) => {
@@ -107,12 +115,21 @@ impl Engine {
             rows.get(1).and_then(|rows| rows.first()).and_then(|(_, bytes)| row::decode(bytes).ok());
         let verdicts = verdicts.filter(|verdicts| verdicts.actor == actor);
         let done = verdicts.as_ref().map_or(Seq(0), |verdicts| verdicts.through);
-        slot.replica.start_after(done.min(slot.replica.state().folded(actor)), verdicts);
-        let ranges = self.tail_ranges(name);
+        slot.replica.start_after(done.min(slot.replica.covered()), verdicts);
+        let mut ranges = self.tail_ranges(name);
+        ranges.extend(self.earlier_ranges(name));
         self.read(Request::LoadTail(name.clone()), ranges);
     }
 
-    /// Verdicts, voids, next seq, dead letters, received rows from the cursor on, own rows from what is known on; at
+    /// Own rows of the actors before this one, as far as confirmed state does not cover them.
+    fn earlier_ranges(&self, name: &LogName) -> Vec<KeyRange> {
+        let Some(slot) = self.slots.get(name) else { return Vec::new() };
+        let from = slot.replica.covered().next();
+        let earlier = slot.replica.outbox().earlier().iter().filter(|(_, last)| *last >= from);
+        earlier.flat_map(|(actor, last)| storage::own_between(name, *actor, from, *last)).collect()
+    }
+
+    /// Identity, verdicts, voids, next seq, dead letters, received rows from the cursor on, own rows from what is known on; at
     /// one moment.
     fn tail_ranges(&self, name: &LogName) -> Vec<KeyRange> {
         let Some(slot) = self.slots.get(name) else { return Vec::new() };
@@ -121,6 +138,7 @@ impl Engine {
         let [own_before, own_after] = storage::own_from(name, actor, replica.outbox().known().next());
         let [before, after] = storage::received_from(name, replica.state().cursor().next);
         vec![
+            KeyRange::only(storage::identity_key()),
             KeyRange::only(storage::verdicts_key(name)),
             KeyRange::only(storage::voids_key(name, actor)),
             KeyRange::only(storage::next_key(name)),
@@ -138,11 +156,15 @@ impl Engine {
             Err(reason) => return self.load_failed(name, reason),
         };
         let actor = self.actor();
+        if self.is_overtaken(name, &tail) {
+            return self.load(name);
+        }
         let user = self.identity.as_ref().and_then(|identity| identity.user.clone());
         let Some(slot) = self.slots.get_mut(name) else { return };
         let replica = &mut slot.replica;
         replica.set_user(user.clone());
         replica.load_dead_letters(tail.letters, Seq(u64::MAX));
+        replica.learn_earlier(tail.earlier);
         replica.parked(&tail.voids, Vec::new());
         replica.learn(tail.own);
         if let Some(verdicts) = tail.verdicts.filter(|verdicts| verdicts.actor == actor) {
@@ -174,6 +196,19 @@ impl Engine {
             return self.refresh(name);
         }
         self.subscribe(name);
+    }
+
+    /// Whether the rows are another actor's than this log has here: then they are of no use, and are read again once it
+    /// goes on under that one.
+    fn is_overtaken(&mut self, name: &LogName, tail: &Tail) -> bool {
+        let actor = self.slots.get(name).map(|slot| slot.replica.actor());
+        match &tail.identity {
+            Some(identity) if identity.actor != self.actor() => {
+                self.identified(identity.clone());
+                true
+            }
+            _ => actor != Some(self.actor()),
+        }
     }
 
     fn tail(&self, name: &LogName, rows: Vec<Vec<Row>>) -> Result<Tail, String> {
@@ -215,11 +250,16 @@ impl Engine {
         slot.refreshing = false;
         let again = std::mem::take(&mut slot.refresh_again);
         let Ok(mut tail) = self.tail(name, rows) else { return };
+        if self.is_overtaken(name, &tail) {
+            return;
+        }
         let Some(slot) = self.slots.get_mut(name) else { return };
         let left_out = slot.stop_before_trap(&mut tail.received);
         let stopped = slot.traps.asks();
         let replica = &mut slot.replica;
-        let void = replica.parked(&tail.voids, tail.letters.clone());
+        let actor = replica.actor();
+        let letters = tail.letters.iter().filter(|(id, _)| id.actor == actor);
+        let void = replica.parked(&tail.voids, letters.map(|(id, letter)| (id.seq, letter.clone())).collect());
         replica.learn(tail.own);
         // Another tab may have discarded or redriven one.
         let through = tail.verdicts.as_ref().map_or(Seq(0), |verdicts| verdicts.through);
@@ -337,7 +377,7 @@ fn apply_received(replica: &mut Replica, user: Option<&UserId>, rows: Vec<Option
         if received.from != at.next || replica.state().log() != received.log_id {
             return false;
         }
-        let own = (replica.actor(), user, replica.outbox());
+        let own = (user, replica.outbox());
         replica.marker().confirmed(at.next);
         let items = replica::resolve(at, &received.entries, received.after, own);
         replica.marker().done();
@@ -354,22 +394,27 @@ fn apply_received(replica: &mut Replica, user: Option<&UserId>, rows: Vec<Option
 
 /// The rows of one log, read at one moment.
 struct Tail {
+    identity: Option<row::Identity>,
     verdicts: Option<Verdicts>,
     voids: Voids,
-    letters: Vec<(Seq, DeadLetter)>,
+    letters: Vec<(EntryId, DeadLetter)>,
     /// None for a row that is damaged.
     received: Vec<Option<Received>>,
     /// There is no received row at all, neither before the cursor nor behind it.
     alone: bool,
     own: Vec<crate::entry::Entry>,
     damaged: Vec<Damaged>,
+    /// Own entries of the actors before this one.
+    earlier: Vec<crate::entry::Entry>,
 }
 
 impl Tail {
     /// Own entries are wanted from a seq on. None if they are of a format that this build does not know.
-    fn read(rows: Vec<Vec<Row>>, actor: ActorId, from: Seq) -> Option<Self> {
-        let [verdicts, voids, next, letters, before, after, own_before, own_after] =
-            <[Vec<Row>; 8]>::try_from(rows).ok()?;
+    fn read(mut rows: Vec<Vec<Row>>, actor: ActorId, from: Seq) -> Option<Self> {
+        let earlier = rows.split_off(rows.len().min(9));
+        let [identity, verdicts, voids, next, letters, before, after, own_before, own_after] =
+            <[Vec<Row>; 9]>::try_from(rows).ok()?;
+        let identity = identity.first().and_then(|(_, bytes)| row::decode_either(bytes).ok());
         let verdicts: Option<Verdicts> = verdicts.first().and_then(|(_, bytes)| row::decode(bytes).ok());
         let next = next.first().and_then(|(_, bytes)| row::decode_either::<Seq>(bytes).ok());
         let own = own::read(own_before.into_iter().chain(own_after), from, next).ok()?;
@@ -377,15 +422,14 @@ impl Tail {
         // The row before the wanted ones hardly ever reaches into them; if it does and is damaged, a gap shows it.
         let before = before.iter().filter_map(|(_, bytes)| row::decode(bytes).ok()).map(Some);
         let received = before.chain(after.iter().map(|(key, bytes)| received(key, bytes))).collect();
-        let letter = |(key, bytes): &Row| {
-            let seq = Seq(storage::number_of(key)?);
-            let mark = verdicts.as_ref().filter(|verdicts| verdicts.actor == actor).and_then(|row| row.mark(seq));
-            Some((seq, row::decode(bytes).unwrap_or_else(|error| DeadLetter::unreadable(bytes, mark, &error))))
-        };
-        let letters = letters.iter().filter_map(letter).collect();
+        let letters = letters_of(&letters, verdicts.as_ref().filter(|verdicts| verdicts.actor == actor));
         // Should both copies be damaged, what was given up is found and given up again.
-        let voids = voids.first().and_then(|(_, bytes)| row::decode_either(bytes).ok()).unwrap_or_default();
-        Some(Self { verdicts, voids, letters, received, alone, own: own.entries, damaged: own.damaged })
+        let voids: Voids = voids.first().and_then(|(_, bytes)| row::decode_either(bytes).ok()).unwrap_or_default();
+        // Where one actor's rows reach beyond what is its, the next one's begin.
+        let end = voids.earlier.last().map(|(_, last)| last.next());
+        let earlier = own::read(earlier.into_iter().flatten(), Seq(1), end).map(|own| own.entries).unwrap_or_default();
+        let (own, damaged) = (own.entries, own.damaged);
+        Some(Self { identity, verdicts, voids, letters, received, alone, own, damaged, earlier })
     }
 }
 

@@ -79,8 +79,8 @@ impl Engine {
         match entries.flatten() {
             Some(entries) => Ok(self.own_answered(entries)),
             None => {
-                let prefix = KeyRange::prefix(storage::own_prefix(name, self.actor()));
-                Ok(self.read(Request::OwnEntries(name.clone()), vec![prefix]))
+                let own = storage::own_of_origin(name, self.actor());
+                Ok(self.read(Request::OwnEntries(name.clone()), vec![own]))
             }
         }
     }
@@ -112,7 +112,7 @@ impl Engine {
         let range = match row::decode::<EntryId>(bytes) {
             Ok(first) => KeyRange::only(storage::own_key(&name, first.actor, first.seq)),
             // The row is damaged: it only saves reading them all.
-            Err(_) => KeyRange::prefix(storage::own_prefix(&name, self.actor())),
+            Err(_) => storage::own_of_origin(&name, self.actor()),
         };
         self.requests.insert(id, Request::OwnGroup(name, write));
         self.outputs.push_back(Output::Read(id, vec![range]));
@@ -131,7 +131,13 @@ impl Engine {
             return self.outputs.push_back(Output::OwnEntries(id, Vec::new()));
         };
         // What is damaged among them is listed with the dead letters.
-        let stored = own::read(rows.into_iter().flatten(), Seq(1), None).map(|own| own.entries).unwrap_or_default();
+        // Rows of an earlier actor that were issued again stand there twice.
+        let is_author = |(key, _): &Row| {
+            let first = storage::number_of(key).map(Seq);
+            first.is_some_and(|first| storage::actor_of(key) == Some(slot.replica.outbox().author_of(first)))
+        };
+        let rows = rows.into_iter().flatten().filter(is_author);
+        let stored = own::read(rows, Seq(1), None).map(|own| own.entries).unwrap_or_default();
         let read: Vec<_> = stored.into_iter().map(|entry| slot.stored(&entry)).collect();
         let known: BTreeSet<_> = read.iter().map(|entry| entry.write).collect();
         let is_kept = |entry: &OwnEntry| match entry.status {
@@ -193,7 +199,7 @@ impl Slot {
     fn stored(&self, entry: &Entry) -> OwnEntry {
         let replica = &self.replica;
         let seq = entry.header.seq;
-        let id = EntryId { actor: replica.actor(), seq };
+        let id = EntryId { actor: replica.outbox().author_of(seq), seq };
         let verdicts = replica.outbox().verdicts();
         let letter = replica.dead_letter(id);
         // One that was given up here is refused before the server says so.
@@ -203,7 +209,7 @@ impl Slot {
                 let code = letter.and_then(|letter| letter.code).map(|code| code.number());
                 OwnStatus::Refused(mark, code, letter.map(|letter| letter.reason.clone()).unwrap_or_default())
             }
-            mark if seq <= verdicts.through || seq <= replica.state().folded(id.actor) => OwnStatus::Accepted(mark),
+            mark if seq <= verdicts.through || seq <= replica.covered() => OwnStatus::Accepted(mark),
             _ => OwnStatus::Stored,
         };
         let place = replica.place(seq).filter(|_| matches!(status, OwnStatus::Accepted(_)));

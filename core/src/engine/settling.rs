@@ -96,7 +96,8 @@ impl Engine {
 impl Slot {
     fn settle(&self, name: &LogName, fence: u64) -> Settle {
         let verdicts = self.replica.outbox().verdicts();
-        let recent = self.replica.dead_letters().map(|(id, _)| id.seq).filter(|seq| *seq > verdicts.settled);
+        let own = self.replica.dead_letters().filter(|(id, _)| id.actor == verdicts.actor);
+        let recent = own.map(|(id, _)| id.seq).filter(|seq| *seq > verdicts.settled);
         let letters: Vec<_> = recent.take_while(|seq| *seq <= verdicts.through).take(LETTERS_MAX).collect();
         let through = match letters.last() {
             Some(last) if letters.len() == LETTERS_MAX => *last,

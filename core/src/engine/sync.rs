@@ -1,9 +1,10 @@
 //! The leader's work: the link, the session, pushing outboxes, storing and applying what arrives.
 
 use crate::connection::ConnectionState;
-use crate::id::{LogName, Offset, Seq, WriteId};
+use crate::id::{EntryId, LogName, Offset, Seq, WriteId};
 use crate::limits;
 use crate::notice::{LogStatus, Notice};
+use crate::outbox::Heritage;
 use crate::packed::Pushed;
 use crate::protocol::{Code, frame};
 use crate::replica::{ArrivalError, Hold};
@@ -31,8 +32,12 @@ impl Engine {
         }
     }
 
-    fn open_socket(&mut self) {
+    pub(super) fn open_socket(&mut self) {
         self.end_session();
+        if self.succeeding.is_some() {
+            // It opens when the fresh actor has taken over.
+            return;
+        }
         if self.config.token && self.token.is_none() {
             self.token_awaited = true;
             let reason = self.link.reason().to_owned();
@@ -137,6 +142,7 @@ impl Engine {
             SessionEvent::History(name, entries) => self.history_arrived(&name, entries, cost),
             SessionEvent::HistoryRefused(name, error) => self.history_refused(&name, &error),
             SessionEvent::LogRefused(name, error) => self.log_refused(&name, error),
+            SessionEvent::Refused(error) if self.actor_refused(error.code, &error.reason) => {}
             SessionEvent::Refused(error) => {
                 let act = self.link.refused(error.code, &error.reason, self.now, &mut self.random);
                 self.link_act(act);
@@ -217,6 +223,10 @@ impl Engine {
             return self.give_up(name);
         }
         if !replica.agree(&opened) {
+            if opened.seq >= replica.outbox().verdicts().through {
+                let reason = format!("{name}: another copy of this database has written under its actor");
+                return self.fork(Heritage::Reissued, &reason);
+            }
             let reason =
                 format!("the server's record of this device's work ends at {} and differs from ours", opened.seq);
             replica.stop(LogStatus::Degraded, &reason);
@@ -310,6 +320,7 @@ impl Engine {
                 }
                 return self.subscribe(name);
             }
+            Code::BytesDiffer | Code::ChainMismatch => return self.fork(Heritage::Reissued, &reason),
             _ => slot.replica.stop(LogStatus::Degraded, &reason),
         }
         self.give_up(name);
@@ -367,9 +378,8 @@ impl Engine {
                 let (rows, verdicts) = (batch.rows.clone(), batch.verdicts.clone());
                 let (dead_letters, revived) = (batch.letters.clone(), batch.revived.clone());
                 (slot.rows_left, slot.clearing) = (left && !clear, clear);
-                let (actor, redeemed) = (slot.replica.actor(), slot.replica.redeemed());
-                let log = name.clone();
-                let receive = Receive { fence, log, clear, rows, verdicts, dead_letters, actor, redeemed, revived };
+                let (log, redeemed) = (name.clone(), slot.replica.redeemed());
+                let receive = Receive { fence, log, clear, rows, verdicts, dead_letters, redeemed, revived };
                 commits.push((name.clone(), receive));
             }
         }
@@ -390,7 +400,9 @@ impl Engine {
         slot.replica.count_tail(batch.tail);
         slot.replica.apply(batch.items);
         if let Some(verdicts) = batch.verdicts {
-            slot.replica.forget_letters(&batch.revived);
+            let actor = slot.replica.actor();
+            let revived: Vec<_> = batch.revived.iter().map(|seq| EntryId { actor, seq: *seq }).collect();
+            slot.replica.forget_letters(&revived);
             slot.replica.decide(verdicts, &batch.places, batch.letters);
         }
         slot.replica.forget_letters(&redeemed);

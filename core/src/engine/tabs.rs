@@ -43,6 +43,8 @@ pub enum Hint {
     Damaged((LogName, Offset)),
     /// This tab's folds miss entries of the log, from a cursor to an offset (exclusive): only the server has them.
     Missing((LogName, Cursor, Offset)),
+    /// A fresh actor has taken over.
+    Succeeded(()),
 }
 
 tagged!(Hint {
@@ -54,6 +56,7 @@ tagged!(Hint {
     Online(bool) = 5,
     Damaged((LogName, Offset)) = 6,
     Missing((LogName, Cursor, Offset)) = 7,
+    Succeeded(()) = 8,
 });
 
 /// See [`Hint::Connection`].
@@ -131,6 +134,7 @@ impl Engine {
                 self.wish_here(wish);
             }
             Hint::Damaged((name, at)) => self.mend(&name, at),
+            Hint::Succeeded(()) => self.identify(),
         }
     }
 

@@ -188,7 +188,7 @@ impl Overlay {
     ) -> Result<RichChange, DraftError> {
         let incarnation = self.documents.incarnations.get(field).copied().unwrap_or(0);
         let (collection, record) = (field.key.collection.as_str(), field.key.record.as_str());
-        let actor = RichActor::derive(&actor.0, &run.0, collection, record, field.field.as_str(), incarnation);
+        let actor = RichActor::derive(&actor.origin().0, &run.0, collection, record, field.field.as_str(), incarnation);
         let of_record: Vec<_> = earlier.iter().filter(|op| RecordKey::of(op).as_ref() == Some(&field.key)).collect();
         let deleted = of_record.iter().rposition(|op| matches!(op, Op::Delete(_)));
         let edits = of_record.iter().skip(deleted.map_or(0, |at| at + 1)).flat_map(|op| edits_of(op, &field.field));

@@ -115,6 +115,10 @@ codes! {
     /// The engine of the device that made the entry does not come back from it. Never sent: it marks a dead letter there.
     Trapped = 511, "trapped";
 
+    /// Nobody knows any more whether the entry is in the log: another copy of its database, or a server that forgot it,
+    /// stands between. Look, and redrive or discard it.
+    OutcomeUnknown = 512, "outcome-unknown";
+
     /// The server is going down; come back after the given time.
     ShuttingDown = 600, "shutting-down";
     /// The server takes no more work at the moment; come back after the given time.

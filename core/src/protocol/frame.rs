@@ -264,6 +264,8 @@ pub enum MarkedStatus {
     Expired,
     /// In the log, but a record it changes was gone.
     RecordGone,
+    /// In the log under another id: another copy of the same database had it accepted, or an actor that took over.
+    Elsewhere,
     /// A status of a newer version, by its number.
     Newer(u8),
 }
@@ -271,7 +273,12 @@ pub enum MarkedStatus {
 impl MarkedStatus {
     /// Whether the entry is in the log.
     pub fn is_accepted(self) -> bool {
-        matches!(self, Self::Expired | Self::RecordGone)
+        matches!(self, Self::Expired | Self::RecordGone | Self::Elsewhere)
+    }
+
+    /// Whether the entry is in the log under its own id.
+    pub fn is_logged(self) -> bool {
+        self.is_accepted() && self != Self::Elsewhere
     }
 }
 
@@ -283,6 +290,7 @@ impl Serialize for MarkedStatus {
             Self::Void => 3,
             Self::Expired => 4,
             Self::RecordGone => 5,
+            Self::Elsewhere => 6,
             Self::Newer(status) => *status,
         })
     }
@@ -296,6 +304,7 @@ impl<'de> Deserialize<'de> for MarkedStatus {
             3 => Self::Void,
             4 => Self::Expired,
             5 => Self::RecordGone,
+            6 => Self::Elsewhere,
             status => Self::Newer(status),
         })
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::draft::{Draft, DraftFieldOp, DraftOp};
 use crate::entry::{self, Body, InvalidEntry, Replaced};
-use crate::id::{Base, EpochId, Name, Offset, RecordId, Seq, WriteId};
+use crate::id::{Base, EntryId, EpochId, Name, Offset, RecordId, WriteId};
 use crate::op::{Delete, DeletePolicy, Edit, FieldOp, Insert, Op, Update};
 use crate::overlay::{DraftError, Pending};
 use crate::random::Random;
@@ -30,8 +30,8 @@ pub enum ActError {
 #[derive(Debug)]
 pub(super) struct Reissue {
     pub(super) replaces: Replaced,
-    /// The seq of the dead letter that is marked with it.
-    pub(super) letter: Seq,
+    /// The dead letter that is marked with it.
+    pub(super) letter: EntryId,
 }
 
 /// What is special about an action that was made before.

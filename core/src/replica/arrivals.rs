@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::chain::Cursor;
 use crate::entry::Logged;
-use crate::id::{ActorId, EntryId, EpochId, LogId, Offset, Seq, UserId};
+use crate::id::{EntryId, EpochId, LogId, Offset, Seq, UserId};
 use crate::op::Op;
 use crate::outbox::Outbox;
 use crate::packed::{Item, Packed, Stub, UnpackError, Void};
@@ -154,7 +154,7 @@ impl Arrivals {
     pub fn entries(
         &mut self,
         applied: Cursor,
-        (actor, user, outbox): (ActorId, Option<&UserId>, &Outbox),
+        (user, outbox): (Option<&UserId>, &Outbox),
         (log_id, epoch): (LogId, (EpochId, Offset)),
         (from, after, packed): (Offset, Cursor, Packed),
         (cost, tail): (u64, usize),
@@ -163,7 +163,7 @@ impl Arrivals {
         if from != at.next {
             return Err(ArrivalError::Offset { expected: at.next, got: from });
         }
-        let items = resolve(at, &packed, after, (actor, user, outbox))?;
+        let items = resolve(at, &packed, after, (user, outbox))?;
         self.next = Some(after);
         self.waiting.items.extend(items);
         self.waiting.rows.push(Received { log_id, epoch, from, after, entries: packed });
@@ -267,14 +267,14 @@ pub fn resolve(
     at: Cursor,
     packed: &Packed,
     after: Cursor,
-    (actor, user, outbox): (ActorId, Option<&UserId>, &Outbox),
+    (user, outbox): (Option<&UserId>, &Outbox),
 ) -> Result<Vec<Item>, ArrivalError> {
     let mut cursor = at;
     let mut unknown = None;
     let mut items = packed.unpack(at.next)?;
     for item in &mut items {
         if let Item::Stub(stub) = item {
-            *item = Item::Entry(full(stub, actor, user, outbox)?);
+            *item = Item::Entry(full(stub, user, outbox)?);
         }
         match item {
             Item::Entry(logged) => {
@@ -292,15 +292,15 @@ pub fn resolve(
     }
 }
 
-fn full(stub: &Stub, actor: ActorId, user: Option<&UserId>, outbox: &Outbox) -> Result<Logged, ArrivalError> {
+fn full(stub: &Stub, user: Option<&UserId>, outbox: &Outbox) -> Result<Logged, ArrivalError> {
     let not_held = ArrivalError::NotHeld(stub.id.seq);
-    if stub.id.actor != actor {
+    if stub.id.actor != outbox.author_of(stub.id.seq) {
         return Err(not_held);
     }
     let (Some(entry), Some(user)) = (outbox.stored(stub.id.seq), user) else { return Err(not_held) };
     Ok(Logged {
         offset: stub.offset,
-        actor,
+        actor: stub.id.actor,
         user: user.clone(),
         accepted: stub.accepted,
         base: stub.base.unwrap_or(entry.header.base.end),

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use crate::draft::{Draft, DraftFieldOp, DraftOp};
 use crate::entry::{Entry, InvalidEntry, Replaced};
-use crate::id::{ActorId, EntryId, Seq, WriteId};
+use crate::id::{EntryId, Seq, WriteId};
 use crate::notice::Notice;
 use crate::op::{DeletePolicy, Edit, FieldOp, Op};
 use crate::packed::Item;
@@ -46,8 +46,8 @@ pub enum RedriveError {
     Act(#[from] ActError),
 }
 
-fn line_of(actor: ActorId, entry: &Entry) -> Replaced {
-    entry.line(EntryId { actor, seq: entry.header.seq })
+fn line_of(id: EntryId, entry: &Entry) -> Replaced {
+    entry.line(EntryId { seq: entry.header.seq, ..id })
 }
 
 impl Replica {
@@ -73,7 +73,7 @@ impl Replica {
             Some(draft) => draft,
             None => draft_of(&entry).ok_or(RedriveError::NeedsArguments(id))?,
         };
-        let reissue = Some(Reissue { replaces: line_of(self.actor, &entry), letter: id.seq });
+        let reissue = Some(Reissue { replaces: line_of(id, &entry), letter: id });
         let write = self.act_again(draft, n, now, clock, random, Again { reissue, seen: None })?;
         self.redriving.insert(id, write);
         self.notices.push(Notice::DeadLetters(self.name.clone()));
@@ -108,7 +108,7 @@ impl Replica {
     }
 
     /// Letters that what is being stored redeems: a replacement of their line is accepted.
-    pub fn redeemed(&self) -> Vec<Seq> {
+    pub fn redeemed(&self) -> Vec<EntryId> {
         if self.dead_letters.is_empty() {
             return Vec::new();
         }
@@ -124,21 +124,22 @@ impl Replica {
                 decided.filter(|entry| verdicts.mark(entry.header.seq).is_none_or(|mark| mark.is_accepted()));
             accepted.filter_map(|entry| entry.header.replaces.clone())
         });
-        let lines: Vec<_> = logged.chain(accepted).filter(|line| line.id.actor == self.actor).collect();
+        let kin = |line: &Replaced| line.id.actor.origin() == self.actor.origin();
+        let lines: Vec<_> = logged.chain(accepted).filter(kin).collect();
         // Asked for each batch, and nearly none re-issues anything: the letters are read only for one that does.
         if lines.is_empty() {
             return Vec::new();
         }
-        let letters = self.dead_letters.iter().filter(|(_, letter)| {
-            Entry::from_bytes(&letter.entry).is_ok_and(|entry| lines.contains(&line_of(self.actor, &entry)))
+        let letters = self.dead_letters.iter().filter(|(id, letter)| {
+            Entry::from_bytes(&letter.entry).is_ok_and(|entry| lines.contains(&line_of(**id, &entry)))
         });
-        letters.map(|(id, _)| id.seq).collect()
+        letters.map(|(id, _)| *id).collect()
     }
 
     /// Letters are gone: redeemed, or discarded because the user said so.
-    pub fn forget_letters(&mut self, seqs: &[Seq]) {
+    pub fn forget_letters(&mut self, letters: &[EntryId]) {
         let before = self.dead_letters.len();
-        self.dead_letters.retain(|id, _| !seqs.contains(&id.seq));
+        self.dead_letters.retain(|id, _| !letters.contains(id));
         if self.dead_letters.len() != before {
             self.notices.push(Notice::DeadLetters(self.name.clone()));
             self.progress();
@@ -146,9 +147,8 @@ impl Replica {
     }
 
     /// Takes the dead letters as the rows hold them, which were read when verdicts were recorded through `through`.
-    pub fn load_dead_letters(&mut self, letters: Vec<(Seq, DeadLetter)>, through: Seq) {
-        let mut all: BTreeMap<_, _> =
-            letters.into_iter().map(|(seq, letter)| (EntryId { actor: self.actor, seq }, letter)).collect();
+    pub fn load_dead_letters(&mut self, letters: Vec<(EntryId, DeadLetter)>, through: Seq) {
+        let mut all: BTreeMap<_, _> = letters.into_iter().collect();
         // Recorded since, so the reading does not know them.
         let newer = self.dead_letters.iter().filter(|(id, _)| id.seq > through);
         all.extend(newer.map(|(id, letter)| (*id, letter.clone())));

@@ -4,6 +4,7 @@ use crate::chain::Chain;
 use crate::id::{EntryId, Seq, WriteId};
 use crate::notice::{Notice, Refused, WriteStatus};
 use crate::overlay::Touched;
+use crate::packed::Void;
 use crate::protocol::Code;
 use crate::protocol::frame::{MarkedStatus, Opened};
 use crate::storage::commit::Park;
@@ -24,7 +25,7 @@ impl Replica {
 
     /// What it takes to give up own entries whose bytes are damaged; none if all of them are decided.
     pub fn park_damaged(&mut self, damaged: Vec<Damaged>, now: WallMs) -> Option<Park> {
-        let damaged = self.outbox.damaged(damaged, self.state.folded(self.actor));
+        let damaged = self.outbox.damaged(damaged, self.covered());
         if damaged.is_empty() {
             return None;
         }
@@ -38,8 +39,11 @@ impl Replica {
     /// be compared, and the server's word is taken for what follows.
     pub fn agree(&mut self, opened: &Opened) -> bool {
         self.outbox.set_anchor(None);
-        if opened.seq < self.outbox.verdicts().through {
-            return false;
+        let through = self.outbox.verdicts().through;
+        if opened.seq < through {
+            // A successor begins with voids that nobody has decided yet.
+            let begins = through <= self.outbox.begins_behind();
+            return begins && self.outbox.begins_with(&self.name, (opened.seq, opened.chain));
         }
         if self.outbox.chain_at(opened.seq) == Some(opened.chain) {
             return true;
@@ -57,7 +61,8 @@ impl Replica {
     /// Takes note of seqs that are given up for good, with the dead letters for them: their entries leave the view.
     /// Returns the first seq that is new among them.
     pub fn parked(&mut self, voids: &Voids, letters: Vec<(Seq, DeadLetter)>) -> Option<Seq> {
-        let new: Vec<_> = voids.stretches.iter().filter(|void| self.outbox.void_at(void.from).is_none()).collect();
+        let is_new = |void: &&Void| self.outbox.void_at(void.from).is_none();
+        let new: Vec<_> = voids.stretches.iter().filter(is_new).collect();
         let mut touched = Touched::new();
         for void in &new {
             for entry in self.outbox.give_up(void) {

@@ -14,7 +14,7 @@ use super::Replica;
 impl Replica {
     /// Takes verdicts that are stored, with what is known of the places of accepted entries.
     pub fn decide(&mut self, verdicts: Verdicts, places: &[AckRange], letters: Vec<(Seq, DeadLetter)>) {
-        let folded = self.state.folded(self.actor);
+        let folded = self.covered();
         self.add_letters(letters);
         places.iter().for_each(|range| self.places.note(range));
         let mut touched = Touched::new();
@@ -41,7 +41,7 @@ impl Replica {
     fn decided(&mut self, decided: Decided, folded: Seq, places: &[AckRange]) -> Touched {
         let Some(entry) = self.outbox.stored(decided.seq) else { return Touched::new() };
         let write = WriteId { run: entry.header.run, n: entry.header.n };
-        let id = EntryId { actor: self.actor, seq: decided.seq };
+        let id = EntryId { actor: self.outbox.author_of(decided.seq), seq: decided.seq };
         let (status, touched) = match decided.mark {
             Some(mark) if !mark.is_accepted() => {
                 let letter = self.dead_letters.get(&id);
@@ -52,6 +52,10 @@ impl Replica {
                     reason: letter.map(|letter| letter.reason.clone()).unwrap_or_default(),
                 };
                 (WriteStatus::Refused(refused), self.overlay.drop(&self.state, write))
+            }
+            Some(MarkedStatus::Elsewhere) => {
+                self.decided_elsewhere(&decided, write, places);
+                return self.settle_elsewhere();
             }
             // The fold told it already, with its place.
             _ if decided.seq <= folded => return Touched::new(),
@@ -68,7 +72,7 @@ impl Replica {
                     id,
                     offset: place.map(|range| Offset(range.offset.0 + decided.seq.0 - range.seq.0)),
                     accepted: place.map(|range| range.accepted.ms()),
-                    author: self.state.user(self.actor).cloned(),
+                    author: self.state.user(id.actor).cloned(),
                     outcome,
                 };
                 (WriteStatus::Accepted(accepted), Touched::new())
@@ -80,7 +84,7 @@ impl Replica {
 
     pub(super) fn accepted_by_fold(&mut self, logged: &Logged, outcome: &Outcome) {
         let seq = logged.entry.header.seq;
-        let ours = logged.actor == self.actor;
+        let ours = logged.actor == self.outbox.author_of(seq);
         if ours {
             self.places.note_one(seq, logged.offset, logged.accepted);
         }
@@ -119,8 +123,8 @@ impl Replica {
             .collect();
         for (seq, write) in covered {
             self.unplaced.remove(&seq);
-            let id = EntryId { actor: self.actor, seq };
-            let author = self.state.user(self.actor).cloned();
+            let id = EntryId { actor: self.outbox.author_of(seq), seq };
+            let author = self.state.user(id.actor).cloned();
             let accepted = Accepted { id, offset: None, accepted: None, author, outcome: None };
             self.notices.push(Notice::Write(self.name.clone(), write, WriteStatus::Accepted(accepted)));
         }

@@ -157,12 +157,13 @@ impl AuthorRow {
         self.stretches().filter(|(_, _, status)| !status.is_accepted()).map(|(from, through, _)| (from, through))
     }
 
-    /// How many of the seqs `from ..= through` have a verdict and are in the log.
+    /// How many of the seqs `from ..= through` have a verdict and are in the log under this actor.
     pub fn accepted_between(&self, from: Seq, through: Seq) -> u64 {
         let length = |from: u64, through: u64| (through + 1).saturating_sub(from);
         let through = through.min(self.seq);
-        let absent: u64 = self.absent().map(|(first, last)| length(first.0.max(from.0), last.0.min(through.0))).sum();
-        length(from.0, through.0) - absent
+        let missing = self.stretches().filter(|(_, _, status)| !status.is_logged());
+        let missing: u64 = missing.map(|(first, last, _)| length(first.0.max(from.0), last.0.min(through.0))).sum();
+        length(from.0, through.0) - missing
     }
 
     /// Marks of the seqs `from ..= through`, one for each seq.

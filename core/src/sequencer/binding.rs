@@ -1,5 +1,8 @@
 //! Who may write under an actor: the first hello binds it to a user and a client, globally and for ever.
 //!
+//! A nonce begins with its generation: one more than that of the newest before it. One of a later generation than any
+//! that this server remembers is its own all the same, given before it was put back to a backup.
+//!
 //! Each welcome carries a nonce that the client stores. Good are the nonce that was shown last and every nonce that was
 //! given for it; a hello that shows none of them comes from another copy of the profile. A welcome that was lost on its
 //! way is no copy: the nonce that it was to replace stays good until a new one is shown. Nor is a hello that arrives
@@ -69,11 +72,12 @@ impl BindError {
 }
 
 impl Binding {
-    /// The binding after a hello of `user`; it must be durable before the welcome leaves with `nonce`.
+    /// The binding after a hello of `user`; it must be durable before the welcome leaves with [`Binding::nonce`], which
+    /// has its randomness from `random`.
     ///
     /// # Errors
     /// [`BindError`]; the stored binding stays as it is.
-    pub fn hello(stored: Option<&Self>, hello: &Hello, user: &UserId, nonce: Nonce) -> Result<Self, BindError> {
+    pub fn hello(stored: Option<&Self>, hello: &Hello, user: &UserId, random: Nonce) -> Result<Self, BindError> {
         if hello.user.as_ref().is_some_and(|own| own != user) {
             return Err(BindError::UserChanged);
         }
@@ -89,6 +93,8 @@ impl Binding {
         if given.len() >= NONCES_GIVEN_MAX {
             given.remove(0);
         }
+        let newest = shown.map_or(0, generation).max(stored.map_or(0, Self::newest));
+        let nonce = of_generation(newest.saturating_add(1), random);
         given.push(nonce);
         Ok(Self {
             format: Format,
@@ -106,9 +112,23 @@ impl Binding {
         Self { format: Format, user: UserId::log(), client, predecessor: None, shown: None, given }
     }
 
+    /// The generation of the newest nonce that it remembers.
+    fn newest(&self) -> u64 {
+        self.shown.iter().chain(&self.given).map(|nonce| generation(*nonce)).max().unwrap_or(0)
+    }
+
+    /// The nonce for the welcome that follows the last hello.
+    pub fn nonce(&self) -> Nonce {
+        self.given.last().copied().unwrap_or(Nonce([0; 16]))
+    }
+
     /// Which nonce counts as shown, and what was given for it so far.
     fn matched(&self, hello: &Hello) -> Result<(Option<Nonce>, Vec<Nonce>), BindError> {
         if let Some(nonce) = hello.nonces.iter().find(|nonce| self.given.contains(nonce)) {
+            return Ok((Some(*nonce), Vec::new()));
+        }
+        // Given by this server, before it was put back to a backup.
+        if let Some(nonce) = hello.nonces.first().filter(|nonce| generation(**nonce) > self.newest()) {
             return Ok((Some(*nonce), Vec::new()));
         }
         // No welcome has ever arrived: whoever says so is the only one, or not yet to be told apart.
@@ -118,6 +138,16 @@ impl Binding {
             false => Err(BindError::ActorForked),
         }
     }
+}
+
+/// How many nonces an actor was given before this one, and one more.
+fn generation(nonce: Nonce) -> u64 {
+    nonce.0.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+fn of_generation(generation: u64, mut nonce: Nonce) -> Nonce {
+    nonce.0[..8].copy_from_slice(&generation.to_be_bytes());
+    nonce
 }
 
 #[cfg(test)]
@@ -132,7 +162,8 @@ mod tests {
             actor: ActorId([2; 16]),
             predecessor: None,
             user: None,
-            nonces: nonces.iter().map(|n| Nonce([*n; 16])).collect(),
+            // In these stories each is named after its generation.
+            nonces: nonces.iter().map(|n| of_generation(u64::from(*n), Nonce([*n; 16]))).collect(),
             device: String::new(),
             token: None,
             now: 0,
@@ -178,6 +209,16 @@ mod tests {
         let original = shake(Some(&copy), &[2, 1], 4).expect("whoever shows what was given first goes on");
         assert_eq!(shake(Some(&original), &[3, 1], 5), Err(BindError::ActorForked));
         assert_eq!(shake(Some(&original), &[], 5), Err(BindError::ActorForked), "copied before it first connected");
+    }
+
+    #[test]
+    fn what_was_given_before_a_backup_was_put_back_is_no_copy() {
+        let first = shake(None, &[], 1).expect("binds");
+        let backup = shake(Some(&first), &[1], 2).expect("renews");
+        // Up to 5 was given since, and nobody knows that any more.
+        let restored = shake(Some(&backup), &[5, 4], 6).expect("goes on");
+        assert_eq!(shake(Some(&restored), &[4, 3], 7), Err(BindError::ActorForked), "a copy all the same");
+        shake(Some(&restored), &[6, 5], 7).expect("renews");
     }
 
     #[test]

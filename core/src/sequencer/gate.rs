@@ -40,7 +40,7 @@ pub fn rich_changes(actor: ActorId, entry: &Entry) -> impl Iterator<Item = Candi
 fn candidate<'a>(actor: ActorId, header: &Header, at: &FieldKey, change: &'a RichChange) -> Candidate<'a> {
     let FieldKey { key: RecordKey { collection, record }, field } = at;
     let (collection, record, field) = (collection.as_str(), record.as_str(), field.as_str());
-    let actor = RichActor::derive(&actor.0, &header.run.0, collection, record, field, change.incarnation);
+    let actor = RichActor::derive(&actor.origin().0, &header.run.0, collection, record, field, change.incarnation);
     Candidate { bytes: &change.bytes, actor }
 }
 

@@ -124,7 +124,8 @@ impl Author {
         if other.offset().is_some_and(|offset| offset < self.base) {
             return true;
         }
-        if other.actor != self.stamp.actor {
+        // What an earlier actor of the same database wrote has the numbers that this one goes on from.
+        if other.actor.origin() != self.stamp.actor.origin() {
             return false;
         }
         if other.run == self.stamp.run {

@@ -1,19 +1,23 @@
 //! Every commit of a client, as a pure function from the rows it reads to the rows it writes.
 
+mod park;
+
 use std::sync::Arc;
 
 use crate::codec::DecodeError;
 use crate::entry::{Body, Entry, Header, InvalidEntry, Replaced};
 use crate::id::{ActorId, Base, EntryId, LogName, Offset, RunId, Seq, UserId, WriteId};
-use crate::packed::Void;
 use crate::protocol::frame::Nonce;
 use crate::storage::fold::FoldCommit;
 use crate::storage::prune::Prune;
 use crate::storage::row::{self, DeadLetter, Identity, Received, Verdicts, Voids};
+use crate::storage::succession::Succession;
 use crate::storage::traps::Traps;
 use crate::storage::{self, Durability, Key, Write};
 use crate::time::{Time, WallMs};
 use crate::witness::Work;
+
+pub use park::Park;
 
 /// One atomic change of the local database.
 #[derive(Clone, Debug)]
@@ -52,6 +56,8 @@ pub enum Commit {
     Park(Park),
     /// Makes what was recorded of refusals survive a power loss.
     Settle(Settle),
+    /// A fresh actor takes over.
+    Succeed(Succession),
     /// Deletes a dead letter, because the user said so.
     Discard {
         /// Its key.
@@ -112,8 +118,8 @@ pub struct Prepared {
     pub needs: Vec<Need>,
     /// The entry it re-issues.
     pub replaces: Option<Replaced>,
-    /// The seq of the dead letter that is marked with it, in the same transaction.
-    pub letter: Option<Seq>,
+    /// The dead letter that is marked with it, in the same transaction.
+    pub letter: Option<EntryId>,
     /// What it says.
     pub body: Arc<Body>,
 }
@@ -142,25 +148,10 @@ pub struct Receive {
     pub verdicts: Option<Verdicts>,
     /// Own entries that were refused, with their seqs.
     pub dead_letters: Vec<(Seq, DeadLetter)>,
-    /// Whose seqs these are.
-    pub actor: ActorId,
     /// Dead letters of which a replacement is accepted.
-    pub redeemed: Vec<Seq>,
+    pub redeemed: Vec<EntryId>,
     /// Dead letters, by seq, of own entries that were given up here and turned out to be decided otherwise.
     pub revived: Vec<Seq>,
-}
-
-/// Own seqs that are given up on this device: dead letters here, voids to the server.
-///
-/// Whoever asks may have read long before: what is decided or given up by the time of the transaction stays as it is.
-#[derive(Clone, Debug)]
-pub struct Park {
-    /// The log.
-    pub log: LogName,
-    /// Whose seqs they are.
-    pub actor: ActorId,
-    /// The dead letters, by the first seq each stands for.
-    pub letters: Vec<(Seq, DeadLetter)>,
 }
 
 /// What was recorded of refusals in relaxed commits is written once more, strictly: the row of verdicts and the dead
@@ -209,6 +200,9 @@ pub enum CommitAbort {
     /// The database's actor changed; prepare the entries anew.
     #[error("the database writes under another actor now")]
     ActorChanged,
+    /// Rows changed since the decision was made on them; make it anew.
+    #[error("the rows of own entries changed meanwhile")]
+    Overtaken,
     /// A row that the commit reads is damaged.
     #[error("a row of the local database is damaged: {0}")]
     Damaged(#[from] DecodeError),
@@ -217,7 +211,7 @@ pub enum CommitAbort {
     Entry(#[from] InvalidEntry),
 }
 
-type Decision = Result<(Vec<Write>, Committed), CommitAbort>;
+pub(super) type Decision = Result<(Vec<Write>, Committed), CommitAbort>;
 
 impl Commit {
     /// The keys whose values [`Commit::decide`] wants, in this order.
@@ -229,7 +223,11 @@ impl Commit {
                 let letters = append.letters().map(|(_, key)| key);
                 [storage::identity_key(), storage::next_key(&append.log)].into_iter().chain(letters).collect()
             }
-            Self::Park(park) => vec![storage::voids_key(&park.log, park.actor), storage::verdicts_key(&park.log)],
+            Self::Park(park) => {
+                let voids = storage::voids_key(&park.log, park.actor);
+                vec![storage::identity_key(), voids, storage::verdicts_key(&park.log)]
+            }
+            Self::Succeed(succession) => succession.reads(),
             Self::Receive(_) | Self::Prune(_) => vec![storage::leader_key()],
             Self::Settle(settle) => settle.reads(),
             Self::Snapshot { log, behind, .. } => {
@@ -290,7 +288,11 @@ impl Commit {
                 check_fence(settle.fence, row(0))?;
                 Ok(settle.decide(row(1), rows.get(2..).unwrap_or_default()))
             }
-            Self::Park(park) => park.decide(row(0), row(1)),
+            Self::Park(park) => {
+                check_actor(park.actor, row(0))?;
+                park.decide(row(1), row(2))
+            }
+            Self::Succeed(succession) => succession.decide(rows),
             Self::Discard { key } => Ok((vec![Write::Delete(key.clone())], Committed::Done)),
             Self::Fold(fold) => Ok((fold.writes(row(0)), Committed::Done)),
             Self::Trapped(trapped) => Ok((vec![trapped.write(row(0))], Committed::Done)),
@@ -306,9 +308,15 @@ fn leader_epoch(row: Option<&[u8]>) -> Result<u64, DecodeError> {
     row.map_or(Ok(0), row::decode_either)
 }
 
-fn check_fence(fence: u64, row: Option<&[u8]>) -> Result<(), CommitAbort> {
+pub(super) fn check_fence(fence: u64, row: Option<&[u8]>) -> Result<(), CommitAbort> {
     let epoch = leader_epoch(row)?;
     if epoch == fence { Ok(()) } else { Err(CommitAbort::Deposed { epoch }) }
+}
+
+/// Whoever has not heard yet that a fresh actor took over writes nothing.
+fn check_actor(actor: ActorId, row: Option<&[u8]>) -> Result<(), CommitAbort> {
+    let Some(row) = row else { return Err(CommitAbort::ActorChanged) };
+    if row::decode_either::<Identity>(row)?.actor == actor { Ok(()) } else { Err(CommitAbort::ActorChanged) }
 }
 
 fn decide_identity(proposed: &Identity, row: Option<&[u8]>) -> Decision {
@@ -339,10 +347,7 @@ fn decide_greeted(user: &UserId, nonce: Nonce, row: Option<&[u8]>) -> Decision {
 
 impl Append {
     fn decide(&self, identity: Option<&[u8]>, next: Option<&[u8]>, letters: &[Option<Vec<u8>>]) -> Decision {
-        let Some(identity) = identity else { return Err(CommitAbort::ActorChanged) };
-        if row::decode_either::<Identity>(identity)?.actor != self.actor {
-            return Err(CommitAbort::ActorChanged);
-        }
+        check_actor(self.actor, identity)?;
         let first: Seq = next.map_or(Ok(Seq(1)), row::decode_either)?;
         let entries = self.number(first)?;
         let next = Seq(first.0 + entries.len() as u64);
@@ -367,7 +372,7 @@ impl Append {
     /// The dead letters that its entries re-issue, by their keys, with the place of the entry in the group.
     fn letters(&self) -> impl Iterator<Item = (usize, Key)> {
         let letters = self.entries.iter().enumerate().filter_map(|(at, entry)| Some((at, entry.letter?)));
-        letters.map(|(at, seq)| (at, storage::dead_letter_key(&self.log, self.actor, seq)))
+        letters.map(|(at, id)| (at, storage::dead_letter_key(&self.log, id.actor, id.seq)))
     }
 
     /// Gives seqs from `first` on and builds the headers, now that everything in them is known.
@@ -419,7 +424,7 @@ impl Receive {
         }
         let put = |received: &Received| Write::Put(storage::received_key(log, received.from), row::encode(received));
         writes.extend(self.rows.iter().map(put));
-        let gone = |seq: &Seq| Write::Delete(storage::dead_letter_key(log, self.actor, *seq));
+        let gone = |id: &EntryId| Write::Delete(storage::dead_letter_key(log, id.actor, id.seq));
         writes.extend(self.redeemed.iter().map(gone));
         if let Some(verdicts) = &self.verdicts {
             let revived = self.revived.iter().map(|seq| storage::dead_letter_key(log, verdicts.actor, *seq));
@@ -453,31 +458,6 @@ impl Settle {
             writes.extend(letter.clone().map(|letter| Write::Put(key, letter)));
         }
         (writes, Committed::Settled(verdicts.settled))
-    }
-}
-
-impl Park {
-    fn decide(&self, voids: Option<&[u8]>, verdicts: Option<&[u8]>) -> Decision {
-        let mut voids: Voids = voids.map_or(Ok(Voids::default()), row::decode_either)?;
-        // A damaged row of verdicts is asked for again, and what it says then holds against any void.
-        let verdicts: Option<Verdicts> = verdicts.and_then(|row| row::decode(row).ok());
-        let decided = verdicts.filter(|verdicts| verdicts.actor == self.actor).map_or(Seq(0), |row| row.through);
-        let mut letters = Vec::new();
-        for (first, letter) in &self.letters {
-            for (from, through) in voids.without((*first).max(decided.next()), letter.last(*first)) {
-                voids.add(Void { from, through, reason: letter.reason.clone() });
-                letters.push((from, letter.standing_for(through.0 - from.0 + 1)));
-            }
-        }
-        if letters.is_empty() {
-            return Ok((Vec::new(), Committed::Parked(voids, letters)));
-        }
-        let put = |(seq, letter): &(Seq, DeadLetter)| {
-            Write::Put(storage::dead_letter_key(&self.log, self.actor, *seq), row::encode(letter))
-        };
-        let mut writes: Vec<_> = letters.iter().map(put).collect();
-        writes.push(Write::Put(storage::voids_key(&self.log, self.actor), row::encode_twice(&voids)));
-        Ok((writes, Committed::Parked(voids, letters)))
     }
 }
 
@@ -541,7 +521,6 @@ mod tests {
             rows: vec![],
             verdicts: None,
             dead_letters: vec![],
-            actor: ActorId([1; 16]),
             redeemed: vec![],
             revived: vec![],
         };

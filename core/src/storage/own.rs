@@ -31,14 +31,19 @@ pub struct Damaged {
     pub reason: String,
 }
 
-/// Reads rows of own entries, ascending by key. Seqs before `from` are not wanted; `next` is the first seq that was
+/// Reads rows of own entries. Seqs before `from` are not wanted; `next` is the first seq that was
 /// not given yet, as far as it is known.
 ///
 /// # Errors
 /// [`InvalidEntry`]: a record is whole, but is no entry of this build's format. Nothing is damaged: update.
 pub fn read(rows: impl IntoIterator<Item = Row>, from: Seq, next: Option<Seq>) -> Result<Own, InvalidEntry> {
     let mut own = Own::default();
-    let mut rows = rows.into_iter().filter_map(|(key, bytes)| Some((Seq(storage::number_of(&key)?), bytes))).peekable();
+    let rows = rows.into_iter().filter_map(|(key, bytes)| Some((Seq(storage::number_of(&key)?), bytes)));
+    let mut rows: Vec<_> = rows.collect();
+    // Rows of one actor after the other are in no order of their seqs.
+    rows.sort_by_key(|(first, _)| *first);
+    rows.dedup_by_key(|(first, _)| *first);
+    let mut rows = rows.into_iter().peekable();
     let mut at = from;
     while let Some((first, bytes)) = rows.next() {
         if first > at {

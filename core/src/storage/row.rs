@@ -39,6 +39,14 @@ impl Identity {
     pub fn new(client: ClientId, actor: ActorId) -> Self {
         Self { format: Format, client, actor, predecessor: None, user: None, nonces: Vec::new() }
     }
+
+    /// A fresh actor takes over, which no server has met; where another database has the same id, under another one.
+    pub fn succeed(&mut self, actor: ActorId, client: Option<ClientId>) {
+        self.predecessor = Some(self.actor);
+        self.actor = actor;
+        self.client = client.unwrap_or(self.client);
+        self.nonces.clear();
+    }
 }
 
 /// Received entries of one log, as they came.
@@ -105,6 +113,8 @@ pub struct Voids {
     format: Format<1>,
     /// The stretches, ascending, kept for ever. Where the server had decided a seq before, its verdict holds.
     pub stretches: Vec<Void>,
+    /// The actors before this one, whose the first seqs are: each with the last that is its, ascending.
+    pub earlier: Vec<(ActorId, Seq)>,
 }
 
 impl Voids {

@@ -7,6 +7,7 @@ mod audit;
 pub(super) mod connections;
 pub(super) mod letters;
 pub(super) mod read;
+mod reissued;
 mod sum;
 mod truncate;
 mod write;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use driftlog_core::entry;
-use driftlog_core::id::{EntryId, Offset, Seq};
+use driftlog_core::id::{ActorId, EntryId, LogName, Offset, Seq};
 use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{self, Redrive, RedriveError};
 use tokio::sync::oneshot;
@@ -161,6 +161,19 @@ fn write_redriven(writes: Writes<'_>, log: &LogRow, redriven: &sequencer::Redriv
         writes.set_end(log, *end, logged.accepted, sizes.iter().map(|bytes| *bytes as u64).sum())?;
     }
     Ok(sizes)
+}
+
+/// The client has recorded its verdicts: codes and reasons go.
+pub(super) fn settle(writes: Writes<'_>, name: &LogName, actor: ActorId, through: Seq) -> Result<(), StoreError> {
+    let reads = writes.reads();
+    let (Some(log), Some((author, _))) = (reads.log(name)?, reads.binding(actor)?) else { return Ok(()) };
+    if let Some(mut row) = reads.author_row(log.key, author)?
+        && row.settled < through
+    {
+        row.settle(through);
+        writes.put_author_row(log.key, author, &row)?;
+    }
+    Ok(())
 }
 
 /// An entry that this one builds on and that is neither in the log nor re-issued.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use driftlog_core::chain::Cursor;
-use driftlog_core::entry::Logged;
+use driftlog_core::entry::{Digest, Logged, Replaced};
 use driftlog_core::id::{EntryId, LogName, Offset, Seq, WriteId};
 use driftlog_core::limits;
 use driftlog_core::notice::WriteStatus;
@@ -59,11 +59,11 @@ pub(super) struct Record {
     /// Every entry, also those that the server has let go since.
     pub(super) entries: Vec<Logged>,
     pub(super) writes: BTreeMap<WriteId, Offset>,
-    ids: BTreeMap<EntryId, Offset>,
+    ids: BTreeMap<EntryId, (Offset, Digest)>,
     /// Entries that others in the log replace, and where those stand.
-    pub(super) replaced: BTreeMap<EntryId, Offset>,
+    pub(super) replaced: BTreeMap<Replaced, Offset>,
     /// Entries whose replacement went with a restored backup.
-    pub(super) replaced_gone: BTreeSet<EntryId>,
+    pub(super) replaced_gone: BTreeSet<Replaced>,
     /// Entries that went with a restored backup.
     pub(super) gone: BTreeSet<WriteId>,
     /// Of those, the ones that came again: a device that has the old history still tells their old place.
@@ -138,7 +138,10 @@ impl Checker {
         let Some(record) = self.logs.get_mut(name) else { return };
         let (expected, id) = (record.ends.len() as u64, logged.id());
         let write = WriteId { run: logged.entry.header.run, n: logged.entry.header.n };
-        let replaces = logged.entry.header.replaces.as_ref().map(|target| target.id);
+        let replaces = logged.entry.header.replaces.clone();
+        let line = logged.entry.line(id);
+        let is_there =
+            |target: &&Replaced| record.ids.get(&target.id).is_some_and(|(_, digest)| *digest == target.digest);
         let last_seq = record.ids.range(..=id).next_back().filter(|(last, _)| last.actor == id.actor);
         let trouble = if logged.offset.0 != expected {
             Some(("order", format!("offset {} follows {expected}", logged.offset)))
@@ -148,10 +151,10 @@ impl Checker {
             Some(("doubled", format!("{write} stands at offset {before} and again at {expected}")))
         } else if record.ids.contains_key(&id) {
             Some(("doubled", format!("{id} stands twice, at last at offset {expected}")))
-        } else if let Some(before) = replaces.and_then(|target| record.replaced.get(&target)) {
-            Some(("doubled", format!("{id} at offset {expected} replaces what was replaced at {before}")))
-        } else if let Some(target) = replaces.filter(|target| record.ids.contains_key(target)) {
-            Some(("doubled", format!("{id} at offset {expected} replaces {target}, which is in the log")))
+        } else if let Some(before) = record.replaced.get(&line) {
+            Some(("doubled", format!("{id} at offset {expected} is, or replaces, what was replaced at {before}")))
+        } else if let Some(target) = replaces.as_ref().filter(is_there) {
+            Some(("doubled", format!("{id} at offset {expected} replaces {}, which is in the log", target.id)))
         } else if let Some((last, _)) = last_seq.filter(|(last, _)| last.seq >= id.seq) {
             Some(("order", format!("{id} follows {last}")))
         } else if record.ends.last().is_some_and(|before| before.after(logged) != end) {
@@ -165,9 +168,9 @@ impl Checker {
         record.ends.push(end);
         record.entries.push(logged.clone());
         record.writes.insert(write, logged.offset);
-        record.ids.insert(id, logged.offset);
-        record.replaced.extend(replaces.map(|target| (target, logged.offset)));
+        record.ids.insert(id, (logged.offset, logged.entry.digest()));
         self.report.redriven += u64::from(replaces.is_some());
+        record.replaced.extend(replaces.map(|target| (target, logged.offset)));
         if record.gone.remove(&write) {
             record.regained.insert(write);
         }
@@ -313,8 +316,9 @@ impl Record {
         let is_kept = |offset: &Offset| (offset.0 as usize) < kept;
         self.gone.extend(self.writes.iter().filter(|(_, offset)| !is_kept(offset)).map(|(write, _)| *write));
         self.writes.retain(|_, offset| is_kept(offset));
-        self.ids.retain(|_, offset| is_kept(offset));
-        self.replaced_gone.extend(self.replaced.iter().filter(|(_, offset)| !is_kept(offset)).map(|(id, _)| *id));
+        self.ids.retain(|_, (offset, _)| is_kept(offset));
+        let gone = self.replaced.iter().filter(|(_, offset)| !is_kept(offset)).map(|(target, _)| target.clone());
+        self.replaced_gone.extend(gone);
         self.replaced.retain(|_, offset| is_kept(offset));
         self.ends.truncate(kept);
         self.entries.truncate(kept);

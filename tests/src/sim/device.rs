@@ -61,7 +61,7 @@ pub struct Device {
     pub wish: OnlineWish,
     /// How long its tokens are good for, in milliseconds.
     pub token_ms: u64,
-    /// Where this device's work may legitimately stop: another copy of its profile is about.
+    /// Another copy of its profile is about.
     pub copied: bool,
     pub(super) tabs: BTreeMap<TabNumber, Tab>,
     pub(super) held: Vec<Event>,

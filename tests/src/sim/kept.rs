@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use driftlog_core::entry::Replaced;
 use driftlog_core::id::{ActorId, EntryId, LogName, Seq, WriteId};
 use driftlog_core::storage::row::{self, DeadLetter, Verdicts};
 use driftlog_core::storage::{self, KeyRange};
@@ -13,8 +14,8 @@ use super::device::DeviceNumber;
 use super::world::World;
 use crate::database::Database;
 
-/// The first entry of the line that each replacement belongs to, as far as devices have it.
-type Lines = BTreeMap<EntryId, EntryId>;
+/// The line that each own entry belongs to, and the action that it is, as far as devices have it.
+type Lines = BTreeMap<Replaced, (Replaced, WriteId)>;
 
 /// An action that is not in the log.
 struct Missing {
@@ -64,7 +65,8 @@ impl World {
                 let Some(actor) = storage::actor_of(&key) else { continue };
                 for entry in row::decode_group(&bytes).unwrap_or_default() {
                     let id = EntryId { actor, seq: entry.header.seq };
-                    lines.insert(id, entry.line(id).id);
+                    let write = WriteId { run: entry.header.run, n: entry.header.n };
+                    lines.insert(Replaced { id, digest: entry.digest() }, (entry.line(id), write));
                 }
             }
         }
@@ -76,9 +78,9 @@ impl World {
         let Some(record) = self.checker.logs.get(log) else { return };
         let mut firsts = BTreeMap::new();
         for (target, offset) in &record.replaced {
-            let first = lines.get(target).unwrap_or(target);
-            if let Some(before) = firsts.insert(*first, *offset) {
-                let what = format!("{log}: {first} is replaced at offset {before} and at {offset}");
+            let first = lines.get(target).map_or(target, |(line, _)| line);
+            if let Some(before) = firsts.insert(first, *offset) {
+                let what = format!("{log}: {} is replaced at offset {before} and at {offset}", first.id);
                 return self.checker.violated("doubled", what);
             }
         }
@@ -88,9 +90,15 @@ impl World {
     fn is_kept(&self, missing: &Missing, lines: &Lines) -> bool {
         let Some(id) = missing.id else { return false };
         let (log, device) = (&missing.log, missing.device);
-        let first_of = |id: &EntryId| lines.get(id).copied().unwrap_or(*id);
+        let first_of = |target: &Replaced| lines.get(target).map_or(target.clone(), |(line, _)| line.clone());
+        let own: Vec<_> =
+            lines.values().filter(|(_, write)| *write == missing.write).map(|(line, _)| first_of(line)).collect();
         let replaced = self.checker.logs.get(log).is_some_and(|record| {
-            record.replaced.keys().chain(&record.replaced_gone).any(|target| first_of(target) == first_of(&id))
+            record
+                .replaced
+                .keys()
+                .chain(&record.replaced_gone)
+                .any(|target| target.id == id || own.contains(&first_of(target)))
         });
         let discarded =
             self.checker.discarded.iter().any(|(of, letter, last)| {
@@ -104,7 +112,8 @@ impl World {
             let database = &self.devices[holder].database;
             let verdicts = database.read(&KeyRange::only(storage::verdicts_key(log)));
             let verdicts = verdicts.first().and_then(|(_, bytes)| row::decode::<Verdicts>(bytes).ok());
-            let undecided = verdicts.as_ref().is_none_or(|row| row.actor != id.actor || id.seq > row.through);
+            let undecided =
+                verdicts.as_ref().is_none_or(|row| row.actor.origin() != id.actor.origin() || id.seq > row.through);
             let absent = verdicts.and_then(|row| row.mark(id.seq)).is_some_and(|mark| !mark.is_accepted());
             // Damaged bytes are found, and parked, by the next tab that reads them.
             let pending = undecided && (struck || is_own(database, log, missing.write));

@@ -48,14 +48,8 @@ impl World {
         None
     }
 
-    /// Whether a device's work may rest for a reason that only somebody can mend.
-    fn may_rest(&mut self, device: DeviceNumber) -> bool {
-        let copied = self.devices[device].copied;
-        copied || self.checker.was_restored()
-    }
-
     fn restless_log(&mut self, device: DeviceNumber, tab: TabNumber, log: &LogName) -> Option<String> {
-        let (online, may_rest) = (self.devices[device].is_online(), self.may_rest(device));
+        let (online, may_rest) = (self.devices[device].is_online(), self.checker.was_restored());
         let end = self.checker.end(log);
         let engine = self.devices[device].engine(tab);
         let blocked = may_rest && engine.connection().state == LinkState::Blocked;
@@ -70,7 +64,8 @@ impl World {
         }
         let (outbox, overlay) = (replica.outbox().len(), replica.overlay().is_empty());
         let (status, at) = (replica.status(), replica.state().cursor().next);
-        if outbox == 0 && overlay && status == LogStatus::Synced && at == end {
+        // What a restored server has lost of what it had accepted is shown until the log is rebuilt.
+        if outbox == 0 && (overlay || may_rest) && status == LogStatus::Synced && at == end {
             return None;
         }
         let reason = replica.log_state().reason;

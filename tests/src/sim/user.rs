@@ -367,10 +367,10 @@ impl World {
     pub fn draw_temper(&mut self) {
         let random = &mut self.random;
         let mut kinds: Vec<_> = Kind::HARMLESS.into_iter().filter(|_| random.below(2) == 0).collect();
-        // Copies and restored servers may stop logs for good: few runs have them.
-        if chance(random, 100) {
+        if chance(random, 400) {
             kinds.push(Kind::Copy);
         }
+        // A restored server may stop logs for good: few runs have one.
         if chance(random, 100) {
             kinds.push(Kind::Restore);
         }

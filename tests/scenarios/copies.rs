@@ -1,0 +1,278 @@
+//! Copies of a profile, and profiles that were put back to an earlier state: both works survive, and nothing doubles.
+
+use driftlog_core::notice::LogStatus;
+use driftlog_core::protocol::Code;
+use driftlog_core::sequencer::{Case, Ruling};
+use driftlog_core::session::link::LinkState;
+use driftlog_tests::disk::Loss;
+use driftlog_tests::sim::board::{add, add_with_note, named, rename, splice, tag, untag, vote};
+use driftlog_tests::sim::story::{Person, Story};
+
+/// Everything of everybody is in the log once, and everybody is well.
+fn all_is_well(story: &Story, people: &[&Person]) {
+    story.run_until_quiet();
+    for person in people {
+        assert_eq!((person.status(), person.link()), (LogStatus::Synced, LinkState::Live));
+        assert_eq!((person.outbox(), person.dead_letters()), (0, vec![]));
+        assert_eq!(person.rows(), people[0].rows());
+    }
+}
+
+#[test]
+fn a_copy_made_with_work_pending_keeps_its_own_work_and_doubles_nothing() {
+    // Whoever comes first, the other one takes a fresh actor.
+    for copy_first in [false, true] {
+        let story = Story::begin();
+        let (alice, bob) = (story.person("alice"), story.person("bob"));
+        alice.act(add("a", "milk"));
+        story.run_until_quiet();
+        alice.offline();
+        let shared = [alice.act(add("b", "bread")), alice.act(vote("b", 2)), alice.act(tag("b", "red"))];
+        story.run_for(500);
+        let copy = alice.copy();
+        copy.offline();
+        copy.open_tab();
+        let of_alice = [alice.act(vote("b", 10)), alice.act(add("c", "tea"))];
+        let of_copy = [copy.act(vote("b", 100)), copy.act(rename("b", "rye")), copy.act(untag("b", "red"))];
+        story.run_for(500);
+        let (first, second) = if copy_first { (&copy, &alice) } else { (&alice, &copy) };
+        first.online();
+        story.run_for(2_000);
+        second.online();
+        all_is_well(&story, &[&alice, &copy, &bob]);
+        assert_eq!((bob.field("b", "votes"), bob.field("b", "title")), ("112".into(), "rye".into()));
+        assert_eq!((bob.field("b", "tags"), bob.ids()), (String::new(), vec!["a".into(), "b".into(), "c".into()]));
+        assert_eq!(story.entries(), 9, "what both had is there once");
+        let told = |person: &Person, write| person.is_accepted(write);
+        assert!(shared.iter().chain(&of_alice).all(|write| told(&alice, *write)));
+        assert!(of_copy.iter().all(|write| told(&copy, *write)));
+    }
+}
+
+#[test]
+fn a_copy_made_before_the_first_connection_is_one_client_more() {
+    let story = Story::begin();
+    story.world().crash_server(Loss::Nothing);
+    let alice = story.person("alice");
+    let shared = alice.act(add("a", "milk"));
+    story.run_for(500);
+    let copy = alice.copy();
+    copy.open_tab();
+    let (of_alice, of_copy) = (alice.act(rename("a", "cream")), copy.act(vote("a", 1)));
+    copy.act(add("b", "bread"));
+    story.run_for(500);
+    story.world().start_server();
+    all_is_well(&story, &[&alice, &copy]);
+    assert_eq!((alice.ids(), alice.field("a", "title")), (vec!["a".into(), "b".into()], "cream".into()));
+    assert_eq!(alice.field("a", "votes"), "1");
+    assert!([shared, of_alice, of_copy].iter().all(|write| alice.is_accepted(*write)));
+    assert_eq!(story.entries(), 4);
+}
+
+#[test]
+fn two_copies_at_once_do_not_end_each_other_for_ever() {
+    let story = Story::begin();
+    let alice = story.person("alice");
+    alice.act(add("a", "milk"));
+    story.run_until_quiet();
+    let copy = alice.copy();
+    copy.open_tab();
+    for round in 0..10 {
+        alice.act(vote("a", 1));
+        copy.act(vote("a", 100));
+        story.run_for(500 * round);
+    }
+    all_is_well(&story, &[&alice, &copy]);
+    assert_eq!(alice.field("a", "votes"), "1010");
+    let begun = story.world().trace.newest(usize::MAX).count();
+    story.run_for(120_000);
+    let after = story.world().trace.newest(usize::MAX).count();
+    assert!(after - begun < 200, "two minutes of peace take {} lines", after - begun);
+    assert!(alice.link() == LinkState::Live && copy.link() == LinkState::Live);
+}
+
+#[test]
+fn what_was_refused_stays_refused_for_a_profile_that_does_not_know_it() {
+    for known_for_a_copy in [false, true] {
+        let story = Story::begin();
+        story.set_policy(|case: &Case<'_>| match case.name().as_str() {
+            "once" => Ruling::Refuse { code: Code::EntryForbidden, reason: "no".into() },
+            _ => Ruling::Allow,
+        });
+        let alice = story.person("alice");
+        alice.act(add("a", "milk"));
+        story.run_until_quiet();
+        alice.offline();
+        let refused = alice.act(named("once", "b", "bread"));
+        alice.act(rename("b", "rye"));
+        story.run_for(500);
+        let restored = alice.copy();
+        alice.online();
+        story.run_until_quiet();
+        assert_eq!(alice.refusal(refused).code, Some(Code::EntryForbidden));
+        if known_for_a_copy {
+            // Nobody knows the nonce of the backup any more.
+            alice.reload();
+            story.run_until_quiet();
+        }
+        alice.close();
+        // What was refused would be allowed now.
+        story.set_policy(|_: &Case<'_>| Ruling::Allow);
+        restored.open_tab();
+        story.run_until_quiet();
+        let codes: Vec<_> = restored.dead_letters().into_iter().map(|(_, code)| code).collect();
+        // Under its own actor it is told a verdict whose details may have been released.
+        let expected = [Code::EntryForbidden, Code::DependsOn];
+        let told = codes.iter().zip(expected).map(|(code, expected)| (*code).unwrap_or(expected));
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+        assert!(!known_for_a_copy || codes.iter().all(Option::is_some));
+        assert_eq!((restored.ids(), restored.link()), (vec!["a".into()], LinkState::Live));
+        restored.act(add("c", "tea"));
+        story.run_until_quiet();
+        assert_eq!(story.entries(), 2);
+        // Its user may still make it again.
+        let letter = restored.dead_letters()[0].0;
+        restored.redrive(letter, None);
+        story.run_until_quiet();
+        assert_eq!((restored.ids(), story.entries()), (vec!["a".into(), "b".into(), "c".into()], 3));
+    }
+}
+
+#[test]
+fn texts_that_both_copies_went_on_writing_have_both_works() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.act(add_with_note("a", "milk", "x"));
+    story.run_until_quiet();
+    alice.offline();
+    alice.act(splice("a", 1, 0, " shared"));
+    story.run_for(500);
+    let copy = alice.copy();
+    copy.offline();
+    copy.open_tab();
+    alice.act(splice("a", 0, 0, "alice "));
+    copy.act(splice("a", 8, 0, " copy"));
+    story.run_for(500);
+    copy.online();
+    story.run_for(2_000);
+    alice.online();
+    all_is_well(&story, &[&alice, &copy, &bob]);
+    assert_eq!(bob.field("a", "note"), "alice x shared copy");
+    alice.act(splice("a", 0, 0, "1 "));
+    copy.act(splice("a", 0, 0, "2 "));
+    all_is_well(&story, &[&alice, &copy, &bob]);
+    assert_eq!(bob.field("a", "note").len(), "1 2 alice x shared copy".len());
+}
+
+#[test]
+fn every_tab_of_a_copy_goes_on_under_the_fresh_actor() {
+    let story = Story::begin();
+    let alice = story.person("alice");
+    alice.act(add("a", "milk"));
+    story.run_until_quiet();
+    let copy = alice.copy();
+    alice.act(vote("a", 1));
+    story.run_until_quiet();
+    alice.reload();
+    story.run_until_quiet();
+    copy.offline();
+    let (one, two, three) = (copy.open_tab(), copy.open_tab(), copy.open_tab());
+    copy.act_in(one, vote("a", 10));
+    copy.act_in(two, vote("a", 100));
+    story.run_for(500);
+    let device = copy.device();
+    story.world().freeze(device, three);
+    copy.online();
+    copy.act_in(two, tag("a", "red"));
+    story.run_until_quiet();
+    copy.act_in(two, vote("a", 1_000));
+    copy.act_in(three, vote("a", 10_000));
+    story.world().thaw(device, three);
+    all_is_well(&story, &[&alice, &copy]);
+    assert_eq!((alice.field("a", "votes"), alice.field("a", "tags")), ("11111".into(), "red".into()));
+}
+
+#[test]
+fn a_succession_that_is_cut_off_anywhere_is_made_once() {
+    for at in 0..40 {
+        let story = Story::begin();
+        let alice = story.person("alice");
+        alice.act(add("a", "milk"));
+        story.run_until_quiet();
+        let copy = alice.copy();
+        alice.reload();
+        story.run_until_quiet();
+        copy.offline();
+        copy.open_tab();
+        copy.act(vote("a", 10));
+        let second = copy.open_tab();
+        copy.act_in(second, add("b", "bread"));
+        story.run_for(500);
+        copy.online();
+        story.run_for(5 * at);
+        if at % 2 == 0 {
+            copy.reload();
+        } else {
+            copy.lose_power();
+        }
+        copy.act(vote("a", 100));
+        all_is_well(&story, &[&alice, &copy]);
+        assert_eq!((alice.field("a", "votes"), story.entries()), ("110".into(), 4), "cut off after {} ms", 5 * at);
+    }
+}
+
+#[test]
+fn nothing_flickers_while_a_fresh_actor_takes_over() {
+    let story = Story::begin();
+    let alice = story.person("alice");
+    alice.act(add("a", "milk"));
+    story.run_until_quiet();
+    alice.offline();
+    alice.act(vote("a", 1));
+    alice.act(add("b", "bread"));
+    story.run_for(500);
+    let copy = alice.copy();
+    alice.online();
+    story.run_until_quiet();
+    alice.reload();
+    story.run_until_quiet();
+    copy.open_tab();
+    copy.act(vote("a", 10));
+    for _ in 0..1_000 {
+        assert_eq!((copy.field("a", "votes"), copy.ids()), ("11".into(), vec!["a".into(), "b".into()]));
+        story.run_for(5);
+    }
+    all_is_well(&story, &[&alice, &copy]);
+}
+
+#[test]
+fn what_an_actor_had_pending_that_the_server_has_forgotten_is_asked_for() {
+    let story = Story::begin();
+    let bob = story.person("bob");
+    bob.act(add("a", "milk"));
+    story.run_until_quiet();
+    let backup = story.world().host.backup();
+    let alice = story.person("alice");
+    alice.offline();
+    let (one, two) = (alice.act(vote("a", 1)), alice.act(add("b", "bread")));
+    story.run_for(500);
+    story.world().crash_server(Loss::Nothing);
+    story.world().restore_server(&backup);
+    story.world().start_server();
+    alice.online();
+    story.run_until_quiet();
+    assert_eq!(story.entries(), 1, "nothing is sent blindly");
+    assert_eq!((alice.link(), alice.status(), alice.ids()), (LinkState::Live, LogStatus::Synced, vec!["a".to_owned()]));
+    let letters = alice.dead_letters();
+    assert_eq!(letters.iter().map(|(_, code)| *code).collect::<Vec<_>>(), [Some(Code::OutcomeUnknown); 2]);
+    assert!([one, two].iter().all(|write| alice.refusal(*write).code == Some(Code::OutcomeUnknown)));
+    alice.act(vote("a", 10));
+    alice.redrive(letters[0].0, None);
+    story.run_for(500);
+    alice.reload();
+    story.run_until_quiet();
+    assert_eq!((bob.field("a", "votes"), alice.dead_letters().len()), ("11".into(), 1));
+    alice.discard(letters[1].0);
+    story.run_for(500);
+    assert_eq!((alice.dead_letters(), alice.ids()), (vec![], vec!["a".to_owned()]));
+}
