@@ -175,7 +175,7 @@ impl Authority {
                 session.handle_committed(request, decided);
                 session.handle_grew(0, Offset(self.log.len() as u64));
             }
-            Output::Settle { .. } => {}
+            Output::Settle { .. } | Output::Present { .. } => {}
             Output::Read(read) => self.read(session, now, &read),
             Output::Refresh(_) | Output::Forget { .. } | Output::Keep { .. } | Output::Close => {}
         }

@@ -47,6 +47,8 @@ pub(crate) struct Device {
     /// The same, by the real rules; it is reached only while the device is online.
     authority: Option<Authority>,
     online: bool,
+    /// Its sockets take what is sent only when a test says so, by [`Input::SocketBuffered`].
+    pub(crate) slow: bool,
     /// Rows that reads brought.
     pub(crate) rows_read: usize,
     tabs: BTreeMap<usize, Tab>,
@@ -78,6 +80,7 @@ impl Device {
             server: None,
             authority: None,
             online: false,
+            slow: false,
             rows_read: 0,
             tabs: BTreeMap::new(),
             id,
@@ -305,6 +308,23 @@ impl Device {
         write
     }
 
+    /// Opens one more log in a tab.
+    pub(crate) fn open_also(&mut self, tab: usize, log: &LogName) {
+        let now = self.now;
+        self.tabs.get_mut(&tab).unwrap().engine.open(log, schema(), now);
+        self.run();
+    }
+
+    /// Adds a todo to a log.
+    pub(crate) fn add_to(&mut self, tab: usize, log: &LogName, record: &str, title: &str) {
+        self.now += 1;
+        let fields = vec![(name("title"), DraftFieldOp::Set(Value::text(title)))];
+        let ops = vec![DraftOp::Insert(name("todos"), RecordId::new(record).unwrap(), fields)];
+        let draft = Draft { name: name("addTodo"), args: None, ops, lifetime_ms: None };
+        self.tabs.get_mut(&tab).unwrap().engine.act(log, draft, self.now).unwrap();
+        self.run();
+    }
+
     /// Adds a todo, if the engine takes it.
     pub(crate) fn try_add(&mut self, tab: usize, title: &str) -> Result<WriteId, CallError> {
         let fields = vec![(name("title"), DraftFieldOp::Set(Value::text(title)))];
@@ -505,6 +525,7 @@ impl Device {
                             authority.disconnect();
                         }
                     }
+                    Output::SocketWatch if self.slow => {}
                     Output::SocketWatch => tab.inbox.push_back(Input::SocketBuffered(0)),
                     Output::Timeout(due) => tab.timeout = Some(due),
                     Output::Broken(reason) => panic!("{reason}"),

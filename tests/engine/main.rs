@@ -15,6 +15,7 @@ mod quota;
 mod server;
 mod settling;
 mod traps;
+mod turns;
 
 use device::Device;
 use driftlog_tests::database::Database;

@@ -1,5 +1,7 @@
 //! The leader's work: the link, the session, pushing outboxes, storing and applying what arrives.
 
+use std::ops::Bound;
+
 use crate::connection::ConnectionState;
 use crate::id::{EntryId, LogName, Offset, Seq, WriteId};
 use crate::limits;
@@ -54,6 +56,7 @@ impl Engine {
         self.token_awaited = false;
         self.outputs.push_back(Output::SocketClose);
         self.stop_fetching();
+        self.presence_over();
         for slot in self.slots.values_mut() {
             slot.replica.arrivals_mut().reset();
             // The next session pushes everything that is undecided, at once.
@@ -147,6 +150,7 @@ impl Engine {
                 let act = self.link.refused(error.code, &error.reason, self.now, &mut self.random);
                 self.link_act(act);
             }
+            SessionEvent::Presence(name, presence) => self.presence_arrived(&name, presence),
             SessionEvent::Connection(state) => self.kept = Some(state),
             SessionEvent::SentAway(away) => {
                 let bounds = (away.retry_ms_min, away.retry_ms_max);
@@ -467,7 +471,10 @@ impl Engine {
         let mut waiting = true;
         while waiting && session.may_push() {
             waiting = false;
-            for (name, slot) in &self.slots {
+            let last = session.pushed_last();
+            let behind = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let before = last.iter().flat_map(|last| self.slots.range(..=last));
+            for (name, slot) in self.slots.range::<LogName, _>((behind, Bound::Unbounded)).chain(before) {
                 if self.socket_buffered >= limits::SOCKET_BUFFERED_BYTES_MAX || !session.may_push() {
                     break;
                 }

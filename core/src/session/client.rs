@@ -9,6 +9,8 @@ mod credit;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde_bytes::ByteBuf;
+
 use crate::chain::{Chain, Cursor};
 use crate::codec::DecodeError;
 use crate::connection::ConnectionState;
@@ -49,6 +51,8 @@ pub enum SessionEvent {
     LogRefused(LogName, frame::Error),
     /// The session is over.
     Refused(frame::Error),
+    /// Somebody else says something of itself in a log.
+    Presence(LogName, frame::Presence),
     /// How the server keeps this client's connection.
     Connection(ConnectionState),
     /// The session is over for a while.
@@ -114,6 +118,8 @@ pub struct ClientSession {
     numbers: BTreeMap<LogName, LogNumber>,
     /// Logs whose history is being fetched, under a number of its own.
     histories: BTreeMap<LogNumber, History>,
+    /// The log that pushed last: the others go before it.
+    pushed_last: Option<LogName>,
     control: VecDeque<Vec<u8>>,
     push_credit: u64,
     pushed: u64,
@@ -143,6 +149,7 @@ impl ClientSession {
             logs: BTreeMap::new(),
             numbers: BTreeMap::new(),
             histories: BTreeMap::new(),
+            pushed_last: None,
             control: VecDeque::new(),
             push_credit: 0,
             pushed: 0,
@@ -234,6 +241,11 @@ impl ClientSession {
         log.sent.map(|sent| sent.through.next())
     }
 
+    /// The log that pushed last. Logs take turns behind it, so that a small one never waits for all of a large one.
+    pub fn pushed_last(&self) -> Option<LogName> {
+        self.pushed_last.clone()
+    }
+
     /// Whether the server takes another push frame now: one may reach beyond the credit, the next waits.
     pub fn may_push(&self) -> bool {
         self.welcomed && self.pushed < self.push_credit
@@ -274,6 +286,7 @@ impl ClientSession {
             return None;
         }
         log.sent = Some(sent);
+        self.pushed_last = Some(name.clone());
         let push = Push { log: number, first, chain: sent.chain, entries: packer.finish() };
         let bytes = Frame::Push(push).encode();
         log.unanswered.push_back((sent.through, bytes.len() as u64));
@@ -286,6 +299,15 @@ impl ClientSession {
         if let Some(log) = self.numbers.get(name).copied() {
             self.send(&Frame::Settled(frame::Settled { log, through }));
         }
+    }
+
+    /// Says something of this client in a log; whether the log is subscribed.
+    pub fn present(&mut self, name: &LogName, value: Option<ByteBuf>) -> bool {
+        let log = self.numbers.get(name).copied();
+        if let Some(log) = log {
+            self.send(&Frame::Present(frame::Present { log, value }));
+        }
+        log.is_some()
     }
 
     /// Gives a fresh token to the running session.
@@ -357,6 +379,7 @@ impl ClientSession {
                 None
             }
             Frame::Pong(_) => None,
+            Frame::Presence(presence) => self.name(presence.log).map(|name| SessionEvent::Presence(name, presence)),
             Frame::Connection(connection) => Some(SessionEvent::Connection(connection.state())),
             Frame::GoAway(go_away) => Some(SessionEvent::SentAway(go_away)),
             Frame::Error(error) => match error.log {
