@@ -47,6 +47,47 @@ function panelOf(page, key) {
   };
 }
 
+test('a device that the server downgraded comes back, with what it did meanwhile on top', async (t) => {
+  const server = await startServer({ staticFolder: demoFolder });
+  t.after(() => server.kill());
+  const device = await startBrowser();
+  t.after(() => device.kill());
+  const page = await device.open(`http://127.0.0.1:${server.port}/`);
+  const [a, b] = [panelOf(page, 'a'), panelOf(page, 'b')];
+  await a.add('together');
+  await eventually(async () => assert.equal((await b.board()).todos.length, 1));
+  const panel = page.locator('[data-device=a]');
+  await panel.getByRole('button', { name: 'Let the server forget this device' }).click();
+  await panel.getByText('Inactive: the server keeps nothing for this device, because somebody asked for that.').waitFor();
+  const listed = await (await fetch(`http://127.0.0.1:${server.port}/connections`)).json();
+  assert.deepEqual(
+    listed.connections.map(({ device, state, reason }) => [device, state, reason]).sort(),
+    [
+      ['Device A', 'inactive', 'asked'],
+      ['Device B', 'active', null],
+    ],
+  );
+  // Both go on meanwhile, and each counts once.
+  await a.vote('together');
+  await b.vote('together');
+  await a.add('made while inactive');
+  assert.equal(await a.waiting(), 2);
+  await panel.getByText('Connected and active again').waitFor();
+  const both = [a, b];
+  await eventually(async () => {
+    for (const one of both) {
+      assert.deepEqual(
+        (await one.board()).todos.map(({ title, votes }) => [title, votes]),
+        [
+          ['together', '2'],
+          ['made while inactive', '0'],
+        ],
+      );
+    }
+  });
+  assert.equal(await a.waiting(), 0);
+});
+
 test('two devices act offline, one is reloaded with the server stopped, and both end with the same board', async (t) => {
   const server = await startServer({ staticFolder: demoFolder });
   t.after(() => server.kill());

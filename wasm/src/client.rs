@@ -115,7 +115,7 @@ impl Client {
     /// # Errors
     /// [`NoEntropy`].
     pub(crate) fn start(options: Options, store: LocalStore, listener: Listener) -> Result<Rc<Self>, NoEntropy> {
-        let Options { name, url, token, backlog, after, offline, trap, .. } = options;
+        let Options { name, url, token, device, backlog, after, offline, trap, .. } = options;
         let after = after.and_then(|after| WriteId::parse(&after));
         let run = after.map_or_else(|| entropy::bytes().map(RunId), |after| Ok(after.run))?;
         let config = Config {
@@ -123,7 +123,7 @@ impl Client {
             client: ClientId(entropy::bytes()?),
             actor: ActorId(entropy::bytes()?),
             seed: entropy::bytes()?,
-            device: device(),
+            device: device.map_or_else(described, shortened),
             connect: url.is_some() && !offline,
             token,
             backlog: backlog.into(),
@@ -493,6 +493,7 @@ impl Client {
             notice::Notice::Log(name, state) => handle(&name).map(|handle| Notice::Log { handle, state: state.into() }),
             notice::Notice::Pressure(pressure) => Some(Notice::Pressure(pressure.into())),
             notice::Notice::DeadLetters(name) => handle(&name).map(|handle| Notice::DeadLetters { handle }),
+            notice::Notice::Presence(name) => handle(&name).map(|handle| Notice::Presence { handle }),
             notice::Notice::Fold(name, fold) => handle(&name).map(|handle| Notice::Fold { handle, fold: fold.0 }),
             notice::Notice::TokenWanted(reason) => Some(Notice::TokenWanted { reason }),
         };
@@ -566,10 +567,14 @@ fn closed_because(code: u16, reason: &str) -> String {
 }
 
 /// The device, for people: what the browser says of itself, or the runtime.
-fn device() -> String {
-    const CHARS_MAX: usize = 120;
+fn described() -> String {
     let get = |object: &wasm_bindgen::JsValue, name: &str| js_sys::Reflect::get(object, &name.into()).ok();
     let navigator = get(&js_sys::global(), "navigator").filter(wasm_bindgen::JsValue::is_object);
     let agent = navigator.and_then(|navigator| get(&navigator, "userAgent")).and_then(|agent| agent.as_string());
-    agent.map_or_else(|| "unknown".to_owned(), |agent| agent.chars().take(CHARS_MAX).collect())
+    agent.map_or_else(|| "unknown".to_owned(), shortened)
+}
+
+fn shortened(device: String) -> String {
+    const CHARS_MAX: usize = 120;
+    device.chars().take(CHARS_MAX).collect()
 }

@@ -98,6 +98,7 @@ export type WireNotice =
   | ['pressure', WirePressure]
   | ['log', handle: number, WireLogState]
   | ['deadLetters', handle: number]
+  | ['presence', handle: number]
   | ['fold', handle: number, fold: number]
   | ['token-wanted', reason: string]
   | ['tape', handle: number, ...event: unknown[]];
@@ -131,6 +132,13 @@ export interface WireKept {
   reason?: 'idle' | 'lag' | 'pressure' | 'asked' | 'other' | null;
   /** By the server's clock. */
   since?: number | null;
+}
+
+/** What somebody else says of itself in a log; `value` is what its app encoded. */
+export interface WirePresent {
+  connection: string;
+  user: string;
+  value: Uint8Array;
 }
 
 /** How own work piles up. */
@@ -255,6 +263,8 @@ export interface WireOptions {
   url: string | null;
   storage: 'auto' | 'indexeddb' | 'memory';
   token: boolean;
+  /** What the device calls itself. */
+  device: string | null;
   /** How much of each log may wait for the server. */
   backlog: { entries: number | null; bytes: number | null };
   /** The last write id of this page, if an engine before this one gave it: ids go on behind it. */
@@ -326,6 +336,10 @@ export interface WireEngine {
   /** Tries parked entries again: the one at this offset, or all. */
   redriveFold(handle: number, fold: number, offset: number | undefined): void;
   discardFolded(handle: number, fold: number, offset: number): void;
+  /** Says something of this client in a log, or nothing any more. */
+  present(handle: number, value: Uint8Array | undefined): void;
+  /** → WirePresent[], by connection; a notice tells when they change. */
+  presence(handle: number): Uint8Array;
   /** WireStorage. */
   storage(): Uint8Array;
   connect(): void;

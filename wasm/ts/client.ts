@@ -42,6 +42,8 @@ export interface ClientOptions {
    * which it is.
    */
   readonly storage?: 'auto' | 'indexeddb' | 'memory';
+  /** What this device is called where its owner or an operator looks; by default what the browser says of itself. */
+  readonly device?: string;
   /** How much of each log may wait for the server; by default what the device can store. */
   readonly backlog?: BacklogBound;
 }
@@ -172,13 +174,14 @@ class OpenClient implements LogHost, EngineHost {
   }
 
   options(trap: WireTrap | null): Uint8Array {
-    const { name, url, token, storage = 'auto', backlog = {} } = this.given;
+    const { name, url, token, device, storage = 'auto', backlog = {} } = this.given;
     const options: WireOptions = {
       name,
       url: url ?? null,
       // What was kept in the database must not be looked for in memory now.
       storage: this.#storage?.mode ?? storage,
       token: token !== undefined,
+      device: device ?? null,
       backlog: wireBound(backlog),
       after: this.#lastWrite ?? null,
       offline: this.#offline,
@@ -259,6 +262,7 @@ class OpenClient implements LogHost, EngineHost {
     });
     this.#open.add(log);
     this.#byHandle.set(handle, log);
+    if (this.current !== undefined) log.presence.read(this.current);
     if (state.deadLetters > 0) await log.readDeadLetters();
     return log;
   }
@@ -341,6 +345,10 @@ class OpenClient implements LogHost, EngineHost {
       }
       case 'log':
         return this.#byHandle.get(notice[1])?.become(notice[2]);
+      case 'presence': {
+        const engine = this.current;
+        return engine && this.#byHandle.get(notice[1])?.presence.read(engine);
+      }
       case 'deadLetters':
         // A reading that fails leaves the list as it was; the next notice reads again.
         return void this.#byHandle

@@ -16,6 +16,8 @@ export interface Device {
   readonly label: string;
   readonly client: Client;
   readonly log: BoardLog;
+  /** Whether this page may act as the server's operator: it runs without tokens. */
+  readonly operated: boolean;
 }
 
 /** The panel of a device. */
@@ -43,6 +45,7 @@ export function devicePanel(device: Device): HTMLElement {
     activityPanel(log, act),
     refusals(log, act),
   );
+  if (device.operated) panel.append(downgradeButton(device, trouble));
 
   /** Actions throw when they cannot be done, such as voting for what another device has just removed. */
   function act(action: () => void): void {
@@ -61,6 +64,7 @@ export function devicePanel(device: Device): HTMLElement {
     const [waiting, refused] = [log.outbox.getSnapshot().count, log.deadLetters.getSnapshot().length];
     say(words, connectionWords(connection, log.status.getSnapshot(), waiting, refused, Date.now()));
     panel.dataset['state'] = connection.state;
+    panel.dataset['kept'] = connection.kept?.state ?? '';
     panel.dataset['waiting'] = String(log.outbox.getSnapshot().count);
   }
   for (const part of [client.connection, log.status, log.outbox, log.deadLetters]) part.subscribe(describe);
@@ -109,6 +113,44 @@ function powerSwitch({ key, label, client }: Device): HTMLElement {
   // Another tab of the same device may turn it too.
   addEventListener('storage', show);
   return power;
+}
+
+/** How long a device that was downgraded from here stays away, in milliseconds. */
+const AWAY_MS = 8_000;
+
+/** Has the server downgrade the device, as its operator would: it comes back by itself. */
+function downgradeButton({ label, client }: Device, trouble: HTMLElement): HTMLButtonElement {
+  const button = element(
+    'button',
+    {
+      class: 'clear downgrade',
+      type: 'button',
+      title: 'The server forgets where this device stands. It comes back to the current state, with its own work on top.',
+      onclick: () => {
+        downgrade(label).catch((error: unknown) => {
+          trouble.hidden = false;
+          say(trouble, `The server did not downgrade this device: ${String(error)}`);
+        });
+      },
+    },
+    'Let the server forget this device',
+  );
+  client.connection.subscribe(({ state }) => {
+    button.disabled = state !== 'live';
+  });
+  return button;
+}
+
+/** Docs: `GET /connections` and `POST /connections/{connection}/downgrade`, docs/protocol.md, "HTTP". */
+async function downgrade(label: string): Promise<void> {
+  const listed = await fetch('./connections');
+  if (!listed.ok) throw new Error(`it answers ${listed.status}`);
+  const { connections }: { connections: { connection: number; device: string; live: boolean }[] } = await listed.json();
+  // This page's own device may have been here before under another database: the newest one is it.
+  const own = connections.filter(({ device, live }) => live && device === label).at(-1);
+  if (own === undefined) throw new Error('it knows no such device');
+  const answer = await fetch(`./connections/${own.connection}/downgrade?away_ms=${AWAY_MS}`, { method: 'POST' });
+  if (!answer.ok) throw new Error(`it answers ${answer.status}`);
 }
 
 function boardName(log: BoardLog, act: (action: () => void) => void): HTMLElement {

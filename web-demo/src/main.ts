@@ -35,11 +35,12 @@ async function openDevice(key: string): Promise<Device> {
   const token = linkToken();
   const client = await createClient({
     name: `device-${key}`,
+    device: `Device ${key.toUpperCase()}`,
     url: `${url.origin}${url.pathname}`,
     ...(token === undefined ? {} : { token }),
   });
   const log = await client.open(board, { id: query.get('board') || 'demo' });
-  return { key, label: `Device ${key.toUpperCase()}`, client, log };
+  return { key, label: `Device ${key.toUpperCase()}`, client, log, operated: token === undefined };
 }
 
 /** The token of the link that was opened last; what stands after # is never sent to a server. */

@@ -5,7 +5,7 @@ import type { board } from './board';
 
 /** A device's connection and what waits on it, as one sentence or two. */
 export function connectionWords(
-  { state, reason, retryAt }: Connection,
+  { state, reason, retryAt, kept }: Connection,
   log: LogStatus,
   waiting: number,
   refused: number,
@@ -23,14 +23,20 @@ export function connectionWords(
         return 'Connected, but the token gives no right to read this board. What you did is in the log.';
       if (waiting > 0) return `Connected. Sending ${actions(waiting)}.`;
       if (log.state === 'behind') return 'Connected. Catching up.';
-      return refused > 0
-        ? 'Connected. All but what was refused is in the log.'
-        : 'Connected. Everything is in the log.';
+      return (
+        (kept?.reason === undefined
+          ? 'Connected.'
+          : `Connected and active again: the server had kept nothing for this device, because ${because[kept.reason]}.`) +
+        (refused > 0 ? ' All but what was refused is in the log.' : ' Everything is in the log.')
+      );
     case 'connecting':
       return `Connecting…${queue}`;
     case 'backing-off': {
       const seconds = Math.max(0, Math.ceil(((retryAt ?? now) - now) / 1000));
-      return `No answer from the server. Next try ${seconds === 0 ? 'now' : `in ${seconds} s`}.${queue}`;
+      const when = seconds === 0 ? 'now' : `in ${seconds} s`;
+      if (kept?.state === 'inactive')
+        return `Inactive: the server keeps nothing for this device, because ${because[kept.reason ?? 'other']}. It comes back ${when} and loses nothing.${queue}`;
+      return `No answer from the server. Next try ${when}.${queue}`;
     }
     case 'offline':
       return `Offline.${queue === '' ? ' Nothing waits to be sent.' : queue}`;
@@ -44,6 +50,15 @@ export function connectionWords(
       return `Not connected yet.${queue}`;
   }
 }
+
+/** Why a connection was downgraded. */
+const because = {
+  idle: 'it was away for long',
+  lag: 'it was far behind',
+  pressure: 'it had too many others to serve',
+  asked: 'somebody asked for that',
+  other: 'it had its reasons',
+} as const;
 
 /** What an action did, in words; `times` of them in a row. */
 export function actionWords(entry: Entry<typeof board>, times: number): string {

@@ -24,6 +24,7 @@ pub(crate) struct Options {
     pub(crate) url: Option<String>,
     pub(crate) storage: StorageChoice,
     pub(crate) token: bool,
+    pub(crate) device: Option<String>,
     pub(crate) backlog: Backlog,
     /// The last write id of this page, if an engine before this one gave it: ids go on behind it.
     pub(crate) after: Option<String>,
