@@ -17,6 +17,7 @@ mod identity;
 mod load;
 mod lookup;
 mod parking;
+mod presence;
 mod pressure;
 mod prune;
 mod rights;
@@ -48,6 +49,7 @@ use unstored::Unstored;
 pub use act::CallError;
 pub use config::{Config, OWN_KEPT_BYTES, Resume, Trap};
 pub use lookup::{Own, OwnEntry, OwnStatus};
+pub use presence::{PresenceTooLarge, Present};
 pub use pressure::BacklogFull;
 pub use tabs::Hint;
 
@@ -261,6 +263,7 @@ pub struct Engine {
     connection: Option<Connection>,
     /// How the server keeps this client's connection.
     kept: Option<ConnectionState>,
+    presences: presence::Presences,
     told: Option<Connection>,
     pressure_told: Option<Pressure>,
     outputs: VecDeque<Output>,
@@ -304,6 +307,7 @@ impl Engine {
             succeeding: None,
             connection: None,
             kept: None,
+            presences: presence::Presences::default(),
             told: None,
             pressure_told: None,
             outputs: VecDeque::new(),
@@ -408,6 +412,7 @@ impl Engine {
         self.settle_pressure();
         self.settle_folds();
         self.settle_refusals();
+        self.send_presence();
         self.flush_control();
         self.take_notices();
         self.tell_statuses();

@@ -54,6 +54,8 @@ pub const CREDIT_BYTES: u64 = 1024 * 1024;
 pub const CREDIT_BYTES_OF_LOG: u64 = CREDIT_BYTES / 2;
 /// Logs one session may have open at once.
 pub const SESSION_LOGS_MAX: usize = 16 * 1024;
+/// Bytes of what a client says of itself in a log at the moment.
+pub const PRESENCE_BYTES_MAX: usize = 4 * 1024;
 /// Characters of a reason given to people.
 pub const REASON_CHARS_MAX: usize = 500;
 

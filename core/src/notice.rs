@@ -27,6 +27,8 @@ pub enum Notice {
     DeadLetters(LogName),
     /// A fold has something to do: ask for its next batch.
     Fold(LogName, FoldId),
+    /// Who is present in a log changed.
+    Presence(LogName),
     /// The server wants a token; answer with `Input::Token`.
     TokenWanted(String),
 }

@@ -412,6 +412,13 @@ impl Active {
     }
 }
 
+impl Entered {
+    /// The session's number, never given twice.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+}
+
 impl Drop for Entered {
     fn drop(&mut self) {
         self.connections.left(&self.id, self.number);

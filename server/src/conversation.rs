@@ -4,6 +4,7 @@
 //! gives. Whatever takes time comes back over the [`Inbox`]; a read of the store is handed to the shell, which knows
 //! where blocking is allowed.
 
+mod presence;
 mod read;
 mod sessions;
 
@@ -31,6 +32,7 @@ use crate::room::{Place, Share};
 use crate::store::StoreError;
 use crate::writer::{Answer, Greeted, Mailbox, Request};
 
+use presence::PresentHere;
 pub(crate) use read::{Found, StoreRead};
 use sessions::Registration;
 pub(crate) use sessions::{Ending, Sessions};
@@ -54,6 +56,7 @@ pub(crate) struct Conversation {
     follows: BTreeMap<LogNumber, Arc<Feed>>,
     /// Logs of which a snapshot was read, and nothing behind it yet.
     pinned: BTreeSet<LogNumber>,
+    present: PresentHere,
 }
 
 /// Where what takes time arrives for one session.
@@ -90,6 +93,7 @@ impl Conversation {
             waker: Arc::clone(&waker),
             follows: BTreeMap::new(),
             pinned: BTreeSet::new(),
+            present: PresentHere::default(),
         };
         (conversation, Inbox { answers, ending, waker, share })
     }
@@ -104,6 +108,7 @@ impl Conversation {
         while let Some(output) = self.session.poll_output() {
             read = self.perform(output).or(read);
         }
+        self.tell_presence();
         let now = self.shared.environment.steady();
         self.session.take_moved().for_each(|(number, at)| self.standpoint.stands(now, number, at));
         read
@@ -226,6 +231,7 @@ impl Conversation {
                 if open.read {
                     let feed = self.shared.feeds.follow(&open.name, &self.waker, open.log);
                     self.follows.insert(open.log, feed);
+                    self.waker.present(open.log);
                 }
                 self.request(Request::Open { open, reply: self.mailbox.clone() }, 0);
             }
@@ -236,11 +242,14 @@ impl Conversation {
                     self.shared.gate.append(append, user, self.mailbox.clone(), &self.share, now);
                 }
             }
+            Output::Present { name, value } => self.say(name, value.as_deref()),
             Output::Settle { name, through } => {
                 self.request(Request::Settle { name, actor: self.actor, through }, 0);
             }
             Output::Read(read) => return self.read(read),
-            Output::Forget { log, .. } => {
+            Output::Forget { log, name } => {
+                self.fall_silent(&name);
+                self.present.forget(log);
                 if let Some(feed) = self.follows.remove(&log) {
                     self.shared.feeds.leave(feed, &self.waker, log);
                 }
@@ -344,6 +353,7 @@ impl Conversation {
 
 impl Drop for Conversation {
     fn drop(&mut self) {
+        self.fall_silent_everywhere();
         for (number, feed) in std::mem::take(&mut self.follows) {
             self.shared.feeds.leave(feed, &self.waker, number);
         }

@@ -5,7 +5,7 @@
 //! same position. **Invariant:** nothing here waits for a follower; a follower costs a flag and a wake-up. What is kept
 //! in memory has a bound for each log and one for all together; beyond it readers go to the store.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -65,6 +65,8 @@ struct Follower {
 #[derive(Default)]
 pub(crate) struct Waker {
     grown: Mutex<BTreeMap<LogNumber, Offset>>,
+    /// Logs in which somebody else says something new of itself.
+    present: Mutex<BTreeSet<LogNumber>>,
     notify: Notify,
 }
 
@@ -111,6 +113,14 @@ impl Feeds {
         }
     }
 
+    /// Wakes whoever follows a log, for what is said in it beside the entries.
+    pub(crate) fn present(&self, name: &LogName) {
+        let feed = lock(&self.feeds).get(name).and_then(Weak::upgrade);
+        if let Some(feed) = feed {
+            feed.present();
+        }
+    }
+
     /// Takes committed entries of a log and wakes whoever follows it.
     pub(crate) fn committed(&self, name: &LogName, entries: Vec<(Logged, Cursor, usize)>) {
         let feed = lock(&self.feeds).get(name).and_then(Weak::upgrade);
@@ -153,6 +163,15 @@ impl Feed {
         let bytes: Arc<[u8]> = bytes.into();
         *lock(&self.snapshot) = Some((cursor, Arc::downgrade(&bytes)));
         bytes
+    }
+
+    /// Wakes everybody who follows the log, for what is said in it beside the entries.
+    pub(crate) fn present(&self) {
+        for follower in lock(&self.followers).iter() {
+            if let Some(session) = follower.session.upgrade() {
+                session.present(follower.number);
+            }
+        }
     }
 
     fn extend(&self, entries: Vec<(Logged, Cursor, usize)>) {
@@ -277,16 +296,27 @@ impl Waker {
         self.notify.notify_one();
     }
 
+    /// Somebody says something new of itself in a log.
+    pub(crate) fn present(&self, number: LogNumber) {
+        lock(&self.present).insert(number);
+        self.notify.notify_one();
+    }
+
+    /// The logs with presences that are new since the last look.
+    pub(crate) fn take_present(&self) -> BTreeSet<LogNumber> {
+        std::mem::take(&mut *lock(&self.present))
+    }
+
     /// The logs that have grown since the last look.
     pub(crate) fn take_grown(&self) -> BTreeMap<LogNumber, Offset> {
         std::mem::take(&mut *lock(&self.grown))
     }
 
-    /// Waits until some log has grown; gives all that have.
+    /// Waits until some log has grown, or somebody is present anew; gives all that have grown.
     pub(crate) async fn grown(&self) -> BTreeMap<LogNumber, Offset> {
         loop {
             let grown = self.take_grown();
-            if !grown.is_empty() {
+            if !grown.is_empty() || !lock(&self.present).is_empty() {
                 return grown;
             }
             self.notify.notified().await;

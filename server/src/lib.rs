@@ -20,6 +20,7 @@ mod environment;
 mod fanout;
 mod gate;
 mod materialize;
+mod presence;
 mod retention;
 mod room;
 mod router;
@@ -52,6 +53,7 @@ use connections::Connections;
 use conversation::Sessions;
 use environment::{Environment, System};
 use fanout::Feeds;
+use presence::Presences;
 use retention::Pins;
 use room::Room;
 use snapshot::Maker;
@@ -88,6 +90,7 @@ pub(crate) struct Shared {
     pins: Arc<Pins>,
     sessions: Sessions,
     connections: Arc<Connections>,
+    presences: Presences,
     letters_dropped: Arc<AtomicU64>,
 }
 
@@ -169,6 +172,7 @@ pub async fn serve_all(
         pins,
         sessions,
         connections,
+        presences: Presences::default(),
         letters_dropped,
     });
     let reads = Arc::new(Semaphore::new(READS_MAX));

@@ -30,6 +30,7 @@ use crate::conversation::{Conversation, Inbox, Sessions, StoreRead};
 use crate::environment::Environment;
 use crate::fanout::Feeds;
 use crate::gate::{Gate, Stage};
+use crate::presence::Presences;
 use crate::retention::Pins;
 use crate::room::Room;
 use crate::snapshot::{self, Job, Maker};
@@ -120,6 +121,7 @@ impl Server {
             pins,
             sessions: Sessions::default(),
             connections: Arc::new(connections),
+            presences: Presences::default(),
             letters_dropped: writer.letters_dropped(),
             config,
         });

@@ -105,7 +105,11 @@ impl Server {
                     self.session.handle_snapshot(read.request, Some(SnapshotRead { cursor, bytes }));
                 }
             },
-            Output::Settle { .. } | Output::Forget { .. } | Output::Keep { .. } | Output::Close => {}
+            Output::Settle { .. }
+            | Output::Present { .. }
+            | Output::Forget { .. }
+            | Output::Keep { .. }
+            | Output::Close => {}
         }
     }
 

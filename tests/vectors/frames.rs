@@ -89,6 +89,8 @@ fn type_name(frame: &Frame) -> &'static str {
         Frame::GoAway(_) => "go-away",
         Frame::Held(_) => "held",
         Frame::Connection(_) => "connection",
+        Frame::Present(_) => "present",
+        Frame::Presence(_) => "presence",
         Frame::Credit(_) => "credit",
         Frame::Ping(_) => "ping",
         Frame::Pong(_) => "pong",
@@ -159,11 +161,16 @@ fn client() -> Vec<Vector> {
             Frame::Push(Push { log: 0, first: Seq(3), chain: chain(0x08), entries: pushed() }),
         ),
         vector("settled", "", Frame::Settled(Settled { log: 0, through: Seq(8) })),
+        vector("present", "", Frame::Present(Present { log: 0, value: Some(vec![0x07].into()) })),
+        vector("present no more", "", Frame::Present(Present { log: 0, value: None })),
     ]
 }
 
 fn server() -> Vec<Vector> {
     let returned = ConnectionState::Active { was: Some((Downgrade::Idle, NOW)) };
+    let value = vec![0x81, 0xa1, b'x', 0x07].into();
+    let said = Presence { log: 0, connection: OTHER, said: Some((user("bob"), value)) };
+    let gone = Presence { log: 0, connection: OTHER, said: None };
     let inactive = ConnectionState::Inactive { reason: Downgrade::Pressure, since: NOW };
     let welcome = Welcome {
         protocol: 1,
@@ -245,6 +252,8 @@ fn server() -> Vec<Vector> {
             "",
             Frame::Held(Held { log: 0, seq: Seq(7), reason: "the price list is loading".to_owned(), retry_ms: 5_000 }),
         ),
+        vector("presence", "", Frame::Presence(said)),
+        vector("presence that is gone", "", Frame::Presence(gone)),
         vector("connection", "active as ever", Frame::Connection(ConnectionState::Active { was: None }.into())),
         vector("connection that was away", "it was inactive until now", Frame::Connection(returned.into())),
         vector("connection that is downgraded", "", Frame::Connection(inactive.into())),

@@ -202,6 +202,20 @@ impl Binding {
         Ok(boundary::encode(&entries))
     }
 
+    /// Says something of this client in a log, or nothing any more.
+    pub fn present(&self, handle: u32, value: Option<Vec<u8>>) -> Result<(), JsValue> {
+        let name = self.client.log(handle)?;
+        let said = self.client.call(|engine| engine.set_presence(&name, value, clock::now_ms()))?;
+        said.map_err(|error| thrown("bad-value", &error.to_string()))
+    }
+
+    /// → WirePresent[], by connection.
+    pub fn presence(&self, handle: u32) -> Result<Vec<u8>, JsValue> {
+        let name = self.client.log(handle)?;
+        let present = self.client.call(|engine| engine.presence(&name))?.map_err(ClientError::from)?;
+        Ok(boundary::encode(&present.into_iter().map(answer::Present::from).collect::<Vec<_>>()))
+    }
+
     /// WireStorage.
     pub fn storage(&self) -> Vec<u8> {
         boundary::encode(&self.storage)

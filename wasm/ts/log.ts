@@ -25,6 +25,7 @@ import { type DeadLetter, type Entry, type EntryFilter, entryOf } from './entry.
 import { engineError, fail, fromEngine } from './errors.js';
 import { type Fold, type FoldDefinition, type FoldView, OpenFolds } from './fold.js';
 import { type Pressure, pressureOf } from './pressure.js';
+import { OpenPresence, type Presence } from './presence.js';
 import { type Query, type QuerySpec, QueryView, wireQuery } from './query.js';
 import { Cell, type Readable, type Turn } from './readable.js';
 import { type ArgumentsOf, type LogDefinition, type ParamsOf, type RowIn } from './schema.js';
@@ -95,6 +96,8 @@ export interface Log<D extends LogDefinition = LogDefinition> {
   readonly pressure: Readable<Pressure>;
   /** Refused entries, kept whole: redriven, edited or discarded when somebody decides. */
   readonly deadLetters: DeadLetters<D>;
+  /** Who else is here at the moment, and what they say of themselves. */
+  readonly presence: Presence;
   /** Ends the log in this tab; what it recorded is shipped all the same. */
   close(): void;
   [Symbol.dispose](): void;
@@ -132,6 +135,7 @@ export class OpenLog {
   readonly outbox: Cell<Outbox>;
   readonly pressure: Cell<Pressure>;
   readonly deadLetters: LetterList;
+  readonly presence: OpenPresence;
   readonly #views = new Map<string, QueryView>();
   readonly #active = new Map<number, QueryView>();
   readonly #writes = new Map<WriteId, OpenWrite>();
@@ -169,6 +173,7 @@ export class OpenLog {
       },
       bytes: (entryId) => host.engine.letter(this.handle, entryId),
     });
+    this.presence = new OpenPresence(host.turn, this, () => host.engine);
     for (const action of Object.keys(definition.actions)) this.do[action] = (args) => this.#perform(action, args);
     Object.freeze(this.do);
     this.#folds = new OpenFolds(this, host);
@@ -381,6 +386,7 @@ export class OpenLog {
    * actions that are stored nowhere are recorded again, in their order, and queries and folds begin again.
    */
   async bringOver(engine: WireEngine, trap: WireTrap | null): Promise<() => void> {
+    this.presence.again(engine);
     const listed = await engine.entries(this.handle, encode({ status: ['pending', 'stored', 'refused'] }));
     const known = new Map(decode<WireEntry[]>(listed).map((entry) => [entry.writeId, entry]));
     const unstored: OpenWrite[] = [];
@@ -432,6 +438,7 @@ export class OpenLog {
     if (this.#closed) return;
     for (const view of this.#views.values()) view.close();
     this.#folds.close();
+    this.presence.end(this.host.current);
     this.#closed = true;
     this.host.current?.shut(this.handle);
     const error = fail('closed', { what: this.name }, `the log ${this.name} was closed`);

@@ -4,6 +4,7 @@
 //! leader sees of the connection. A lost hint costs time: the leader also looks by itself.
 
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use crate::chain::Cursor;
 use crate::codec::{self, tagged};
@@ -19,6 +20,7 @@ use crate::storage::commit::Commit;
 use crate::storage::row::{self, Verdicts};
 use crate::time::WallMs;
 
+use super::presence::Present;
 use super::{Engine, OnlineWish, Output, Request};
 
 /// How often the leader looks for work that nobody told it of, in milliseconds.
@@ -45,6 +47,10 @@ pub enum Hint {
     Missing((LogName, Cursor, Offset)),
     /// A fresh actor has taken over.
     Succeeded(()),
+    /// This tab says something of the client in a log.
+    Present((LogName, Option<ByteBuf>)),
+    /// What the leader hears that others say of themselves in a log.
+    Presence((LogName, Vec<Present>)),
 }
 
 tagged!(Hint {
@@ -57,6 +63,8 @@ tagged!(Hint {
     Damaged((LogName, Offset)) = 6,
     Missing((LogName, Cursor, Offset)) = 7,
     Succeeded(()) = 8,
+    Present((LogName, Option<ByteBuf>)) = 9,
+    Presence((LogName, Vec<Present>)) = 10,
 });
 
 /// See [`Hint::Connection`].
@@ -119,6 +127,7 @@ impl Engine {
                     let connection = self.connection();
                     self.hint_connection(connection);
                     self.tell_status(&name);
+                    self.tell_presence(&name);
                 }
             }
             Hint::Leading(()) => {
@@ -133,6 +142,8 @@ impl Engine {
                 let wish = if on { OnlineWish::Connected } else { OnlineWish::Disconnected };
                 self.wish_here(wish);
             }
+            Hint::Present((name, value)) => self.presence_said(&name, value),
+            Hint::Presence((name, others)) => self.presence_hinted(name, others),
             Hint::Damaged((name, at)) => self.mend(&name, at),
             Hint::Succeeded(()) => self.identify(),
         }

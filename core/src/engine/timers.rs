@@ -77,7 +77,12 @@ impl Engine {
         let scan_at = if leads { self.scan_at } else { WallMs::MAX };
         let held_until = self.held_until().filter(|_| leads).unwrap_or(WallMs::MAX);
         let link = self.link.deadline().unwrap_or(WallMs::MAX);
-        let due = link.min(scan_at).min(held_until).min(self.unstored_due()).min(self.database_retry_at);
+        let due = link
+            .min(self.presence_due())
+            .min(scan_at)
+            .min(held_until)
+            .min(self.unstored_due())
+            .min(self.database_retry_at);
         let due =
             due.min(self.settling_due()).min(self.pressure_due()).min(self.fold_deadline().unwrap_or(WallMs::MAX));
         if due < WallMs::MAX && self.timeout.is_none_or(|set| set > due || set <= self.now) {

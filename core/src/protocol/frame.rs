@@ -4,6 +4,7 @@
 //! compact msgpack. A log is named once, in `subscribe`; from then on both sides use the number given there.
 
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use crate::chain::{Chain, Cursor};
 use crate::codec::{self, DecodeError, tagged};
@@ -37,6 +38,8 @@ pub enum Frame {
     Push(Push),
     /// Client: verdicts through this seq are recorded here; their details may be released.
     Settled(Settled),
+    /// Client: what I say of myself in a log at the moment.
+    Present(Present),
     /// Server: the session stands.
     Welcome(Welcome),
     /// Server: the log is open, and this is where both of us are.
@@ -53,6 +56,8 @@ pub enum Frame {
     GoAway(GoAway),
     /// Server: how your connection stands.
     Connection(Connection),
+    /// Server: what somebody else says of itself in a log at the moment.
+    Presence(Presence),
     /// Both: what I can take, in total since the session began.
     Credit(Credit),
     /// Both: are you there?
@@ -70,6 +75,7 @@ tagged!(Frame {
     Unsubscribe(Unsubscribe) = 3,
     Push(Push) = 4,
     Settled(Settled) = 5,
+    Present(Present) = 6,
     Welcome(Welcome) = 16,
     Opened(Opened) = 17,
     Ack(Ack) = 18,
@@ -78,6 +84,7 @@ tagged!(Frame {
     GoAway(GoAway) = 21,
     Held(Held) = 22,
     Connection(Connection) = 23,
+    Presence(Presence) = 24,
     Credit(Credit) = 32,
     Ping(Ping) = 33,
     Pong(Ping) = 34,
@@ -169,6 +176,26 @@ pub struct Settled {
     pub log: LogNumber,
     /// Last seq whose verdict is recorded, inclusive.
     pub through: Seq,
+}
+
+/// See [`Frame::Present`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Present {
+    /// Which log.
+    pub log: LogNumber,
+    /// Bytes of the app; none: nothing any more.
+    pub value: Option<ByteBuf>,
+}
+
+/// See [`Frame::Presence`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Presence {
+    /// Which log.
+    pub log: LogNumber,
+    /// Whose connection, by the actor that it writes under.
+    pub connection: ActorId,
+    /// Its user, and bytes of the app; none: it is gone, or says nothing any more.
+    pub said: Option<(UserId, ByteBuf)>,
 }
 
 /// See [`Frame::Welcome`].

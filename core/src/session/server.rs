@@ -19,6 +19,7 @@ mod connection;
 mod credit;
 mod entries;
 mod grants;
+mod presence;
 mod request;
 mod subscription;
 mod waiting;
@@ -354,6 +355,7 @@ impl ServerSession {
             (Phase::Live { .. }, Frame::Subscribe(subscribe)) => self.handle_subscribe(subscribe),
             (Phase::Live { .. }, Frame::Unsubscribe(frame::Unsubscribe { log })) => self.forget(log),
             (Phase::Live { .. }, Frame::Push(push)) => self.handle_push(push, bytes),
+            (Phase::Live { .. }, Frame::Present(present)) => self.handle_present(present),
             (Phase::Live { .. }, Frame::Settled(settled)) => {
                 if let Some(subscription) = self.subscriptions.get(&settled.log) {
                     let name = subscription.name.clone();

@@ -84,6 +84,14 @@ class Tab {
     return this.#call('pressure');
   }
 
+  present(value) {
+    return this.#call('present', value);
+  }
+
+  others() {
+    return this.#call('others');
+  }
+
   addMany(count, prefix) {
     return this.#call('addMany', count, prefix);
   }

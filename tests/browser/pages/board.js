@@ -141,6 +141,16 @@ export function state() {
   };
 }
 
+/** Says something of this client to the others in the board. */
+export function present(value) {
+  log.presence.set(value);
+}
+
+/** Who else is in the board, and what they say. */
+export function others() {
+  return log.presence.getSnapshot().map(({ user, value }) => [user, value]);
+}
+
 /** Connects at once. */
 export function connect() {
   client.connect();

@@ -26,6 +26,8 @@ pub(crate) enum Notice {
     Log { handle: u32, state: LogState },
     /// The dead letters of a log changed.
     DeadLetters { handle: u32 },
+    /// Who is present in a log changed.
+    Presence { handle: u32 },
     /// A fold has something to do.
     Fold { handle: u32, fold: u32 },
     /// The next hello waits for a token.
@@ -88,6 +90,21 @@ pub(crate) struct Kept {
     pub(crate) reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) since: Option<u64>,
+}
+
+/// `WirePresent`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Present {
+    connection: String,
+    user: String,
+    value: serde_bytes::ByteBuf,
+}
+
+impl From<driftlog_core::engine::Present> for Present {
+    fn from(present: driftlog_core::engine::Present) -> Self {
+        let driftlog_core::engine::Present { connection, user, value } = present;
+        Self { connection: connection.to_string(), user: user.to_string(), value }
+    }
 }
 
 /// `WireLogState`.
@@ -166,6 +183,7 @@ impl Notice {
             Notice::Pressure(pressure) => out.extend(encode(&("pressure", pressure))),
             Notice::Log { handle, state } => out.extend(encode(&("log", handle, state))),
             Notice::DeadLetters { handle } => out.extend(encode(&("deadLetters", handle))),
+            Notice::Presence { handle } => out.extend(encode(&("presence", handle))),
             Notice::Fold { handle, fold } => out.extend(encode(&("fold", handle, fold))),
             Notice::TokenWanted { reason } => out.extend(encode(&("token-wanted", reason))),
         }

@@ -364,6 +364,12 @@ export class FakeEngine implements WireEngine {
 
   setToken(): void {}
 
+  present(): void {}
+
+  presence(): Uint8Array {
+    return encode([]);
+  }
+
   async close(): Promise<void> {
     this.server.followers.delete(this);
   }

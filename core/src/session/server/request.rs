@@ -17,6 +17,13 @@ pub type RequestId = u64;
 /// A request to the shell.
 #[derive(Debug)]
 pub enum Output {
+    /// The peer says something of itself in a log that it reads, or takes it back.
+    Present {
+        /// Which log.
+        name: LogName,
+        /// What, in bytes of the app.
+        value: Option<Vec<u8>>,
+    },
     /// Check the token and bind the actor durably; answer with `handle_admitted`.
     Authenticate(Box<Hello>),
     /// Check a fresh token of the same user; answer with `handle_refreshed`.

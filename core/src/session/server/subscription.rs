@@ -152,6 +152,11 @@ impl Subscription {
         }
     }
 
+    /// Whether the log is followed, or will be once it is open.
+    pub(super) fn follows(&self) -> bool {
+        self.asked.read && self.until.is_none()
+    }
+
     /// Where its reader stands; none if it reads nothing, or history beside what it follows.
     pub(super) fn place(&self) -> Option<Offset> {
         match (&self.reading, self.until) {
