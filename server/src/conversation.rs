@@ -108,9 +108,14 @@ impl Conversation {
         while let Some(output) = self.session.poll_output() {
             read = self.perform(output).or(read);
         }
-        self.tell_presence();
         let now = self.shared.environment.steady();
-        self.session.take_moved().for_each(|(number, at)| self.standpoint.stands(now, number, at));
+        for (number, at) in self.session.take_moved() {
+            if at.is_some() {
+                self.present.stands(number);
+            }
+            self.standpoint.stands(now, number, at);
+        }
+        self.tell_presence();
         read
     }
 
@@ -231,7 +236,6 @@ impl Conversation {
                 if open.read {
                     let feed = self.shared.feeds.follow(&open.name, &self.waker, open.log);
                     self.follows.insert(open.log, feed);
-                    self.waker.present(open.log);
                 }
                 self.request(Request::Open { open, reply: self.mailbox.clone() }, 0);
             }

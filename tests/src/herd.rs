@@ -92,7 +92,9 @@ async fn come(url: &str, client: usize, end: u64, begun: Instant) -> (Socket, On
         match socket.next().await {
             Frame::Entries(entries) => at = entries.after.next,
             Frame::SnapshotPart(part) if part.at + part.bytes.len() as u64 == part.total => at = part.cursor.next,
-            Frame::SnapshotPart(_) => socket.send(&Frame::Credit(Credit { bytes: u64::MAX >> 1, of_log: None })).await,
+            Frame::SnapshotPart(_) => {
+                socket.send(&Frame::Credit(Credit { bytes: u64::MAX >> 1, of_log: Some((1, u64::MAX >> 1)) })).await
+            }
             Frame::Opened(_) | Frame::Ack(_) | Frame::Credit(_) => {}
             Frame::Ping(ping) => socket.send(&Frame::Pong(ping)).await,
             other => panic!("entries expected: {other:?}"),

@@ -5,11 +5,20 @@ use driftlog_core::id::{LogName, Offset};
 use driftlog_core::limits::{CREDIT_BYTES, FRAME_BYTES_TARGET};
 use driftlog_core::protocol::frame::{Credit, Frame, LogNumber, Subscribe};
 
+use driftlog_server::Config;
+use tempfile::TempDir;
+
 use crate::running::Server;
 use driftlog_tests::peer::{Peer, Socket};
 
 const LARGE: LogNumber = 1;
 const URGENT: LogNumber = 2;
+
+/// A server that makes no snapshots, so that a large log is large for its readers.
+async fn start() -> Server {
+    let without = |config: &mut Config| (config.snapshot_entries, config.snapshot_bytes) = (u64::MAX, u64::MAX);
+    Server::start_with(TempDir::new().expect("a directory"), without).await
+}
 
 /// A log with so many entries of 60 kB.
 async fn filled(server: &Server, author: &str, log: &str, entries: usize) -> LogName {
@@ -33,7 +42,7 @@ async fn until(socket: &mut Socket, log: LogNumber, end: u64) -> [u64; 3] {
             let count = Frame::Entries(entries.clone()).encode().len() as u64;
             bytes[entries.log as usize] += count;
             granted += count;
-            socket.send(&Frame::Credit(Credit { bytes: granted, of_log: None })).await;
+            socket.send(&Frame::Credit(Credit { bytes: granted, of_log: Some((entries.log, granted)) })).await;
             if entries.log == log && entries.after.next == Offset(end) {
                 return bytes;
             }
@@ -43,7 +52,7 @@ async fn until(socket: &mut Socket, log: LogNumber, end: u64) -> [u64; 3] {
 
 #[tokio::test]
 async fn a_log_of_high_priority_is_usable_before_a_large_one_of_low_priority_has_arrived() {
-    let server = Server::start().await;
+    let server = start().await;
     let (large, urgent) = (filled(&server, "a", "large", 80).await, filled(&server, "b", "urgent", 8).await);
     let mut reader = Peer::new("reader");
     let mut socket = reader.connect(&server.url).await;
@@ -64,7 +73,7 @@ async fn a_log_of_high_priority_is_usable_before_a_large_one_of_low_priority_has
 
 #[tokio::test]
 async fn a_small_write_is_answered_behind_no_more_of_a_transfer_than_its_reader_has_allowed_for() {
-    let server = Server::start().await;
+    let server = start().await;
     let large = filled(&server, "a", "large", 80).await;
     let mut reader = Peer::new("reader");
     let (mut socket, _) = reader.open_to_push(&server.url).await;

@@ -18,6 +18,13 @@ pub(super) struct PresentHere {
 }
 
 impl PresentHere {
+    /// The reader of a log stands somewhere: the first time, it is to hear of everybody.
+    pub(super) fn stands(&mut self, number: LogNumber) {
+        if !self.told.contains_key(&number) {
+            self.due.insert(number);
+        }
+    }
+
     /// A log is given up: under its number another may come.
     pub(super) fn forget(&mut self, number: LogNumber) {
         self.told.remove(&number);
@@ -51,16 +58,14 @@ impl Conversation {
         std::mem::take(&mut self.present.says).into_iter().for_each(|log| self.say(log, None));
     }
 
-    /// Tells the peer who says what now, where that is news and its socket has room.
+    /// Tells the peer who says what now, where that is news and its socket has room. A log that is not open yet hears of
+    /// everybody when it is.
     pub(super) fn tell_presence(&mut self) {
         self.present.due.append(&mut self.waker.take_present());
-        for number in std::mem::take(&mut self.present.due) {
-            let Some(name) = self.session.takes_presence(number).cloned() else {
-                if self.follows.contains_key(&number) {
-                    self.present.due.insert(number);
-                }
-                continue;
-            };
+        while self.session.takes_presence()
+            && let Some(number) = self.present.due.pop_first()
+        {
+            let Some(name) = self.session.followed(number).cloned() else { continue };
             let told = self.present.told.entry(number).or_default();
             for (connection, said) in self.shared.presences.news(&name, self.actor, told) {
                 let said = said.as_ref().map(|(user, value)| (user.clone(), &**value));

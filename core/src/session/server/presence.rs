@@ -15,10 +15,14 @@ use super::{Phase, ServerSession};
 const WAITING_MAX: usize = 16 * 1024;
 
 impl ServerSession {
-    /// The log of this number, if its reader is to be told now who is present.
-    pub fn takes_presence(&self, number: LogNumber) -> Option<&LogName> {
-        let takes = matches!(self.phase, Phase::Live { .. }) && self.urgent.bytes < WAITING_MAX;
-        let subscription = self.subscriptions.get(&number).filter(|_| takes)?;
+    /// Whether its socket has room for who is present now.
+    pub fn takes_presence(&self) -> bool {
+        matches!(self.phase, Phase::Live { .. }) && self.urgent.bytes < WAITING_MAX
+    }
+
+    /// The log of this number, if it is open and followed.
+    pub fn followed(&self, number: LogNumber) -> Option<&LogName> {
+        let subscription = self.subscriptions.get(&number)?;
         subscription.place().map(|_| &subscription.name)
     }
 

@@ -131,14 +131,6 @@ impl Reads<'_> {
         Ok(found)
     }
 
-    /// The lowest cursor that any active connection has in a log: what is before it nobody has still to be sent.
-    #[allow(dead_code, reason = "retention asks")]
-    pub(crate) fn cursor_lowest(self, log: LogKey) -> Result<Option<Offset>, StoreError> {
-        let sql = "SELECT min(next) FROM cursors WHERE log = ?1";
-        let lowest = self.0.prepare_cached(sql)?.query_row([log.0], |row| row.get::<_, Option<i64>>(0))?;
-        Ok(lowest.map(|next| Offset(next.cast_unsigned())))
-    }
-
     /// The bytes of entries from one offset to another (exclusive), counted over at most so many entries; and how far
     /// that went.
     pub(crate) fn entry_bytes(

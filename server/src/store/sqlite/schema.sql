@@ -107,4 +107,3 @@ CREATE TABLE cursors (
   sum INTEGER NOT NULL,
   PRIMARY KEY (connection, log)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX cursors_by_log ON cursors (log, next);
