@@ -2,7 +2,7 @@
 
 use crate::connection::ConnectionState;
 use crate::fold::FoldId;
-use crate::id::{EntryId, LogName, Offset, UserId, WriteId};
+use crate::id::{EntryId, LogName, Offset, Seq, UserId, WriteId};
 use crate::outbox::Backlog;
 use crate::protocol::Code;
 use crate::protocol::frame::MarkedStatus;
@@ -23,8 +23,8 @@ pub enum Notice {
     Log(LogName, LogState),
     /// How much own work waits, and why.
     Pressure(Pressure),
-    /// The dead letters of a log changed.
-    DeadLetters(LogName),
+    /// The dead letters of a log changed; those with a lower seq than this one are as they were.
+    DeadLetters(LogName, Seq),
     /// A fold has something to do: ask for its next batch.
     Fold(LogName, FoldId),
     /// Who is present in a log changed.

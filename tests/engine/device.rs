@@ -7,7 +7,7 @@ use driftlog_core::draft::{Draft, DraftFieldOp, DraftOp};
 use driftlog_core::engine::{
     CallError, Config, Engine, Hint, Input, Output, Own, OwnEntry, OwnStatus, RequestId, Resume, Trap,
 };
-use driftlog_core::id::{ActorId, ClientId, EntryId, LogName, Name, RecordId, RunId, WriteId};
+use driftlog_core::id::{ActorId, ClientId, EntryId, LogName, Name, RecordId, RunId, Seq, WriteId};
 use driftlog_core::notice::{LogState, Notice, Pressure, WriteStatus};
 use driftlog_core::outbox::BacklogBound;
 use driftlog_core::protocol::{Code, Frame};
@@ -31,6 +31,9 @@ pub(crate) struct Tab {
     /// Frames sent since the last look.
     sent: Vec<Frame>,
     found: BTreeMap<RequestId, Vec<OwnEntry>>,
+    /// The dead letters as an app lists them, and from which seq on they changed since.
+    listed: Vec<OwnEntry>,
+    listed_to: Option<Seq>,
     /// Live queries, by their patches.
     live: BTreeMap<QueryId, Vec<Row>>,
     socket: Option<Session>,
@@ -141,6 +144,8 @@ impl Device {
             opened: BTreeSet::new(),
             sent: Vec::new(),
             found: BTreeMap::new(),
+            listed: Vec::new(),
+            listed_to: None,
             live: BTreeMap::new(),
             socket: None,
             timeout: None,
@@ -228,9 +233,18 @@ impl Device {
 
     /// The dead letters as a tab lists them, and whether each is being redriven.
     pub(crate) fn letters(&mut self, tab: usize) -> Vec<(EntryId, bool)> {
+        self.run();
+        if let Some(from) = self.tabs.get_mut(&tab).unwrap().listed_to.take() {
+            let changed = self.entries(tab, Own::Refused(from));
+            let listed = &mut self.tabs.get_mut(&tab).unwrap().listed;
+            listed.retain(|entry| entry.id.unwrap().seq < from);
+            listed.extend(changed);
+        }
         let entries = self.entries(tab, Own::NotAccepted);
-        let refused = entries.into_iter().filter(|entry| matches!(entry.status, OwnStatus::Refused(..)));
-        refused.map(|entry| (entry.id.unwrap(), entry.redriven)).collect()
+        let refused: Vec<_> =
+            entries.into_iter().filter(|entry| matches!(entry.status, OwnStatus::Refused(..))).collect();
+        assert_eq!(self.tabs[&tab].listed, refused, "what is told of changes leads to the list");
+        refused.into_iter().map(|entry| (entry.id.unwrap(), entry.redriven)).collect()
     }
 
     /// Titles in the server's log, in its order.
@@ -495,6 +509,9 @@ impl Device {
                     Output::Notice(Notice::Patch(_, query, patches)) => {
                         let rows = tab.live.entry(query).or_default();
                         patches.iter().for_each(|patch| patch.apply(rows));
+                    }
+                    Output::Notice(Notice::DeadLetters(_, from)) => {
+                        tab.listed_to = Some(tab.listed_to.unwrap_or(from).min(from));
                     }
                     Output::OwnEntries(id, entries) => drop(tab.found.insert(id, entries)),
                     Output::SocketOpen if self.authority.is_some() && !self.online => {

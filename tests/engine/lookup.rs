@@ -1,6 +1,7 @@
 //! Looking up own entries costs what is asked for, not what was ever written.
 
 use driftlog_core::engine::{Own, OwnStatus};
+use driftlog_core::id::Seq;
 
 use crate::device::Device;
 
@@ -59,8 +60,9 @@ fn what_is_not_accepted_is_listed_without_reading() {
         "that is bad".to_owned(),
     );
     assert_eq!(listed, [(refused, reason), (stored, OwnStatus::Stored), (pending, OwnStatus::Pending)]);
-    let letters: Vec<_> = device.entries(again, Own::Refused).into_iter().map(|entry| entry.write).collect();
+    let letters: Vec<_> = device.entries(again, Own::Refused(Seq(0))).into_iter().map(|entry| entry.write).collect();
     assert_eq!(letters, [refused]);
+    assert_eq!(device.entries(again, Own::Refused(Seq(1_000))), [], "those from a seq on");
     assert_eq!(device.rows_read, 0);
     let all: Vec<_> = device.entries(again, Own::All).into_iter().map(|entry| entry.write).collect();
     assert_eq!(all.len(), 4);

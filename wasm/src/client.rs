@@ -492,7 +492,9 @@ impl Client {
             notice::Notice::Connection(connection) => Some(Notice::Connection(connection.into())),
             notice::Notice::Log(name, state) => handle(&name).map(|handle| Notice::Log { handle, state: state.into() }),
             notice::Notice::Pressure(pressure) => Some(Notice::Pressure(pressure.into())),
-            notice::Notice::DeadLetters(name) => handle(&name).map(|handle| Notice::DeadLetters { handle }),
+            notice::Notice::DeadLetters(name, from) => {
+                handle(&name).map(|handle| Notice::DeadLetters { handle, from: from.0 })
+            }
             notice::Notice::Presence(name) => handle(&name).map(|handle| Notice::Presence { handle }),
             notice::Notice::Fold(name, fold) => handle(&name).map(|handle| Notice::Fold { handle, fold: fold.0 }),
             notice::Notice::TokenWanted(reason) => Some(Notice::TokenWanted { reason }),

@@ -97,7 +97,7 @@ export type WireNotice =
   | ['connection', WireConnection]
   | ['pressure', WirePressure]
   | ['log', handle: number, WireLogState]
-  | ['deadLetters', handle: number]
+  | ['deadLetters', handle: number, from: number]
   | ['presence', handle: number]
   | ['fold', handle: number, fold: number]
   | ['token-wanted', reason: string]
@@ -255,6 +255,8 @@ export interface WireFoldBatch {
 export interface WireEntryFilter {
   action?: string;
   status?: string[];
+  /** Of dead letters alone: those from this seq on. */
+  from?: number;
 }
 
 /** Options of `open_client`. `token`: whether the engine shall ask for one before each hello. */

@@ -78,6 +78,25 @@ test('a refused action leaves the view, rejects accepted and becomes a dead lett
   assert.deepEqual((await log.entries({ action: 'addTodo' })).length, 1);
 });
 
+test('a new dead letter is read without those before it', async () => {
+  const server = new FakeServer();
+  server.policy = () => 'not-allowed';
+  const { client } = await clientOf(server);
+  const log = await client.open(board, { id: '1' });
+  const refuse = async (id: string) => {
+    await assert.rejects(log.do.addTodo({ id, title: id }).accepted, is('not-allowed'));
+    await quiet();
+    return log.deadLetters.getSnapshot();
+  };
+  const [first] = await refuse('a');
+  const both = await refuse('b');
+  assert.deepEqual(both.map(({ args }) => (args as { id: string }).id), ['a', 'b']);
+  assert.equal(both[0], first, 'the same object, since nothing of it was read again');
+  log.deadLetters.discard(both[0]!);
+  await quiet();
+  assert.deepEqual(log.deadLetters.getSnapshot().map(({ writeId }) => writeId), [both[1]!.writeId]);
+});
+
 test('a query that keeps refused rows shows them marked, beside one that does not', async () => {
   const server = new FakeServer();
   server.policy = ({ args }) => ((args as { title: string }).title.length > 5 ? 'not-allowed' : undefined);

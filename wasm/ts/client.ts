@@ -263,7 +263,7 @@ class OpenClient implements LogHost, EngineHost {
     this.#open.add(log);
     this.#byHandle.set(handle, log);
     if (this.current !== undefined) log.presence.read(this.current);
-    if (state.deadLetters > 0) await log.readDeadLetters();
+    if (state.deadLetters > 0) await log.readDeadLetters(0);
     return log;
   }
 
@@ -353,7 +353,7 @@ class OpenClient implements LogHost, EngineHost {
         // A reading that fails leaves the list as it was; the next notice reads again.
         return void this.#byHandle
           .get(notice[1])
-          ?.readDeadLetters()
+          ?.readDeadLetters(notice[2])
           .catch(() => {});
       case 'fold':
         return this.#byHandle.get(notice[1])?.workFold(notice[2]);

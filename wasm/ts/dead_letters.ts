@@ -49,6 +49,12 @@ export class LetterList extends Cell<readonly DeadLetter<LogDefinition>[]> imple
     super(turn, Object.freeze([]));
   }
 
+  /** From this seq on the letters are these; those before it are as they were. */
+  replaceFrom(seq: number, letters: readonly DeadLetter<LogDefinition>[]): void {
+    const kept = this.getSnapshot().filter((letter) => seqOf(letter) < seq);
+    this.set(Object.freeze([...kept, ...letters]));
+  }
+
   get(id: WriteId): DeadLetter<LogDefinition> | undefined {
     return this.getSnapshot().find(({ writeId }) => writeId === id);
   }
@@ -65,6 +71,10 @@ export class LetterList extends Cell<readonly DeadLetter<LogDefinition>[]> imple
     const letters = this.getSnapshot().map((letter) => ({ ...letter, entry: base64(this.source.bytes(letter.entryId)) }));
     return JSON.stringify({ format: 1, log: this.source.name, letters }, null, 2);
   }
+}
+
+function seqOf({ entryId }: DeadLetter<LogDefinition>): number {
+  return Number(entryId.split('-')[1]);
 }
 
 function base64(bytes: Uint8Array | undefined): string | undefined {

@@ -104,8 +104,8 @@ export interface Log<D extends LogDefinition = LogDefinition> {
 }
 
 /**
- * After a reading of the dead letters comes a rest of a millisecond for each of so many. A letter costs some 10 µs to
- * read, so that readings take a fifth of the time at most.
+ * After a reading of dead letters comes a rest of a millisecond for each of so many that were read. A letter costs some
+ * 10 µs to read, so that readings take a fifth of the time at most, and new ones alone next to none.
  */
 const LETTERS_A_MS = 25;
 
@@ -143,7 +143,8 @@ export class OpenLog {
   readonly #folds: OpenFolds;
   #drafting: string | undefined;
   #closed = false;
-  #lettersChanged = false;
+  /** From which seq on the list is to be read; none: it is as the engine has it. */
+  #lettersFrom: number | undefined;
   #lettersReading: Promise<void> | undefined;
   #lettersRest: Promise<void> | undefined;
   /** Counts engines: what one that is gone was asked for never comes. */
@@ -255,10 +256,14 @@ export class OpenLog {
   }
 
   async entries({ action, status }: EntryFilter<LogDefinition, string> = {}): Promise<readonly Entry<LogDefinition>[]> {
-    this.#open();
     const filter: WireEntryFilter = {};
     if (action !== undefined) filter.action = action;
     if (status !== undefined) filter.status = typeof status === 'string' ? [status] : [...status];
+    return this.#entries(filter);
+  }
+
+  async #entries(filter: WireEntryFilter): Promise<readonly Entry<LogDefinition>[]> {
+    this.#open();
     const bytes = await guardAsync(() => this.host.ask((engine) => engine.entries(this.handle, encode(filter))));
     return Object.freeze(decode<WireEntry[]>(bytes).map((entry) => entryOf<LogDefinition>(entry)));
   }
@@ -330,9 +335,9 @@ export class OpenLog {
       this.pressure.set(pressureOf(state.pressure, outbox, this.name));
   }
 
-  /** Reads the dead letters. Whatever changes while they are read is answered by one more reading. */
-  readDeadLetters(): Promise<void> {
-    this.#lettersChanged = true;
+  /** Reads the dead letters from a seq on. Whatever changes while they are read is answered by one more reading. */
+  readDeadLetters(from: number): Promise<void> {
+    this.#lettersFrom = Math.min(from, this.#lettersFrom ?? from);
     const engine = this.#lettersEngine;
     this.#lettersReading ??= this.#readWhileChanged(engine).finally(() => {
       if (engine === this.#lettersEngine) this.#lettersReading = undefined;
@@ -341,14 +346,21 @@ export class OpenLog {
   }
 
   async #readWhileChanged(engine: number): Promise<void> {
-    while (this.#lettersChanged) {
+    while (this.#lettersFrom !== undefined) {
       await this.#lettersRest;
-      this.#lettersChanged = false;
-      const letters = await this.entries({ status: 'refused' });
+      const from = this.#lettersFrom;
+      this.#lettersFrom = undefined;
+      let letters: readonly DeadLetter<LogDefinition>[];
+      try {
+        letters = (await this.#entries({ status: ['refused'], from })) as readonly DeadLetter<LogDefinition>[];
+      } catch (error) {
+        this.#lettersFrom = Math.min(from, this.#lettersFrom ?? from);
+        throw error;
+      }
       if (this.#closed || engine !== this.#lettersEngine) return;
-      this.deadLetters.set(letters as readonly DeadLetter<LogDefinition>[]);
+      this.deadLetters.replaceFrom(from, letters);
       this.host.turn.end();
-      // The list is read whole: a long one that changes with each answer would take the time of everything else.
+      // Many that change with each answer would take the time of everything else.
       const rest = Math.floor(letters.length / LETTERS_A_MS);
       this.#lettersRest = rest === 0 ? undefined : new Promise((resolve) => setTimeout(resolve, rest));
     }
@@ -403,7 +415,7 @@ export class OpenLog {
       for (const write of unstored) this.#recordAgain(engine, write, trap);
       for (const view of this.#views.values()) this.#resumeView(view);
       this.#folds.resume();
-      void this.readDeadLetters().catch(() => {});
+      void this.readDeadLetters(0).catch(() => {});
     };
   }
 

@@ -60,8 +60,8 @@ pub enum Own {
     All,
     /// Those that are not accepted: undecided ones and dead letters, from memory.
     NotAccepted,
-    /// Dead letters alone, from memory; costs nothing for what is undecided.
-    Refused,
+    /// Dead letters from a seq on alone, from memory; costs nothing for those before it or for what is undecided.
+    Refused(Seq),
 }
 
 impl Engine {
@@ -74,7 +74,7 @@ impl Engine {
         let entries = self.slots.get(name).map(|slot| match which {
             Own::All => None,
             Own::NotAccepted => Some(slot.not_accepted(&BTreeSet::new())),
-            Own::Refused => Some(slot.refused().into_values().collect()),
+            Own::Refused(from) => Some(slot.refused(from).into_values().collect()),
         });
         match entries.flatten() {
             Some(entries) => Ok(self.own_answered(entries)),
@@ -158,14 +158,14 @@ impl Slot {
         let undecided = undecided.filter(|entry| entry.status == OwnStatus::Stored);
         let mut sequenced: BTreeMap<Seq, OwnEntry> =
             undecided.filter_map(|entry| Some((entry.id?.seq, entry))).collect();
-        sequenced.extend(self.refused());
+        sequenced.extend(self.refused(Seq(0)));
         let pending = outbox.pending().map(|prepared| self.pending(prepared));
         sequenced.into_values().chain(pending).filter(|entry| !known.contains(&entry.write)).collect()
     }
 
-    /// Dead letters, by seq.
-    fn refused(&self) -> BTreeMap<Seq, OwnEntry> {
-        let letters = self.replica.dead_letters().map(|(id, letter)| match Entry::from_bytes(&letter.entry) {
+    /// Dead letters from a seq on, by seq.
+    fn refused(&self, from: Seq) -> BTreeMap<Seq, OwnEntry> {
+        let letters = self.replica.dead_letters_from(from).map(|(id, letter)| match Entry::from_bytes(&letter.entry) {
             Ok(entry) if letter.write.is_some() => self.stored(&entry),
             _ => damaged(*id, letter),
         });

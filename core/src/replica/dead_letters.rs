@@ -76,7 +76,7 @@ impl Replica {
         let reissue = Some(Reissue { replaces: line_of(id, &entry), letter: id });
         let write = self.act_again(draft, n, now, clock, random, Again { reissue, seen: None })?;
         self.redriving.insert(id, write);
-        self.notices.push(Notice::DeadLetters(self.name.clone()));
+        self.letters_changed(id.seq);
         Ok(write)
     }
 
@@ -100,10 +100,10 @@ impl Replica {
 
     /// A replacement was not recorded: its letter is dead as before.
     pub(super) fn not_redriven(&mut self, write: WriteId) {
-        let before = self.redriving.len();
-        self.redriving.retain(|_, redriving| *redriving != write);
-        if self.redriving.len() != before {
-            self.notices.push(Notice::DeadLetters(self.name.clone()));
+        let letter = self.redriving.iter().find(|(_, redriving)| **redriving == write).map(|(id, _)| *id);
+        if let Some(id) = letter {
+            self.redriving.remove(&id);
+            self.letters_changed(id.seq);
         }
     }
 
@@ -138,12 +138,28 @@ impl Replica {
 
     /// Letters are gone: redeemed, or discarded because the user said so.
     pub fn forget_letters(&mut self, letters: &[EntryId]) {
-        let before = self.dead_letters.len();
-        self.dead_letters.retain(|id, _| !letters.contains(id));
-        if self.dead_letters.len() != before {
-            self.notices.push(Notice::DeadLetters(self.name.clone()));
+        let gone: Vec<_> = letters.iter().filter(|id| self.dead_letters.remove(id).is_some()).collect();
+        if let Some(first) = gone.iter().map(|id| id.seq).min() {
+            let own = gone.iter().all(|id| id.actor == self.actor);
+            self.letters_changed(if own { first } else { Seq(0) });
             self.progress();
         }
+    }
+
+    /// Keeps dead letters that are stored. One whose replacement is among them is dead again.
+    pub(super) fn add_letters(&mut self, letters: Vec<(Seq, DeadLetter)>) {
+        let Some(first) = letters.iter().map(|(seq, _)| *seq).min() else { return };
+        let back = self.dead_letters.iter().find(|(_, letter)| letter.redriven.is_some_and(|seq| seq >= first));
+        self.letters_changed(back.map_or(first, |(id, _)| id.seq.min(first)));
+        let id = |seq| EntryId { actor: self.actor, seq };
+        self.dead_letters.extend(letters.into_iter().map(|(seq, letter)| (id(seq), letter)));
+    }
+
+    /// Letters of an earlier actor are not in the order of this one's seqs: with them the list is read as a whole.
+    fn letters_changed(&mut self, from: Seq) {
+        let mixed = self.dead_letters.keys().any(|id| id.actor != self.actor);
+        let from = if mixed { Seq(0) } else { from };
+        self.notices.push(Notice::DeadLetters(self.name.clone(), from));
     }
 
     /// Takes the dead letters as the rows hold them, which were read when verdicts were recorded through `through`.
@@ -154,13 +170,18 @@ impl Replica {
         all.extend(newer.map(|(id, letter)| (*id, letter.clone())));
         if all != self.dead_letters {
             self.dead_letters = all;
-            self.notices.push(Notice::DeadLetters(self.name.clone()));
+            self.letters_changed(Seq(0));
         }
     }
 
     /// Dead letters, ascending by seq.
     pub fn dead_letters(&self) -> impl Iterator<Item = (&EntryId, &DeadLetter)> {
         self.dead_letters.iter()
+    }
+
+    /// Dead letters with a seq from one on, of any actor.
+    pub fn dead_letters_from(&self, seq: Seq) -> impl Iterator<Item = (&EntryId, &DeadLetter)> {
+        self.dead_letters.iter().filter(move |(id, _)| id.seq >= seq)
     }
 
     /// One dead letter.

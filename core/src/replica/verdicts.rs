@@ -29,15 +29,6 @@ impl Replica {
         self.progress();
     }
 
-    /// Keeps dead letters that are stored.
-    pub(super) fn add_letters(&mut self, letters: Vec<(Seq, DeadLetter)>) {
-        if !letters.is_empty() {
-            self.notices.push(Notice::DeadLetters(self.name.clone()));
-        }
-        let id = |seq| EntryId { actor: self.actor, seq };
-        self.dead_letters.extend(letters.into_iter().map(|(seq, letter)| (id(seq), letter)));
-    }
-
     fn decided(&mut self, decided: Decided, folded: Seq, places: &[AckRange]) -> Touched {
         let Some(entry) = self.outbox.stored(decided.seq) else { return Touched::new() };
         let write = WriteId { run: entry.header.run, n: entry.header.n };

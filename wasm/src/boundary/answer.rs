@@ -24,8 +24,8 @@ pub(crate) enum Notice {
     Pressure(Pressure),
     /// A log's state changed.
     Log { handle: u32, state: LogState },
-    /// The dead letters of a log changed.
-    DeadLetters { handle: u32 },
+    /// The dead letters of a log changed from a seq on.
+    DeadLetters { handle: u32, from: u64 },
     /// Who is present in a log changed.
     Presence { handle: u32 },
     /// A fold has something to do.
@@ -182,7 +182,7 @@ impl Notice {
             Notice::Connection(connection) => out.extend(encode(&("connection", connection))),
             Notice::Pressure(pressure) => out.extend(encode(&("pressure", pressure))),
             Notice::Log { handle, state } => out.extend(encode(&("log", handle, state))),
-            Notice::DeadLetters { handle } => out.extend(encode(&("deadLetters", handle))),
+            Notice::DeadLetters { handle, from } => out.extend(encode(&("deadLetters", handle, from))),
             Notice::Presence { handle } => out.extend(encode(&("presence", handle))),
             Notice::Fold { handle, fold } => out.extend(encode(&("fold", handle, fold))),
             Notice::TokenWanted { reason } => out.extend(encode(&("token-wanted", reason))),
@@ -413,7 +413,7 @@ mod tests {
     #[test]
     fn long_arrays_have_long_heads() {
         for length in [15, 16, 65_535, 65_536] {
-            let wanted = Notice::DeadLetters { handle: 1 };
+            let wanted = Notice::DeadLetters { handle: 1, from: 0 };
             let Value::Array(all) = decode(&notices(&vec![wanted; length])).unwrap() else { panic!("an array") };
             assert_eq!(all.len(), length);
         }

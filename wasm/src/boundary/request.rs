@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use driftlog_core::draft::{Draft, DraftFieldOp, DraftOp};
 use driftlog_core::engine::{Own, Trap};
-use driftlog_core::id::{LogName, Name, Offset, WriteId};
+use driftlog_core::id::{LogName, Name, Offset, Seq, WriteId};
 use driftlog_core::outbox::BacklogBound;
 use driftlog_core::rich::Splice;
 use driftlog_core::value::Value;
@@ -113,13 +113,15 @@ struct WireSplice(usize, usize, String);
 pub(crate) struct EntryFilter {
     pub(crate) action: Option<String>,
     pub(crate) status: Option<Vec<String>>,
+    /// Of dead letters alone, those from this seq on.
+    pub(crate) from: u64,
 }
 
 impl EntryFilter {
     /// What must be looked through for it.
     pub(crate) fn which(&self) -> Own {
         match &self.status {
-            Some(wanted) if wanted.iter().all(|status| status == "refused") => Own::Refused,
+            Some(wanted) if wanted.iter().all(|status| status == "refused") => Own::Refused(Seq(self.from)),
             Some(wanted) if !wanted.iter().any(|status| status == "accepted") => Own::NotAccepted,
             _ => Own::All,
         }
@@ -290,14 +292,15 @@ mod tests {
         assert_eq!(todos.fields[&name("votes")], FieldSchema { strategy: Strategy::Counter, default: None });
         let filter: EntryFilter =
             decode(&rmp_serde::to_vec_named(&BTreeMap::from([("action", "a")])).unwrap()).unwrap();
-        assert_eq!(filter, EntryFilter { action: Some("a".into()), status: None });
+        assert_eq!(filter, EntryFilter { action: Some("a".into()), status: None, from: 0 });
         assert_eq!(filter.which(), Own::All);
         let of = |status: &[&str]| EntryFilter {
             action: None,
             status: Some(status.iter().map(|status| (*status).to_owned()).collect()),
+            from: 7,
         };
         assert_eq!(of(&["refused", "stored"]).which(), Own::NotAccepted, "no rows are read for these");
-        assert_eq!(of(&["refused"]).which(), Own::Refused, "nor is anything undecided looked at");
+        assert_eq!(of(&["refused"]).which(), Own::Refused(Seq(7)), "nor is anything undecided looked at");
         assert_eq!(of(&["refused", "accepted"]).which(), Own::All);
     }
 }

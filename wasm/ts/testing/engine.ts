@@ -207,13 +207,13 @@ export class FakeEngine implements WireEngine {
     const { action, args, ops } = letter.entry;
     const again = request ?? encode([action, args ?? null, ops, null]);
     const answer = this.actAgain(handle, again, this.#acts + 1, 0, entryId);
-    this.#soon(() => this.tell(['deadLetters', handle]));
+    this.#soon(() => this.tell(['deadLetters', handle, seqOf(entryId)]));
     return answer;
   }
 
   discard(handle: number, entryId: string): void {
     this.#letter(handle, entryId).gone = true;
-    this.#soon(() => this.tell(['deadLetters', handle]));
+    this.#soon(() => this.tell(['deadLetters', handle, seqOf(entryId)]));
   }
 
   letter(handle: number, entryId: string): Uint8Array | undefined {
@@ -289,9 +289,9 @@ export class FakeEngine implements WireEngine {
   }
 
   async entries(handle: number, filter: Uint8Array): Promise<Uint8Array> {
-    const { action, status } = decode<WireEntryFilter>(filter);
+    const { action, status, from = 0 } = decode<WireEntryFilter>(filter);
     const log = this.#logs[handle]!;
-    const all = log.own.filter((own) => !own.gone).map((own) => this.#wireEntry(log, own));
+    const all = log.own.filter((own, at) => !own.gone && at + 1 >= from).map((own) => this.#wireEntry(log, own));
     return encode(
       all.filter(
         (one) =>
@@ -409,7 +409,11 @@ export class FakeEngine implements WireEngine {
             : { code: own.code, reason: 'by policy', entryId: `${this.user}-1` };
         return ['write', handle, writeId, own.status as 'accepted', detail];
       });
-      if (told.some((own) => own.code !== undefined || own.replaces !== undefined)) notices.push(['deadLetters', handle]);
+      const letters = told.flatMap((own) => [
+        ...(own.code === undefined ? [] : [log.own.indexOf(own) + 1]),
+        ...(own.replaces === undefined ? [] : [seqOf(own.replaces)]),
+      ]);
+      if (letters.length > 0) notices.push(['deadLetters', handle, Math.min(...letters)]);
       this.tell(...this.#patches(handle), ...notices, this.#state(handle));
     });
   }
@@ -581,4 +585,9 @@ function difference(before: readonly WireRow[], after: readonly WireRow[], texts
     rows.splice(index, 0, row);
   });
   return patches;
+}
+
+/** The seq in an entry id. */
+function seqOf(entryId: string): number {
+  return Number(entryId.split('-')[1]);
 }
