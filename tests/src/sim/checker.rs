@@ -9,6 +9,7 @@ use driftlog_core::id::{EntryId, LogName, Offset, Seq, WriteId};
 use driftlog_core::limits;
 use driftlog_core::notice::WriteStatus;
 use driftlog_core::protocol::frame::MarkedStatus;
+use driftlog_core::replica::Replica;
 use driftlog_core::time::Time;
 use driftlog_server::stepped::Server;
 
@@ -288,6 +289,28 @@ impl Checker {
         let end = !matches!(status, WriteStatus::Stored(_));
         if end && !struck && !self.told_in.insert((tab, log.clone(), write)) {
             self.violated("verdict", format!("{log} {write}: tab {tab} is told its end twice, at last {status:?}"));
+        }
+    }
+
+    /// A page opened a log, and shows it from now on: what the device stored is in it, before any server is asked.
+    pub(super) fn opened(&mut self, device: DeviceNumber, log: &LogName, replica: &Replica) {
+        // Damaged rows are fetched from the server again, and until then less is shown.
+        if self.report.flipped > 0 {
+            return;
+        }
+        let (actor, folded) = (replica.actor(), replica.state().folded(replica.actor()));
+        let is_missing = |write: &WriteId, told: &Told| {
+            let Some(id) = told.id.filter(|id| told.device == device && told.stored && id.actor == actor) else {
+                return false;
+            };
+            let is_off = replica.outbox().verdicts().mark(id.seq).is_some() || told.verdict == Some(Verdict::Refused);
+            id.seq > folded && !is_off && !replica.overlay().holds(*write)
+        };
+        let mut stored = self.told.iter().filter(|((of, _), _)| of == log);
+        if let Some(((_, write), told)) = stored.find(|((_, write), told)| is_missing(write, told)) {
+            let id = told.id.map_or(Seq(0), |id| id.seq);
+            let what = format!("{log} {write} was stored as seq {id}, and a page that opens shows it up to {folded}");
+            self.violated("stored-lost", what);
         }
     }
 

@@ -350,7 +350,12 @@ impl World {
             }
             Output::Hint(bytes) => self.hint(device, tab, &bytes),
             Output::Notice(notice) => self.noticed(device, tab, notice),
-            Output::Opened(log, Ok(())) => drop(self.tab_mut(device, tab).opened.insert(log)),
+            Output::Opened(log, Ok(())) => {
+                if let Ok(replica) = self.devices[device].engine(tab).replica(&log) {
+                    self.checker.opened(device, &log, replica);
+                }
+                self.tab_mut(device, tab).opened.insert(log);
+            }
             Output::Opened(log, Err(reason)) => self.open_failed(device, tab, &log, &reason),
             Output::Timeout(due) => {
                 let delay = due.saturating_sub(self.device_now(device));
