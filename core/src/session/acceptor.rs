@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(acceptor.accept(1_000), Ok(()));
         let hints: Vec<_> = (0..1_000).map(|_| acceptor.accept(1_000).expect_err("one at a time")).collect();
         assert!(hints.windows(2).all(|pair| pair[0].ms_min + 11 <= pair[1].ms_min && pair[0].ms_min < pair[0].ms_max));
-        assert_eq!(hints[999].ms_min, 11_120, "one place of 10 ms, and 1,000 moments 11.111 ms apart");
+        assert_eq!(hints[999].ms_min, 11_121, "one place of 10 ms, and 1,000 moments 11.111 ms apart");
         assert!(acceptor.spread_ms(1_000) >= 10_000);
     }
 }
