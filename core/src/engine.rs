@@ -20,6 +20,7 @@ mod parking;
 mod presence;
 mod pressure;
 mod prune;
+mod rewind;
 mod rights;
 mod settling;
 mod sync;
@@ -34,12 +35,13 @@ use crate::connection::ConnectionState;
 use crate::fold::FoldId;
 use crate::id::{ActorId, EntryId, LogName, Offset, WriteId};
 use crate::notice::{AppendFailure, Connection, LogStatus, Notice, Pressure};
+use crate::protocol::frame::Opened;
 use crate::random::Random;
 use crate::replica::Replica;
 use crate::session::client::ClientSession;
 use crate::session::link::Link;
 use crate::storage::commit::{Commit, CommitAbort, Committed};
-use crate::storage::row::Identity;
+use crate::storage::row::{Identity, Verdicts};
 use crate::storage::{self, Key, KeyRange, Row};
 use crate::time::{Clock, WallMs};
 use crate::view::{Schema, View};
@@ -144,10 +146,11 @@ pub enum Output {
 enum Request {
     Trapped,
     Identity,
-    /// Every log with own entries, to hand them over.
     Kin,
     Succeed,
     Heritage(LogName),
+    RewindRead(LogName),
+    Rewind(LogName, Verdicts, bool),
     Lead,
     Greeted,
     Append(LogName),
@@ -208,7 +211,9 @@ struct Slot {
     /// Own seqs are being given up.
     parking: bool,
     /// What the server said of a log with own entries that were not read here yet.
-    opened: Option<crate::protocol::frame::Opened>,
+    opened: Option<Opened>,
+    rewinding: Option<rewind::Rewinding>,
+    opened_last: Option<(Opened, Option<Offset>)>,
     /// An unknown outcome is being looked up.
     appends_unknown: bool,
     /// The token of this session gives no right to read the log.
@@ -258,7 +263,6 @@ pub struct Engine {
     database_retry_at: WallMs,
     /// The lead could not be taken.
     lead_failed: bool,
-    /// A fresh actor is about to take over.
     succeeding: Option<identity::Succeeding>,
     connection: Option<Connection>,
     /// How the server keeps this client's connection.
@@ -456,8 +460,8 @@ impl Engine {
                 self.identified(identity);
                 self.leading(epoch);
             }
-            (Request::Succeed, Ok(Committed::Identity(identity))) => self.succession_ended(Ok(identity)),
-            (Request::Succeed, Err(failure)) => self.succession_ended(Err(failure)),
+            (Request::Rewind(name, verdicts, rebuild), result) => self.rewind_ended(&name, verdicts, rebuild, result),
+            (Request::Succeed, result) => self.succession_ended(result),
             (Request::Append(name), Ok(Committed::Appended(entries))) => self.appended(&name, &entries),
             (Request::Append(name), Err(failure)) => self.append_failed(&name, failure),
             (Request::Receive(name), Ok(_)) => self.received(&name),
@@ -496,6 +500,7 @@ impl Engine {
             (Request::Refresh(name), Ok(rows)) => self.refreshed(&name, rows),
             (Request::AppendOutcome(name), Ok(rows)) => self.unknown_resolved(&name, rows),
             (Request::Scan, Ok(rows)) => self.scanned(rows),
+            (Request::RewindRead(name), rows) => self.rewind_read(&name, rows),
             (Request::Kin, rows) => self.kin_read(rows.ok().as_deref()),
             (Request::Heritage(name), Ok(rows)) => self.heritage_read(&name, rows),
             (Request::Heritage(name), Err(_)) => self.refresh_failed(&name),
@@ -531,7 +536,6 @@ impl Engine {
                 slot.pressure.storage_full = true;
                 slot.replica.append_failed(AppendFailure::StorageFull, &reason);
             }
-            // Nothing was written, and what was prepared is as good under the actor that took over.
             CommitFailure::Aborted(CommitAbort::ActorChanged) => {
                 slot.replica.outbox_mut().append_again();
                 self.identify();

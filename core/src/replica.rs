@@ -15,6 +15,7 @@ mod dead_letters;
 mod kept;
 mod parking;
 mod places;
+mod rewind;
 mod standing;
 mod succession;
 mod verdicts;

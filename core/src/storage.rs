@@ -10,6 +10,7 @@ pub mod commit;
 pub mod fold;
 pub mod own;
 pub mod prune;
+pub mod rewind;
 pub mod row;
 pub mod succession;
 pub mod traps;
@@ -246,6 +247,12 @@ pub fn fold_letter_prefix(log: &LogName, fold: &Name) -> Key {
     key.extend_from_slice(&(fold.as_str().len() as u16).to_be_bytes());
     key.extend_from_slice(fold.as_str().as_bytes());
     key
+}
+
+/// All rows of a log's folds, as ranges from a key (inclusive) to another (exclusive).
+pub fn folds_of(log: &LogName) -> impl Iterator<Item = (Key, Key)> {
+    let prefixes = [log_key(table::FOLD, log), log_key(table::FOLD_LETTER, log)];
+    prefixes.into_iter().filter_map(|prefix| after_prefix(&prefix).map(|end| (prefix, end)))
 }
 
 /// Key of the row that counts what the engine did not come back from.

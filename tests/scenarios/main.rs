@@ -12,6 +12,7 @@ mod herd;
 mod local;
 mod network;
 mod reported;
+mod restores;
 mod rich;
 mod seeds;
 mod server;

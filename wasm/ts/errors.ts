@@ -100,6 +100,8 @@ export interface ErrorDetails {
   'actor-forked': Refusal;
   /** The server no longer knows this client, and cannot tell whether it had the entry: act again if it is not there. */
   'outcome-unknown': Refusal;
+  /** The server had the entry and has lost it: it was put back to a backup. Redrive it, or export it. */
+  'lost-by-server': Refusal;
 }
 
 /** What a server's verdict other than plain acceptance carries. */
@@ -178,6 +180,7 @@ export const REFUSALS: ReadonlySet<string> = new Set<ErrorCode>([
   'trapped',
   'actor-forked',
   'outcome-unknown',
+  'lost-by-server',
 ]);
 
 /** The error that a verdict rejects `accepted` with. @internal */

@@ -5,9 +5,10 @@
 //! with the next call. What only the server still has is fetched by the leader and stored among the received rows,
 //! behind the snapshot, where every tab reads it.
 
+use crate::chain::Cursor;
 use crate::fold::history::{self, Hole};
 use crate::fold::{Batch, Checkpoint, Declaration, Fold, FoldId, Letter, Report};
-use crate::id::{LogName, Offset};
+use crate::id::{LogId, LogName, Offset};
 use crate::limits;
 use crate::notice::Notice;
 use crate::protocol::{Code, frame};
@@ -412,6 +413,16 @@ impl Slot {
     pub(super) fn shut_folds(&mut self) {
         self.folds.clear();
         self.replica.watch(false);
+    }
+
+    /// What was confirmed is gone: each fold begins anew.
+    pub(super) fn restart_folds(&mut self) {
+        self.replica.take_confirmed();
+        for open in self.folds.values_mut() {
+            open.fold.restart(Cursor::start(LogId::default()));
+            open.asked = false;
+        }
+        self.holes = Holes::default();
     }
 
     /// Rows from here on are kept behind a snapshot that ends at `end`: open folds have not got further.

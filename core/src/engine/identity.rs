@@ -15,9 +15,9 @@ use crate::id::{ActorId, ClientId, EntryId, LogName, Seq};
 use crate::outbox::Heritage;
 use crate::protocol::Code;
 use crate::session::link::LinkState;
-use crate::storage::commit::{Commit, CommitAbort};
+use crate::storage::commit::{Commit, CommitAbort, Committed};
 use crate::storage::own;
-use crate::storage::row::{self, DeadLetter, Identity, Verdicts, Voids};
+use crate::storage::row::{self, DeadLetter, Verdicts, Voids};
 use crate::storage::succession::{Inherited, Succession};
 use crate::storage::{self, KeyRange, Row};
 
@@ -70,8 +70,9 @@ impl Engine {
         }
     }
 
-    /// After every event: a succession that can go on does.
+    /// After every event: a log that waits to be rewound is, and a succession that can go on does.
     pub(super) fn settle_succession(&mut self) {
+        self.settle_rewinds();
         if self.fence.is_none() {
             self.succeeding = None;
         }
@@ -153,9 +154,9 @@ impl Engine {
     }
 
     /// The transaction ended. What failed is begun again with the next hello.
-    pub(super) fn succession_ended(&mut self, result: Result<Identity, CommitFailure>) {
+    pub(super) fn succession_ended(&mut self, result: Result<Committed, CommitFailure>) {
         match result {
-            Ok(identity) => {
+            Ok(Committed::Identity(identity)) => {
                 self.succeeding = None;
                 self.identified(identity);
                 self.hint(&Hint::Succeeded(()));
@@ -170,7 +171,7 @@ impl Engine {
             Err(CommitFailure::Aborted(CommitAbort::Overtaken)) => self.step(Step::Ask),
             Err(CommitFailure::Aborted(CommitAbort::Deposed { .. })) => self.unseated(),
             // It may have happened after all: the row knows.
-            Err(_) => {
+            _ => {
                 self.succeeding = None;
                 self.identify();
             }

@@ -46,6 +46,8 @@ impl Engine {
             snapshot_end: Offset(0),
             parking: false,
             opened: None,
+            rewinding: None,
+            opened_last: None,
             appends_unknown: false,
             unreadable: false,
             told: None,
@@ -254,6 +256,11 @@ impl Engine {
             return;
         }
         let Some(slot) = self.slots.get_mut(name) else { return };
+        let before = slot.replica.outbox().verdicts().rewound;
+        if let Some(verdicts) = tail.verdicts.as_ref().filter(|verdicts| verdicts.rewound > before) {
+            // Another tab went back to what a restored server has.
+            return self.go_back(name, verdicts.clone(), &tail.voids, true);
+        }
         let left_out = slot.stop_before_trap(&mut tail.received);
         let stopped = slot.traps.asks();
         let replica = &mut slot.replica;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::entry::Entry;
-use crate::id::{EntryId, LogName, Offset, RunId, Seq, WriteId};
+use crate::id::{ActorId, EntryId, LogName, Offset, RunId, Seq, WriteId};
 use crate::protocol::frame::MarkedStatus;
 use crate::storage::commit::Prepared;
 use crate::storage::row::{self, DeadLetter};
@@ -156,20 +156,35 @@ impl Slot {
         let outbox = self.replica.outbox();
         let undecided = outbox.held().map(|entry| self.stored(entry));
         let undecided = undecided.filter(|entry| entry.status == OwnStatus::Stored);
-        let mut sequenced: BTreeMap<Seq, OwnEntry> =
-            undecided.filter_map(|entry| Some((entry.id?.seq, entry))).collect();
+        let mut sequenced: BTreeMap<(Seq, ActorId), OwnEntry> =
+            undecided.filter_map(|entry| Some((place_of(entry.id?), entry))).collect();
         sequenced.extend(self.refused(Seq(0)));
         let pending = outbox.pending().map(|prepared| self.pending(prepared));
         sequenced.into_values().chain(pending).filter(|entry| !known.contains(&entry.write)).collect()
     }
 
     /// Dead letters from a seq on, by seq.
-    fn refused(&self, from: Seq) -> BTreeMap<Seq, OwnEntry> {
+    fn refused(&self, from: Seq) -> BTreeMap<(Seq, ActorId), OwnEntry> {
+        let own = |id: &EntryId| self.replica.outbox().author_of(id.seq) == id.actor;
         let letters = self.replica.dead_letters_from(from).map(|(id, letter)| match Entry::from_bytes(&letter.entry) {
-            Ok(entry) if letter.write.is_some() => self.stored(&entry),
+            Ok(entry) if letter.write.is_some() && own(id) => self.stored(&entry),
+            Ok(entry) if letter.write.is_some() => self.foreign(*id, letter, &entry),
             _ => damaged(*id, letter),
         });
-        letters.filter_map(|entry| Some((entry.id?.seq, entry))).collect()
+        letters.filter_map(|entry| Some((place_of(entry.id?), entry))).collect()
+    }
+
+    /// An entry of somebody else that is kept because the server has lost it.
+    fn foreign(&self, id: EntryId, letter: &DeadLetter, entry: &Entry) -> OwnEntry {
+        OwnEntry {
+            write: write_of(entry),
+            name: entry.body.name.to_string(),
+            args: entry.body.args.clone(),
+            time: entry.header.time.ms(),
+            replaces: entry.header.replaces.as_ref().map(|replaced| replaced.id),
+            redriven: self.replica.is_under_way(id),
+            ..damaged(id, letter)
+        }
     }
 
     /// One entry, if it is held.
@@ -242,6 +257,11 @@ fn damaged(id: EntryId, letter: &DeadLetter) -> OwnEntry {
         replaces: None,
         redriven: false,
     }
+}
+
+/// Own entries are listed by seq; those of others among them, too.
+fn place_of(id: EntryId) -> (Seq, ActorId) {
+    (id.seq, id.actor)
 }
 
 fn write_of(entry: &Entry) -> WriteId {

@@ -194,7 +194,8 @@ impl Engine {
         }
         let (Some(session), Some(slot)) = (&mut self.session, self.slots.get_mut(name)) else { return };
         let stopped = slot.replica.status().is_stopped() && !slot.traps.asks();
-        if slot.phase != Phase::Ready || slot.catching_up || slot.parking || stopped {
+        let waits = slot.catching_up || slot.parking || slot.rewinding.is_some();
+        if slot.phase != Phase::Ready || waits || stopped {
             return;
         }
         let replica = &mut slot.replica;
@@ -222,19 +223,21 @@ impl Engine {
     pub(super) fn log_met(&mut self, name: &LogName, opened: frame::Opened) {
         let Some(slot) = self.slots.get_mut(name) else { return };
         let replica = &mut slot.replica;
+        let parts_at = replica.parts_at(&opened);
+        slot.opened_last = Some((opened.clone(), parts_at));
+        if replica.met() && replica.state().log() != opened.log_id {
+            return self.parted(name, opened, parts_at);
+        }
         if let Err(reason) = replica.meet(opened.log_id, opened.epochs.clone()) {
             replica.stop(LogStatus::Degraded, &reason);
             return self.give_up(name);
         }
         if !replica.agree(&opened) {
-            if opened.seq >= replica.outbox().verdicts().through {
-                let reason = format!("{name}: another copy of this database has written under its actor");
-                return self.fork(Heritage::Reissued, &reason);
+            if opened.seq < replica.outbox().verdicts().through {
+                return self.parted(name, opened, parts_at);
             }
-            let reason =
-                format!("the server's record of this device's work ends at {} and differs from ours", opened.seq);
-            replica.stop(LogStatus::Degraded, &reason);
-            return self.give_up(name);
+            let reason = format!("{name}: another copy of this database has written under its actor");
+            return self.fork(Heritage::Reissued, &reason);
         }
         let push_after = replica.outbox().push_after(opened.seq);
         replica.follow(opened.end, !slot.unreadable, opened.append);
@@ -323,6 +326,12 @@ impl Engine {
                     session.unsubscribe(name);
                 }
                 return self.subscribe(name);
+            }
+            Code::LogForked => {
+                let opened = slot.opened_last.take().filter(|_| slot.rewinding.is_none());
+                let Some((opened, parts_at)) = opened else { return };
+                // Where the epochs do not tell it, nothing of what is confirmed here is taken for common.
+                return self.parted(name, opened, parts_at.or(Some(Offset(0))));
             }
             Code::BytesDiffer | Code::ChainMismatch => return self.fork(Heritage::Reissued, &reason),
             _ => slot.replica.stop(LogStatus::Degraded, &reason),

@@ -80,6 +80,29 @@ impl Outbox {
         }
     }
 
+    /// The actor chain behind the voids that it begins with.
+    pub fn chain_of_beginning(&self, log: &LogName) -> Chain {
+        let voids = self.voids.values().take_while(|void| void.through <= self.begins_behind());
+        voids.fold(Chain::actor_start(self.actor, log), |chain, void| chain.with_void(void.through, &void.reason))
+    }
+
+    /// Goes back to verdicts that the server still has. What is undecided by them is learned from the rows again.
+    pub fn rewind(&mut self, verdicts: Verdicts, voids: &Voids) {
+        let settled = verdicts.settled;
+        self.anchor = None;
+        self.known = verdicts.through.min(self.known);
+        self.voids = voids.stretches.iter().map(|void| (void.from, void.clone())).collect();
+        let given_up: Vec<_> =
+            self.stored.keys().copied().filter(|seq| *seq > verdicts.through && self.void_at(*seq).is_some()).collect();
+        self.set_verdicts(verdicts);
+        self.verdicts.settled = settled;
+        for entry in given_up.into_iter().filter_map(|seq| self.stored.remove(&seq)) {
+            self.seqs.remove(&super::write_of(&entry));
+            self.backlog.remove(entry.size());
+        }
+        self.advance();
+    }
+
     /// What a successor takes over. `covered` is the last own seq that confirmed state covers, `letters` are the dead
     /// letters there are. None while rows are not read that were appended before `next`.
     pub fn inherit(
@@ -100,29 +123,43 @@ impl Outbox {
         };
         let mut inherited = Inherited::decided(log, (self.actor, to), last, &self.earlier, &self.verdicts);
         (inherited.next, inherited.decided) = (next, self.verdicts.through);
-        for item in self.to_push(done.next()) {
-            match (item, heritage) {
-                (Pushed::Entry(entry), Heritage::Reissued) => match self.again(&entry, done) {
-                    Some(again) => inherited.entries.push(again),
-                    None => inherited.bury((to, heritage), &entry, now),
-                },
-                (Pushed::Entry(entry), Heritage::Unknown) => {
-                    inherited.verdicts.marked.push((entry.header.seq, MarkedStatus::Void));
-                    inherited.bury((self.actor, heritage), &entry, now);
-                }
-                (Pushed::Void(void), Heritage::Reissued) => {
-                    let from = void.from.max(done.next());
-                    inherited.voids.add(Void { from, ..void });
-                }
-                (Pushed::Void(void), Heritage::Unknown) => {
-                    let seqs = void.from.max(done.next()).0..=void.through.0;
-                    inherited.verdicts.marked.extend(seqs.map(|seq| (Seq(seq), MarkedStatus::Void)));
-                }
-            }
+        match heritage {
+            Heritage::Reissued => self.reissue(&mut inherited, to, done, now),
+            Heritage::Unknown => self.give_away(&mut inherited, covered, now),
         }
         let moved = letters.iter().filter(|(id, _)| id.seq > last && id.actor != to);
         inherited.moved = moved.map(|(id, letter)| (*id, letter.clone())).collect();
         Some(inherited)
+    }
+
+    /// What is undecided is issued again.
+    fn reissue(&self, inherited: &mut Inherited, to: ActorId, done: Seq, now: WallMs) {
+        for item in self.to_push(done.next()) {
+            match item {
+                Pushed::Entry(entry) => match self.again(&entry, done) {
+                    Some(again) => inherited.entries.push(again),
+                    None => inherited.bury((to, Heritage::Reissued), &entry, now),
+                },
+                Pushed::Void(void) => {
+                    let from = void.from.max(done.next());
+                    inherited.voids.add(Void { from, ..void });
+                }
+            }
+        }
+    }
+
+    /// What is undecided, or accepted and not confirmed here, is a dead letter.
+    fn give_away(&self, inherited: &mut Inherited, covered: Seq, now: WallMs) {
+        let mut marked: BTreeMap<_, _> = inherited.verdicts.marked.drain(..).collect();
+        for (seq, entry) in self.stored.range(covered.next()..) {
+            marked.insert(*seq, MarkedStatus::Void);
+            inherited.bury((self.author_of(*seq), Heritage::Unknown), entry, now);
+        }
+        for void in self.voids.values().filter(|void| void.through > self.verdicts.through) {
+            let seqs = void.from.max(self.verdicts.through.next()).0..=void.through.0;
+            marked.extend(seqs.map(|seq| (Seq(seq), MarkedStatus::Void)));
+        }
+        inherited.verdicts.marked.extend(marked);
     }
 
     /// An entry as the successor issues it; none if it is too large with the name of its original.
@@ -185,6 +222,7 @@ impl Inherited {
         voids.earlier = earlier.iter().copied().chain([(from, last)]).collect();
         let mut inherited = Verdicts::new(to, chain);
         (inherited.through, inherited.marked, inherited.settled) = (last, verdicts.marked.clone(), last);
+        inherited.rewound = verdicts.rewound;
         let (next, decided) = (last.next(), verdicts.through);
         let (entries, moved, letters) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         Self { log: log.clone(), next, decided, voids, verdicts: inherited, entries, moved, letters }

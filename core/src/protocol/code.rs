@@ -118,6 +118,9 @@ codes! {
     /// Nobody knows any more whether the entry is in the log: another copy of its database, or a server that forgot it,
     /// stands between. Look, and redrive or discard it.
     OutcomeUnknown = 512, "outcome-unknown";
+    /// The server had the entry and has lost it, because it was put back to a backup. Never sent: it marks a dead letter
+    /// on a device that still holds the entry, or that knows only that there was one.
+    LostByServer = 513, "lost-by-server";
 
     /// The server is going down; come back after the given time.
     ShuttingDown = 600, "shutting-down";

@@ -18,6 +18,7 @@ use crate::id::{EntryId, Seq, WriteId};
 use crate::notice::Notice;
 use crate::op::{DeletePolicy, Edit, FieldOp, Op};
 use crate::packed::Item;
+use crate::protocol::Code;
 use crate::random::Random;
 use crate::storage::row::DeadLetter;
 use crate::time::{Clock, WallMs};
@@ -113,7 +114,11 @@ impl Replica {
             return Vec::new();
         }
         let Some(batch) = self.arrivals.storing() else { return Vec::new() };
+        // What a restored server had lost comes again under its own id, and what nobody knew of is there after all.
+        let lost = |letter: &DeadLetter| matches!(letter.code, Some(Code::LostByServer | Code::OutcomeUnknown));
+        let again = self.dead_letters.values().any(lost);
         let logged = batch.items.iter().filter_map(|item| match item {
+            Item::Entry(logged) if again => Some(logged.entry.line(logged.id())),
             Item::Entry(logged) => logged.entry.header.replaces.clone(),
             _ => None,
         });
@@ -124,7 +129,7 @@ impl Replica {
                 decided.filter(|entry| verdicts.mark(entry.header.seq).is_none_or(|mark| mark.is_accepted()));
             accepted.filter_map(|entry| entry.header.replaces.clone())
         });
-        let kin = |line: &Replaced| line.id.actor.origin() == self.actor.origin();
+        let kin = |line: &Replaced| again || line.id.actor.origin() == self.actor.origin();
         let lines: Vec<_> = logged.chain(accepted).filter(kin).collect();
         // Asked for each batch, and nearly none re-issues anything: the letters are read only for one that does.
         if lines.is_empty() {
@@ -166,7 +171,7 @@ impl Replica {
     pub fn load_dead_letters(&mut self, letters: Vec<(EntryId, DeadLetter)>, through: Seq) {
         let mut all: BTreeMap<_, _> = letters.into_iter().collect();
         // Recorded since, so the reading does not know them.
-        let newer = self.dead_letters.iter().filter(|(id, _)| id.seq > through);
+        let newer = self.dead_letters.iter().filter(|(id, _)| id.actor == self.actor && id.seq > through);
         all.extend(newer.map(|(id, letter)| (*id, letter.clone())));
         if all != self.dead_letters {
             self.dead_letters = all;

@@ -34,7 +34,9 @@ impl Replica {
     /// Those whose entry is whole and that nobody redrives. What the engine does not come back from is not laid again.
     fn letters_in_view(&self) -> impl Iterator<Item = (&EntryId, &DeadLetter)> {
         self.dead_letters.iter().filter(|(id, letter)| {
+            // What is lost of others is theirs to show.
             let whole = letter.write.is_some() && letter.code != Some(Code::Damaged);
+            let whole = whole && letter.code != Some(Code::LostByServer);
             whole && letter.code != Some(Code::Trapped) && !self.is_under_way(**id)
         })
     }

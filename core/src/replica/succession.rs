@@ -5,7 +5,7 @@
 
 use crate::entry::{Entry, Logged};
 use crate::id::{ActorId, EntryId, Offset, Seq, WriteId};
-use crate::notice::{Accepted, Notice, WriteStatus};
+use crate::notice::{Accepted, Notice, Refused, WriteStatus};
 use crate::outbox::{Decided, Heritage};
 use crate::overlay::Touched;
 use crate::protocol::frame::AckRange;
@@ -59,7 +59,25 @@ impl Replica {
         touched.extend(self.overlay.push_all(&self.state, laid.map(|entry| pending(actor, entry))));
         self.refresh(&touched);
         self.load_dead_letters(letters, Seq(u64::MAX));
+        self.drop_unknown(&verdicts);
         self.decide(verdicts, &[], Vec::new());
+    }
+
+    /// What was accepted, is not confirmed here, and may be lost with the server's memory of it, is a dead letter by now.
+    fn drop_unknown(&mut self, verdicts: &Verdicts) {
+        let through = self.outbox.verdicts().through;
+        let unknown = self.dead_letters.iter().filter(|(id, _)| id.seq <= through && verdicts.mark(id.seq).is_some());
+        let unknown: Vec<_> = unknown.filter_map(|(id, letter)| Some((*id, letter.write?, letter.clone()))).collect();
+        let mut touched = Touched::new();
+        for (id, write, letter) in unknown {
+            if !self.overlay.holds(write) {
+                continue;
+            }
+            touched.extend(self.overlay.drop(&self.state, write));
+            let refused = Refused { id, status: letter.status, code: letter.code, reason: letter.reason };
+            self.notices.push(Notice::Write(self.name.clone(), write, WriteStatus::Refused(refused)));
+        }
+        self.refresh(&touched);
     }
 
     /// An entry of another actor of this database's origin was folded: it may be an action that is pending here.

@@ -10,6 +10,7 @@ use crate::id::{ActorId, Base, EntryId, LogName, Offset, RunId, Seq, UserId, Wri
 use crate::protocol::frame::Nonce;
 use crate::storage::fold::FoldCommit;
 use crate::storage::prune::Prune;
+use crate::storage::rewind::Rewind;
 use crate::storage::row::{self, DeadLetter, Identity, Received, Verdicts, Voids};
 use crate::storage::succession::Succession;
 use crate::storage::traps::Traps;
@@ -58,6 +59,8 @@ pub enum Commit {
     Settle(Settle),
     /// A fresh actor takes over.
     Succeed(Succession),
+    /// Goes back to what a server has that lost a part of a log.
+    Rewind(Rewind),
     /// Deletes a dead letter, because the user said so.
     Discard {
         /// Its key.
@@ -183,6 +186,8 @@ pub enum Committed {
     Settled(Seq),
     /// Everything that is given up in this log by now, and the new dead letters.
     Parked(Voids, Vec<(Seq, DeadLetter)>),
+    /// Everything that is given up in this log by now.
+    Rewound(Voids),
     /// Nothing to tell.
     Done,
 }
@@ -228,6 +233,7 @@ impl Commit {
                 vec![storage::identity_key(), voids, storage::verdicts_key(&park.log)]
             }
             Self::Succeed(succession) => succession.reads(),
+            Self::Rewind(rewind) => rewind.reads(),
             Self::Receive(_) | Self::Prune(_) => vec![storage::leader_key()],
             Self::Settle(settle) => settle.reads(),
             Self::Snapshot { log, behind, .. } => {
@@ -293,6 +299,7 @@ impl Commit {
                 park.decide(row(1), row(2))
             }
             Self::Succeed(succession) => succession.decide(rows),
+            Self::Rewind(rewind) => rewind.decide(rows),
             Self::Discard { key } => Ok((vec![Write::Delete(key.clone())], Committed::Done)),
             Self::Fold(fold) => Ok((fold.writes(row(0)), Committed::Done)),
             Self::Trapped(trapped) => Ok((vec![trapped.write(row(0))], Committed::Done)),
@@ -314,7 +321,7 @@ pub(super) fn check_fence(fence: u64, row: Option<&[u8]>) -> Result<(), CommitAb
 }
 
 /// Whoever has not heard yet that a fresh actor took over writes nothing.
-fn check_actor(actor: ActorId, row: Option<&[u8]>) -> Result<(), CommitAbort> {
+pub(super) fn check_actor(actor: ActorId, row: Option<&[u8]>) -> Result<(), CommitAbort> {
     let Some(row) = row else { return Err(CommitAbort::ActorChanged) };
     if row::decode_either::<Identity>(row)?.actor == actor { Ok(()) } else { Err(CommitAbort::ActorChanged) }
 }

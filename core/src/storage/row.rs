@@ -87,12 +87,14 @@ pub struct Verdicts {
     pub marked: Vec<(Seq, MarkedStatus)>,
     /// Through which the marks and their dead letters are known to survive a power loss, inclusive.
     pub settled: Seq,
+    /// How often the log went back to what a restored server has. A tab that has not heard of the last time starts anew.
+    pub rewound: u64,
 }
 
 impl Verdicts {
     /// Nothing decided yet.
     pub fn new(actor: ActorId, chain: Chain) -> Self {
-        Self { format: Format, actor, through: Seq(0), chain, marked: Vec::new(), settled: Seq(0) }
+        Self { format: Format, actor, through: Seq(0), chain, marked: Vec::new(), settled: Seq(0), rewound: 0 }
     }
 
     /// The mark on a seq.

@@ -69,6 +69,8 @@ pub(super) struct Record {
     pub(super) gone: BTreeSet<WriteId>,
     /// Of those, the ones that came again: a device that has the old history still tells their old place.
     regained: BTreeSet<WriteId>,
+    /// Everything that ever went: its author is told anew what becomes of it.
+    lost: BTreeSet<WriteId>,
     accepted_last: Time,
 }
 
@@ -235,6 +237,7 @@ impl Checker {
         let offset = record.and_then(|record| record.writes.get(&write)).copied();
         let gone = record.is_some_and(|record| record.gone.contains(&write));
         let regained = record.is_some_and(|record| record.regained.contains(&write));
+        let lost = record.is_some_and(|record| record.lost.contains(&write));
         let struck = self.struck.contains(&(log.clone(), write));
         let before = told.clone();
         told.last = Some(status.clone());
@@ -255,7 +258,7 @@ impl Checker {
             }
             WriteStatus::Failed(..) => None,
             // What was given up for its damaged bytes may have been accepted before: then that holds.
-            WriteStatus::Accepted(_) if before.verdict == Some(Verdict::Refused) && !struck => {
+            WriteStatus::Accepted(_) if before.verdict == Some(Verdict::Refused) && !struck && !lost => {
                 Some(("verdict", "was refused, and then accepted".to_owned()))
             }
             WriteStatus::Accepted(accepted) => {
@@ -275,7 +278,7 @@ impl Checker {
             WriteStatus::Refused(_) if offset.is_some() => {
                 Some(("verdict", format!("is said to be refused, and stands at {offset:?}")))
             }
-            WriteStatus::Refused(_) if before.verdict == Some(Verdict::Accepted) => {
+            WriteStatus::Refused(_) if before.verdict == Some(Verdict::Accepted) && !lost => {
                 Some(("verdict", "was accepted, and then refused".to_owned()))
             }
             WriteStatus::Refused(_) => {
@@ -287,7 +290,7 @@ impl Checker {
             self.violated(kind, format!("{log} {write} {what}"));
         }
         let end = !matches!(status, WriteStatus::Stored(_));
-        if end && !struck && !self.told_in.insert((tab, log.clone(), write)) {
+        if end && !struck && !lost && !self.told_in.insert((tab, log.clone(), write)) {
             self.violated("verdict", format!("{log} {write}: tab {tab} is told its end twice, at last {status:?}"));
         }
     }
@@ -338,6 +341,7 @@ impl Record {
     fn cut(&mut self, kept: usize) {
         let is_kept = |offset: &Offset| (offset.0 as usize) < kept;
         self.gone.extend(self.writes.iter().filter(|(_, offset)| !is_kept(offset)).map(|(write, _)| *write));
+        self.lost.extend(&self.gone);
         self.writes.retain(|_, offset| is_kept(offset));
         self.ids.retain(|_, (offset, _)| is_kept(offset));
         let gone = self.replaced.iter().filter(|(_, offset)| !is_kept(offset)).map(|(target, _)| target.clone());

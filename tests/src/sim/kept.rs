@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 
 use driftlog_core::entry::Replaced;
 use driftlog_core::id::{ActorId, EntryId, LogName, Seq, WriteId};
+use driftlog_core::protocol::Code;
 use driftlog_core::storage::row::{self, DeadLetter, Verdicts};
 use driftlog_core::storage::{self, KeyRange};
 
-use super::checker::Verdict;
+use super::checker::{Told, Verdict};
 use super::device::DeviceNumber;
 use super::world::World;
 use crate::database::Database;
@@ -24,6 +25,8 @@ struct Missing {
     id: Option<EntryId>,
     device: DeviceNumber,
     accepted: bool,
+    /// It went with a restored backup.
+    gone: bool,
 }
 
 impl World {
@@ -48,12 +51,16 @@ impl World {
     fn missing(&self, log: &LogName) -> Vec<Missing> {
         let Some(record) = self.checker.logs.get(log) else { return Vec::new() };
         let stored = self.checker.told.iter().filter(|((of, _), told)| of == log && told.stored);
-        let missing =
-            stored.filter(|((_, write), _)| !record.writes.contains_key(write) && !record.gone.contains(write));
+        // What went with a restored backup comes again when its author does.
+        let away = |told: &Told| !self.devices[told.device].is_online();
+        let missing = stored.filter(|((_, write), told)| {
+            !(record.writes.contains_key(write) || record.gone.contains(write) && away(told))
+        });
         missing
             .map(|((log, write), told)| {
-                let accepted = told.verdict == Some(Verdict::Accepted);
-                Missing { log: log.clone(), write: *write, id: told.id, device: told.device, accepted }
+                let gone = record.gone.contains(write);
+                let accepted = told.verdict == Some(Verdict::Accepted) && !gone;
+                Missing { log: log.clone(), write: *write, id: told.id, device: told.device, accepted, gone }
             })
             .collect()
     }
@@ -117,7 +124,8 @@ impl World {
             let absent = verdicts.and_then(|row| row.mark(id.seq)).is_some_and(|mark| !mark.is_accepted());
             // Damaged bytes are found, and parked, by the next tab that reads them.
             let pending = undecided && (struck || is_own(database, log, missing.write));
-            pending || (undecided || absent) && (replaced || discarded || has_letter(database, log, id, struck))
+            let let_go = replaced || discarded || has_letter(database, log, id, struck);
+            pending || is_listed(database, log, id) || (undecided || absent || missing.gone) && let_go
         })
     }
 }
@@ -126,6 +134,13 @@ fn is_own(database: &Database, log: &LogName, write: WriteId) -> bool {
     let own = database.read(&KeyRange::prefix(own_prefix(log)));
     let mut own = own.iter().flat_map(|(_, bytes)| row::decode_group(bytes).unwrap_or_default());
     own.any(|entry| WriteId { run: entry.header.run, n: entry.header.n } == write)
+}
+
+/// Whether an entry that was accepted is listed as lost by the server.
+fn is_listed(database: &Database, log: &LogName, id: EntryId) -> bool {
+    let row = database.read(&KeyRange::only(storage::dead_letter_key(log, id.actor, id.seq)));
+    let letter = row.first().and_then(|(_, bytes)| row::decode::<DeadLetter>(bytes).ok());
+    letter.is_some_and(|letter| matches!(letter.code, Some(Code::LostByServer | Code::OutcomeUnknown)))
 }
 
 /// Whether there is a dead letter for an entry. One whose own bytes are damaged does not say how many it stands for.

@@ -10,7 +10,6 @@ use driftlog_core::engine::OnlineWish;
 use driftlog_core::id::{LogName, Offset};
 use driftlog_core::notice::LogStatus;
 use driftlog_core::overlay::{Overlay, Visible};
-use driftlog_core::session::link::LinkState;
 use driftlog_core::state::{FieldKey, RecordKey, State};
 use driftlog_core::view::{Query, Row, View};
 
@@ -20,7 +19,7 @@ use super::world::World;
 
 impl Device {
     /// Whether its work reaches the server, as far as the world is concerned.
-    fn is_online(&self) -> bool {
+    pub(super) fn is_online(&self) -> bool {
         self.network == Network::On && self.wish == OnlineWish::Connected && !self.awake().is_empty()
     }
 }
@@ -49,23 +48,20 @@ impl World {
     }
 
     fn restless_log(&mut self, device: DeviceNumber, tab: TabNumber, log: &LogName) -> Option<String> {
-        let (online, may_rest) = (self.devices[device].is_online(), self.checker.was_restored());
+        let online = self.devices[device].is_online();
         let end = self.checker.end(log);
         let engine = self.devices[device].engine(tab);
-        let blocked = may_rest && engine.connection().state == LinkState::Blocked;
         let connection = engine.connection();
         let Ok(replica) = engine.replica(log) else { return Some("it is not open yet".to_owned()) };
         if replica.outbox().pending().next().is_some() {
             return Some("actions are not stored yet".to_owned());
         }
-        let stopped = replica.status().is_stopped() && may_rest;
-        if !online || blocked || stopped {
+        if !online {
             return None;
         }
         let (outbox, overlay) = (replica.outbox().len(), replica.overlay().is_empty());
         let (status, at) = (replica.status(), replica.state().cursor().next);
-        // What a restored server has lost of what it had accepted is shown until the log is rebuilt.
-        if outbox == 0 && (overlay || may_rest) && status == LogStatus::Synced && at == end {
+        if outbox == 0 && overlay && status == LogStatus::Synced && at == end {
             return None;
         }
         let reason = replica.log_state().reason;

@@ -370,8 +370,7 @@ impl World {
         if chance(random, 400) {
             kinds.push(Kind::Copy);
         }
-        // A restored server may stop logs for good: few runs have one.
-        if chance(random, 100) {
+        if chance(random, 300) {
             kinds.push(Kind::Restore);
         }
         let strikes_ms = 2_000 + random.below(60_000);

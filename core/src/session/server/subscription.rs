@@ -98,6 +98,10 @@ impl Subscription {
             return Some("the log has another identity".to_owned());
         }
         let cursor = (*cursor)?;
+        if facts.chain_at_cursor == Some(cursor.chain) {
+            // Everything before it is the same. A reader may follow a log into an epoch that it was not told of.
+            return None;
+        }
         if let Some((epoch, _)) = epoch.filter(|(epoch, _)| *epoch != EpochId::NONE) {
             let Some(at) = facts.epochs.iter().position(|(known, _)| *known == epoch) else {
                 return Some(format!("epoch {epoch} is not part of this history"));

@@ -1,0 +1,135 @@
+//! What follows when the server has another history of a log than this device: it was wiped, or put back to a backup,
+//! perhaps with new entries behind it.
+//!
+//! ```text
+//!  opened: epochs, end, own seq ──► parted ──► what is under way ends, the rows are read ──► one transaction:
+//!  error log-forked ──────────────►                                                          confirmed state goes, own
+//!                                                                                            entries are undecided again
+//!                               subscribed anew, from the beginning ◄── every tab ◄──────────┘
+//! ```
+//!
+//! **Histories never mix:** nothing of the new one is read before the old one is gone. How often a log was rewound stands
+//! in its row of verdicts, so a tab that was frozen meanwhile finds it with the rows it reads next.
+
+use crate::id::{LogName, Offset};
+use crate::protocol::frame::Opened;
+use crate::storage::commit::{Commit, CommitAbort, Committed};
+use crate::storage::own;
+use crate::storage::rewind::Rewind;
+use crate::storage::row::{self, Received, Verdicts, Voids};
+use crate::storage::{self, KeyRange, Row};
+
+use super::{CommitFailure, Engine, Hint, Phase, Request};
+
+/// A log that is to be rewound.
+#[derive(Debug)]
+pub(super) struct Rewinding {
+    opened: Opened,
+    parts_at: Option<Offset>,
+    /// Its rows are being read, or written.
+    under_way: bool,
+}
+
+impl Engine {
+    /// The server's history of a log is another one than here.
+    pub(super) fn parted(&mut self, name: &LogName, opened: Opened, parts_at: Option<Offset>) {
+        self.give_up(name);
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.replica.arrivals_mut().reset();
+            slot.rewinding.get_or_insert(Rewinding { opened, parts_at, under_way: false });
+        }
+    }
+
+    /// After every event: a log that waits for it is rewound, once nothing of it is under way.
+    pub(super) fn settle_rewinds(&mut self) {
+        let leads = self.fence.is_some();
+        let mut begun = Vec::new();
+        for (name, slot) in &mut self.slots {
+            let busy = slot.phase != Phase::Ready || slot.refreshing || slot.snapshotting || slot.parking;
+            let Some(rewinding) = &mut slot.rewinding else { continue };
+            if !leads {
+                slot.rewinding = None;
+            } else if !busy && !rewinding.under_way && slot.replica.arrivals().is_idle() {
+                rewinding.under_way = true;
+                begun.push(name.clone());
+            }
+        }
+        for name in begun {
+            let actor = self.actor();
+            let ranges = vec![KeyRange::prefix(storage::received_prefix(&name)), storage::own_of_origin(&name, actor)];
+            self.read(Request::RewindRead(name), ranges);
+        }
+    }
+
+    pub(super) fn rewind_read(&mut self, name: &LogName, rows: Result<Vec<Vec<Row>>, String>) {
+        let Some(fence) = self.fence else { return };
+        let (now, actor) = (self.now, self.actor());
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        let Some(rewinding) = &mut slot.rewinding else { return };
+        let Ok(Ok([received, own])) = rows.map(<[Vec<Row>; 2]>::try_from) else {
+            return rewinding.under_way = false;
+        };
+        let received: Vec<Received> = received.iter().filter_map(|(_, bytes)| row::decode(bytes).ok()).collect();
+        let outbox = slot.replica.outbox();
+        let own = own.into_iter().filter(|(key, _)| {
+            let first = storage::number_of(key).map(crate::id::Seq);
+            first.is_some_and(|first| storage::actor_of(key) == Some(outbox.author_of(first)))
+        });
+        let own = own::read(own, crate::id::Seq(1), None).map(|own| own.entries).unwrap_or_default();
+        let Rewinding { opened, parts_at, .. } = rewinding;
+        let rewound = slot.replica.undone(opened, *parts_at, (&own, &received), now);
+        let rewind = Rewind {
+            fence,
+            log: name.clone(),
+            actor,
+            decided: outbox.verdicts().through,
+            verdicts: rewound.verdicts,
+            voids: rewound.voids,
+            letters: rewound.letters,
+            rebuild: parts_at.is_some(),
+        };
+        let (verdicts, rebuild) = (rewind.verdicts.clone(), rewind.rebuild);
+        self.commit(Request::Rewind(name.clone(), verdicts, rebuild), Commit::Rewind(rewind));
+    }
+
+    pub(super) fn rewind_ended(
+        &mut self,
+        name: &LogName,
+        verdicts: Verdicts,
+        rebuild: bool,
+        result: Result<Committed, CommitFailure>,
+    ) {
+        match result {
+            Ok(Committed::Rewound(voids)) => {
+                self.go_back(name, verdicts, &voids, rebuild);
+                self.hint(&Hint::Grew(name.clone()));
+            }
+            Err(CommitFailure::Aborted(CommitAbort::Deposed { .. })) => self.unseated(),
+            // It may have happened, or can be tried again: the next session finds it as it is.
+            _ => {
+                if let Some(slot) = self.slots.get_mut(name) {
+                    slot.rewinding = None;
+                }
+                let act =
+                    self.link.lost("a log that the server has lost could not be rewound", self.now, &mut self.random);
+                self.link_act(act);
+                self.refresh(name);
+            }
+        }
+    }
+
+    /// Goes on from rows that were rewound, by this tab or by another one.
+    pub(super) fn go_back(&mut self, name: &LogName, verdicts: Verdicts, voids: &Voids, rebuild: bool) {
+        let leads = self.fence.is_some();
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        slot.rewinding = None;
+        slot.replica.rewind(verdicts, voids, rebuild);
+        if rebuild {
+            (slot.snapshot_end, slot.rows_left, slot.rows_damaged) = (Offset(0), false, false);
+            slot.restart_folds();
+        }
+        slot.catching_up = leads;
+        self.tell_status(name);
+        self.refresh(name);
+    }
+}

@@ -1,0 +1,184 @@
+//! Servers that were put back to a backup, overtaken since, or wiped: own entries come again once, the rest is listed.
+
+use driftlog_core::notice::LogStatus;
+use driftlog_core::protocol::Code;
+use driftlog_core::sequencer::{Case, Ruling};
+use driftlog_core::session::link::LinkState;
+use driftlog_tests::disk::{Backup, Loss};
+use driftlog_tests::sim::board::{add, named, rename, tag, untag, vote};
+use driftlog_tests::sim::story::{Person, Story};
+
+fn restore(story: &Story, backup: &Backup) {
+    story.world().crash_server(Loss::Nothing);
+    story.world().restore_server(backup);
+    story.world().start_server();
+}
+
+fn backup(story: &Story) -> Backup {
+    story.run_until_quiet();
+    story.world().host.backup()
+}
+
+fn codes(person: &Person) -> Vec<Option<Code>> {
+    person.dead_letters().into_iter().map(|(_, code)| code).collect()
+}
+
+#[test]
+fn a_server_restored_and_overtaken_gets_every_entry_that_somebody_still_has_once() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.act(add("a", "milk"));
+    let backup = backup(&story);
+    let lost = alice.act(add("b", "bread"));
+    alice.act(vote("a", 10));
+    story.run_until_quiet();
+    bob.offline();
+    alice.close();
+    restore(&story, &backup);
+    let carol = story.person("carol");
+    for at in 0..5 {
+        carol.act(add(&format!("c{at}"), "tea"));
+    }
+    story.run_for(5_000);
+    bob.online();
+    story.run_until_quiet();
+    assert_eq!((bob.status(), bob.link(), bob.ids().len()), (LogStatus::Synced, LinkState::Live, 6));
+    assert_eq!(codes(&bob), [Some(Code::LostByServer); 2], "what it still holds of alice's");
+    alice.open_tab();
+    story.run_until_quiet();
+    assert_eq!((story.entries(), alice.dead_letters()), (8, vec![]));
+    for person in [&alice, &bob, &carol] {
+        assert_eq!((person.ids().len(), person.field("a", "votes")), (7, "10".to_owned()));
+    }
+    assert!(alice.is_accepted(lost));
+    assert_eq!(bob.dead_letters(), [], "it came again");
+}
+
+#[test]
+fn what_was_refused_since_the_backup_is_not_revived() {
+    let story = Story::begin();
+    story.set_policy(|case: &Case<'_>| match case.name().as_str() {
+        "once" => Ruling::Refuse { code: Code::EntryForbidden, reason: "no".into() },
+        _ => Ruling::Allow,
+    });
+    let alice = story.person("alice");
+    alice.act(add("a", "milk"));
+    let backup = backup(&story);
+    alice.act(named("once", "b", "bread"));
+    alice.act(rename("b", "rye"));
+    alice.act(vote("a", 1));
+    story.run_until_quiet();
+    let before = alice.dead_letters();
+    alice.act(vote("a", 10));
+    story.run_until_quiet();
+    story.set_policy(|_: &Case<'_>| Ruling::Allow);
+    restore(&story, &backup);
+    story.run_until_quiet();
+    assert_eq!((alice.ids(), alice.field("a", "votes")), (vec!["a".to_owned()], "11".to_owned()));
+    assert_eq!(alice.dead_letters(), before);
+    alice.act(vote("a", 100));
+    alice.redrive(before[0].0, None);
+    story.run_for(500);
+    alice.reload();
+    story.run_until_quiet();
+    assert_eq!((alice.ids().len(), alice.field("a", "votes"), story.entries()), (2, "111".to_owned(), 5));
+}
+
+#[test]
+fn a_base_of_the_lost_history_does_not_reach_into_the_new_one() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.act(add("a", "milk"));
+    story.run_until_quiet();
+    bob.act(tag("a", "red"));
+    let backup = backup(&story);
+    for at in 0..3 {
+        bob.act(add(&format!("b{at}"), "tea"));
+    }
+    story.run_until_quiet();
+    alice.act(untag("a", "red"));
+    story.run_until_quiet();
+    assert_eq!(bob.field("a", "tags"), "");
+    (alice.offline(), bob.offline());
+    restore(&story, &backup);
+    let carol = story.person("carol");
+    for _ in 0..4 {
+        carol.act(tag("a", "red"));
+    }
+    story.run_until_quiet();
+    (alice.online(), bob.online());
+    story.run_until_quiet();
+    assert_eq!(
+        (carol.field("a", "tags"), carol.ids().len()),
+        ("red".to_owned(), 4),
+        "it had not seen what carol added"
+    );
+}
+
+#[test]
+fn a_wiped_server_lists_what_it_has_lost() {
+    let story = Story::begin();
+    let empty = story.world().host.backup();
+    let alice = story.person("alice");
+    alice.act(add("a", "milk"));
+    story.run_until_quiet();
+    alice.offline();
+    alice.act(add("b", "bread"));
+    story.run_for(500);
+    restore(&story, &empty);
+    alice.online();
+    story.run_until_quiet();
+    assert_eq!((alice.link(), alice.status(), alice.ids()), (LinkState::Live, LogStatus::Synced, vec![]));
+    let letters = alice.dead_letters();
+    assert_eq!(codes(&alice), [Some(Code::LostByServer), Some(Code::OutcomeUnknown)]);
+    for (id, _) in letters {
+        alice.redrive(id, None);
+    }
+    story.run_until_quiet();
+    assert_eq!((alice.ids().len(), alice.dead_letters(), story.entries()), (2, vec![], 2));
+}
+
+#[test]
+fn every_tab_goes_back_also_one_that_was_frozen_meanwhile() {
+    let story = Story::begin();
+    let alice = story.person("alice");
+    alice.act(add("a", "milk"));
+    let backup = backup(&story);
+    let (first, second, third) = (alice.tab(), alice.open_tab(), alice.open_tab());
+    alice.act_in(second, vote("a", 1));
+    alice.act_in(first, add("b", "bread"));
+    story.run_until_quiet();
+    story.world().freeze(alice.device(), third);
+    restore(&story, &backup);
+    let carol = story.person("carol");
+    carol.act(add("c", "tea"));
+    story.run_until_quiet();
+    alice.act_in(third, vote("a", 10));
+    story.world().thaw(alice.device(), third);
+    story.run_until_quiet();
+    assert_eq!((carol.field("a", "votes"), carol.ids().len(), story.entries()), ("11".to_owned(), 3, 5));
+}
+
+#[test]
+fn a_log_that_goes_back_is_cut_off_anywhere_and_everything_comes_again_once() {
+    for at in 0..40 {
+        let story = Story::begin();
+        let alice = story.person("alice");
+        alice.act(add("a", "milk"));
+        let backup = backup(&story);
+        alice.act(vote("a", 1));
+        alice.act(add("b", "bread"));
+        story.run_until_quiet();
+        restore(&story, &backup);
+        story.run_for(10 * at);
+        match at % 3 {
+            0 => drop(alice.reload()),
+            1 => alice.lose_power(),
+            _ => story.world().crash_and_restart_server(Loss::Unsynced),
+        }
+        alice.act(vote("a", 10));
+        story.run_until_quiet();
+        let seen = (alice.field("a", "votes"), alice.ids().len(), story.entries());
+        assert_eq!(seen, ("11".to_owned(), 2, 4), "cut off after {} ms", 10 * at);
+    }
+}
