@@ -83,7 +83,7 @@ async fn a_live_client_that_is_downgraded_comes_back_and_the_others_notice_nothi
     let number = server.connections().await[0]["connection"].as_u64().unwrap();
     server.downgrade(number, 50).await;
     alice.act(&log(), vote("milk", 5)).await.unwrap();
-    alice.until(|engine| returned(engine)).await;
+    alice.until(returned).await;
     alice.act(&log(), vote("milk", 1)).await.unwrap();
     alice.quiet(&log()).await;
     phone.until(|engine| (board::rows(engine)[0]["votes"] == 6).then_some(())).await;

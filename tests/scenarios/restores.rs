@@ -99,14 +99,16 @@ fn a_base_of_the_lost_history_does_not_reach_into_the_new_one() {
     alice.act(untag("a", "red"));
     story.run_until_quiet();
     assert_eq!(bob.field("a", "tags"), "");
-    (alice.offline(), bob.offline());
+    alice.offline();
+    bob.offline();
     restore(&story, &backup);
     let carol = story.person("carol");
     for _ in 0..4 {
         carol.act(tag("a", "red"));
     }
     story.run_until_quiet();
-    (alice.online(), bob.online());
+    alice.online();
+    bob.online();
     story.run_until_quiet();
     assert_eq!(
         (carol.field("a", "tags"), carol.ids().len()),
@@ -172,7 +174,7 @@ fn a_log_that_goes_back_is_cut_off_anywhere_and_everything_comes_again_once() {
         restore(&story, &backup);
         story.run_for(10 * at);
         match at % 3 {
-            0 => drop(alice.reload()),
+            0 => alice.reload(),
             1 => alice.lose_power(),
             _ => story.world().crash_and_restart_server(Loss::Unsynced),
         }
