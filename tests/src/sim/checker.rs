@@ -44,6 +44,8 @@ pub struct Checker {
     pub(super) logs: BTreeMap<LogName, Record>,
     pub(super) told: BTreeMap<(LogName, WriteId), Told>,
     told_in: BTreeSet<(TabNumber, LogName, WriteId)>,
+    /// The lines of entries that were made again: their devices may have let go of what they replaced.
+    pub(super) remade: BTreeMap<(LogName, WriteId), Replaced>,
     /// Dead letters that their user discarded: first and last seq of each.
     pub(super) discarded: BTreeSet<(LogName, EntryId, Seq)>,
     /// Actions whose bytes are damaged on their device.

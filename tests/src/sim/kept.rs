@@ -98,8 +98,9 @@ impl World {
         let Some(id) = missing.id else { return false };
         let (log, device) = (&missing.log, missing.device);
         let first_of = |target: &Replaced| lines.get(target).map_or(target.clone(), |(line, _)| line.clone());
-        let own: Vec<_> =
-            lines.values().filter(|(_, write)| *write == missing.write).map(|(line, _)| first_of(line)).collect();
+        let held = lines.values().filter(|(_, write)| *write == missing.write).map(|(line, _)| line);
+        let remade = self.checker.remade.get(&(log.clone(), missing.write));
+        let own: Vec<_> = held.chain(remade).map(first_of).collect();
         let replaced = self.checker.logs.get(log).is_some_and(|record| {
             record
                 .replaced

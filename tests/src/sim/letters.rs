@@ -3,6 +3,7 @@
 
 use driftlog_core::draft::Draft;
 use driftlog_core::engine::CallError;
+use driftlog_core::entry::Entry;
 use driftlog_core::id::{EntryId, LogName, WriteId};
 use driftlog_core::protocol::Code;
 
@@ -24,7 +25,12 @@ impl World {
         draft: Option<Draft>,
     ) -> Result<WriteId, CallError> {
         let (now, how) = (self.device_now(device), if draft.is_some() { "changed" } else { "as it was" });
+        let replica = self.devices[device].engine(tab).replica(log)?;
+        let entry = replica.dead_letter(letter).and_then(|found| Entry::from_bytes(&found.entry).ok());
         let outcome = self.devices[device].engine(tab).redrive(log, letter, draft, now);
+        if let (Ok(write), Some(entry)) = (&outcome, entry) {
+            self.checker.remade.insert((log.clone(), *write), entry.line(letter));
+        }
         note!(self, "{}: tab {tab} {log} redrives {letter} {how}: {outcome:?}", self.devices[device].name);
         self.drain_tab(device, tab);
         outcome
