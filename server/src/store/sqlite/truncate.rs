@@ -6,6 +6,7 @@
 
 use driftlog_core::chain::Cursor;
 use driftlog_core::id::{Offset, Seq};
+use driftlog_core::sequencer::AuthorRow;
 use driftlog_core::time::Time;
 use rusqlite::{Row, params};
 
@@ -64,24 +65,42 @@ impl Writes<'_> {
             return Ok(());
         }
         let Some(chain) = self.reads().chain_at(log, below)? else { return Ok(()) };
-        for (author, through) in self.authors_between(log, from, below)? {
-            // The log itself has no row.
-            if let Some(mut row) = self.reads().author_row(log.key, author)? {
-                row.truncated = row.truncated.max(through);
-                self.put_author_row(log.key, author, &row)?;
-            }
-        }
+        // Everything is read before anything is written: what does not read leaves the log as it is.
+        let rows = self.rows_truncated(log, from, below)?;
         let range = params![log.key.0, signed(from.0), signed(below.0)];
         let mut sizes = self.0.prepare_cached(
             "SELECT total(length(bytes)) FROM entries WHERE log = ?1 AND offset >= ?2 AND offset < ?3",
         )?;
         let bytes = sizes.query_row(range, |row| row.get::<_, f64>(0))? as u64;
+        for (author, row) in rows {
+            self.put_author_row(log.key, author, &row)?;
+        }
         let mut delete =
             self.0.prepare_cached("DELETE FROM entries WHERE log = ?1 AND offset >= ?2 AND offset < ?3")?;
         delete.execute(params![log.key.0, signed(from.0), signed(below.0)])?;
         let first = Cursor { next: below, chain };
         let kept = Retained { first, bytes: before.kept.bytes.saturating_sub(bytes) };
         self.put_log_end(log, LogEnd { kept, ..before })
+    }
+
+    /// The rows of those who have entries in a stretch, as they are when it is gone.
+    fn rows_truncated(
+        self,
+        log: &LogRow,
+        from: Offset,
+        end: Offset,
+    ) -> Result<Vec<(AuthorKey, AuthorRow)>, StoreError> {
+        // The log itself has no row.
+        let itself = self.log_author()?;
+        let authors = self.authors_between(log, from, end)?;
+        let rows = authors.into_iter().filter(|(author, _)| *author != itself).map(|(author, through)| {
+            let row = self.reads().author_row(log.key, author)?;
+            Ok(row.map(|mut row| {
+                row.truncated = row.truncated.max(through);
+                (author, row)
+            }))
+        });
+        rows.filter_map(Result::transpose).collect()
     }
 
     /// Authors of entries in a stretch, with the last seq of each.
