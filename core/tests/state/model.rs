@@ -119,7 +119,8 @@ impl Server {
             let (collection, record, field) =
                 (update.collection.as_str(), update.record.as_str(), update.field.as_str());
             let run = logged.entry.header.run.0;
-            let actor = RichActor::derive(&logged.actor.0, &run, collection, record, field, change.incarnation);
+            let actor =
+                RichActor::derive(&logged.actor.origin().0, &run, collection, record, field, change.incarnation);
             let candidate = Candidate { bytes: &change.bytes, actor };
             let field = field_key(record, field);
             let good = self.state.document_mut(&field).expect("opens").gate(&[candidate])[0].is_ok();

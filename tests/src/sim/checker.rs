@@ -8,6 +8,7 @@ use driftlog_core::entry::{Digest, Logged, Replaced};
 use driftlog_core::id::{EntryId, LogName, Offset, Seq, WriteId};
 use driftlog_core::limits;
 use driftlog_core::notice::WriteStatus;
+use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::MarkedStatus;
 use driftlog_core::replica::Replica;
 use driftlog_core::time::Time;
@@ -277,6 +278,8 @@ impl Checker {
                 }
             }
             WriteStatus::Refused(refused) if refused.status == MarkedStatus::Void && struck => None,
+            // A copy may have been decided under the actor before, and its entry be truncated: nobody knows any more.
+            WriteStatus::Refused(refused) if refused.code == Some(Code::OutcomeUnknown) => None,
             WriteStatus::Refused(_) if offset.is_some() => {
                 Some(("verdict", format!("is said to be refused, and stands at {offset:?}")))
             }
