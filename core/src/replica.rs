@@ -72,6 +72,8 @@ pub struct Replica {
     places: Places,
     /// Own entries known to be accepted, but not yet where: another tab took the verdict. The fold tells it.
     unplaced: BTreeSet<Seq>,
+    /// Own seqs that a snapshot covers before their verdict is known.
+    covered_untold: BTreeSet<Seq>,
     /// Accepted under another id and still laid: until confirmed state reaches this offset.
     elsewhere: BTreeMap<WriteId, Offset>,
     /// Own seqs without a verdict whose actions were folded under another id, and were told accepted for it.
@@ -115,6 +117,7 @@ impl Replica {
             redriving: BTreeMap::new(),
             places: Places::default(),
             unplaced: BTreeSet::new(),
+            covered_untold: BTreeSet::new(),
             elsewhere: BTreeMap::new(),
             met_elsewhere: BTreeSet::new(),
             status: LogStatus::Local,

@@ -138,6 +138,7 @@ impl Replica {
             self.met = false;
             self.places = Places::default();
             self.unplaced.clear();
+            self.covered_untold.clear();
             self.elsewhere.clear();
             self.met_elsewhere.clear();
             (self.tail_bytes, self.snapshot_bytes, self.server_end) = (0, 0, Offset(0));

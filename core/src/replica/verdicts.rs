@@ -33,6 +33,7 @@ impl Replica {
         let Some(entry) = self.outbox.stored(decided.seq) else { return Touched::new() };
         let write = WriteId { run: entry.header.run, n: entry.header.n };
         let id = EntryId { actor: self.outbox.author_of(decided.seq), seq: decided.seq };
+        let covered = self.covered_untold.remove(&decided.seq);
         let (status, touched) = match decided.mark {
             Some(mark) if !mark.is_accepted() => {
                 let letter = self.dead_letters.get(&id);
@@ -49,12 +50,12 @@ impl Replica {
                 return self.settle_elsewhere();
             }
             // The fold told it already, with its place.
-            _ if decided.seq <= folded => return Touched::new(),
+            _ if decided.seq <= folded && !covered => return Touched::new(),
             outcome => {
                 let place = places
                     .iter()
                     .find(|range| decided.seq >= range.seq && decided.seq.0 < range.seq.0 + u64::from(range.count));
-                let fold_will_come = !self.status.is_stopped() && self.status != LogStatus::AppendOnly;
+                let fold_will_come = !covered && !self.status.is_stopped() && self.status != LogStatus::AppendOnly;
                 if place.is_none() && outcome.is_none() && fold_will_come {
                     self.unplaced.insert(decided.seq);
                     return Touched::new();
@@ -101,15 +102,18 @@ impl Replica {
         self.tell_covered(through, through);
     }
 
-    /// Untold entries that a snapshot covers are accepted, at a place nobody tells. Through `told` the fold was there
-    /// before it.
+    /// A snapshot covers entries through `folded`. Those whose acceptance is known are told, at a place that nobody tells.
+    /// Of those without a verdict some may have been refused: the server tells it, and it is told then. Through `told` the
+    /// fold was there before the snapshot.
     pub(super) fn tell_covered(&mut self, told: Seq, folded: Seq) {
-        let known = self.outbox.verdicts().through.max(told);
-        let untold = |seq: Seq| seq > known || self.unplaced.contains(&seq);
+        let known = self.outbox.verdicts().through;
+        let undecided = self.outbox.held().map(|entry| entry.header.seq);
+        let undecided = undecided.filter(|seq| *seq > known.max(told) && *seq <= folded);
+        self.covered_untold.extend(undecided);
         let covered: Vec<_> = self
             .outbox
             .held()
-            .filter(|entry| entry.header.seq <= folded && untold(entry.header.seq))
+            .filter(|entry| entry.header.seq <= folded && self.unplaced.contains(&entry.header.seq))
             .map(|entry| (entry.header.seq, WriteId { run: entry.header.run, n: entry.header.n }))
             .collect();
         for (seq, write) in covered {
