@@ -166,8 +166,9 @@ impl Engine {
         let replica = &mut slot.replica;
         replica.set_user(user.clone());
         replica.load_dead_letters(tail.letters, Seq(u64::MAX));
-        replica.learn_earlier(tail.earlier);
+        // What the actors before had decided is a void under this one, and is learned behind it.
         replica.parked(&tail.voids, Vec::new());
+        replica.learn_earlier(tail.earlier);
         replica.learn(tail.own);
         if let Some(verdicts) = tail.verdicts.filter(|verdicts| verdicts.actor == actor) {
             replica.decide(verdicts, &[], Vec::new());
@@ -229,7 +230,8 @@ impl Engine {
     /// Reads what other tabs wrote since.
     pub(super) fn refresh(&mut self, name: &LogName) {
         let Some(slot) = self.slots.get_mut(name) else { return };
-        if slot.phase != Phase::Ready || slot.refreshing {
+        // While a log goes back to what its server has, rows read before would be taken for what follows afterwards.
+        if slot.phase != Phase::Ready || slot.refreshing || slot.is_going_back() {
             slot.refresh_again = true;
             return;
         }

@@ -19,7 +19,7 @@ use crate::storage::rewind::Rewind;
 use crate::storage::row::{self, Received, Verdicts, Voids};
 use crate::storage::{self, KeyRange, Row};
 
-use super::{CommitFailure, Engine, Hint, Phase, Request};
+use super::{CommitFailure, Engine, Hint, Phase, Request, Slot};
 
 /// A log that is to be rewound.
 #[derive(Debug)]
@@ -28,6 +28,13 @@ pub(super) struct Rewinding {
     parts_at: Option<Offset>,
     /// Its rows are being read, or written.
     under_way: bool,
+}
+
+impl Slot {
+    /// Whether its rows are being read, or written, to go back.
+    pub(super) fn is_going_back(&self) -> bool {
+        self.rewinding.as_ref().is_some_and(|rewinding| rewinding.under_way)
+    }
 }
 
 impl Engine {
@@ -42,29 +49,33 @@ impl Engine {
 
     /// After every event: a log that waits for it is rewound, once nothing of it is under way.
     pub(super) fn settle_rewinds(&mut self) {
-        let leads = self.fence.is_some();
+        let (leads, actor) = (self.fence.is_some(), self.actor());
         let mut begun = Vec::new();
         for (name, slot) in &mut self.slots {
+            // What the server has of the actor before says nothing of the one that has taken over.
+            let may = leads && slot.replica.actor() == actor;
             let busy = slot.phase != Phase::Ready || slot.refreshing || slot.snapshotting || slot.parking;
             let Some(rewinding) = &mut slot.rewinding else { continue };
-            if !leads {
+            if !may && !rewinding.under_way {
                 slot.rewinding = None;
-            } else if !busy && !rewinding.under_way && slot.replica.arrivals().is_idle() {
+            } else if may && !busy && !rewinding.under_way && slot.replica.arrivals().is_idle() {
                 rewinding.under_way = true;
                 begun.push(name.clone());
             }
         }
         for name in begun {
-            let actor = self.actor();
             let ranges = vec![KeyRange::prefix(storage::received_prefix(&name)), storage::own_of_origin(&name, actor)];
             self.read(Request::RewindRead(name), ranges);
         }
     }
 
     pub(super) fn rewind_read(&mut self, name: &LogName, rows: Result<Vec<Vec<Row>>, String>) {
-        let Some(fence) = self.fence else { return };
+        let Some(fence) = self.fence else { return self.stays(name) };
         let (now, actor) = (self.now, self.actor());
         let Some(slot) = self.slots.get_mut(name) else { return };
+        if slot.replica.actor() != actor {
+            return self.stays(name);
+        }
         let Some(rewinding) = &mut slot.rewinding else { return };
         let Ok(Ok([received, own])) = rows.map(<[Vec<Row>; 2]>::try_from) else {
             return rewinding.under_way = false;
@@ -104,18 +115,26 @@ impl Engine {
                 self.go_back(name, verdicts, &voids, rebuild);
                 self.hint(&Hint::Grew(name.clone()));
             }
-            Err(CommitFailure::Aborted(CommitAbort::Deposed { .. })) => self.unseated(),
+            Err(CommitFailure::Aborted(CommitAbort::Deposed { .. })) => {
+                self.stays(name);
+                self.unseated();
+            }
             // It may have happened, or can be tried again: the next session finds it as it is.
             _ => {
-                if let Some(slot) = self.slots.get_mut(name) {
-                    slot.rewinding = None;
-                }
                 let act =
                     self.link.lost("a log that the server has lost could not be rewound", self.now, &mut self.random);
                 self.link_act(act);
-                self.refresh(name);
+                self.stays(name);
             }
         }
+    }
+
+    /// A log does not go back from here: what was stored meanwhile can be read.
+    fn stays(&mut self, name: &LogName) {
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.rewinding = None;
+        }
+        self.refresh(name);
     }
 
     /// Goes on from rows that were rewound, by this tab or by another one.
