@@ -290,7 +290,9 @@ impl Outbox {
         let mut next = base.clone();
         next.chain = self.chain_after((base.through, base.chain), ack.through)?;
         next.through = ack.through;
-        for mark in ack.marked.iter().filter(|mark| mark.seq > base.through && mark.seq <= ack.through) {
+        // The voids that a successor begins with say nothing of what was decided under the actors before.
+        let after = base.through.max(self.begins_behind());
+        for mark in ack.marked.iter().filter(|mark| mark.seq > after && mark.seq <= ack.through) {
             next.marked.push((mark.seq, mark.status));
         }
         next.marked.sort_by_key(|(seq, _)| *seq);
@@ -319,12 +321,13 @@ impl Outbox {
         (next == seq.next()).then_some(chain)
     }
 
-    /// Records verdicts that are stored; returns each newly decided seq.
+    /// Records verdicts that are stored; returns each newly decided seq of this actor.
     pub fn decide(&mut self, verdicts: Verdicts) -> Vec<Decided> {
         if verdicts.through <= self.verdicts.through {
             return Vec::new();
         }
-        let decided = (self.verdicts.through.0 + 1..=verdicts.through.0)
+        let after = self.verdicts.through.max(self.begins_behind());
+        let decided = (after.0 + 1..=verdicts.through.0)
             .map(|seq| Decided { seq: Seq(seq), mark: verdicts.mark(Seq(seq)) })
             .collect();
         self.set_verdicts(verdicts);

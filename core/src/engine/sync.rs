@@ -62,6 +62,8 @@ impl Engine {
             // The next session pushes everything that is undecided, at once.
             slot.replica.set_hold(None);
             slot.unstored = None;
+            // What this session's server has is asked for anew.
+            (slot.opened, slot.opened_last) = (None, None);
         }
         if self.fence.is_some() {
             self.set_status_all(LogStatus::Local);

@@ -60,6 +60,10 @@ impl Outbox {
     /// Takes entries of earlier actors, as rows hold them, whose place in the confirmed prefix is still awaited.
     pub fn learn_earlier(&mut self, entries: Vec<Entry>, covered: Seq) -> Vec<Entry> {
         let last = self.begins_behind();
+        // Where the row of verdicts is damaged, nobody here knows which of them were refused: the log brings the others.
+        if self.verdicts.through < last {
+            return Vec::new();
+        }
         let absent = |seq: Seq| self.verdicts.mark(seq).is_some_and(|mark| !mark.is_logged());
         let awaited = |entry: &Entry| entry.header.seq > covered && entry.header.seq <= last;
         let entries: Vec<_> = entries.into_iter().filter(|entry| awaited(entry) && !absent(entry.header.seq)).collect();
