@@ -37,6 +37,10 @@ impl Settling {
 
     /// Whether to begin now; if there is something to settle, it is due after a while.
     fn begins(&mut self, is_unsettled: bool, now: WallMs) -> bool {
+        if !is_unsettled {
+            // Another tab did it meanwhile: a time that is over and stands for nothing would be due for ever.
+            self.at = None;
+        }
         if !is_unsettled || self.under_way {
             return false;
         }
