@@ -303,6 +303,7 @@ impl Conversation {
     fn bound(&mut self, bound: Result<Greeted, BindError>) {
         let Some((identity, client)) = self.admitting.take() else { return };
         let Identity { user, grants, expires, .. } = identity;
+        let expires = self.deadline(expires);
         let answer = match bound {
             Ok(Greeted { was, nonce }) => {
                 let id = ConnectionId { user: user.clone(), client };
@@ -325,7 +326,13 @@ impl Conversation {
             let reason = "the token is of another user".to_owned();
             return Err(Refusal { code: Code::UserChanged, reason });
         }
-        Ok((identity.grants, identity.expires))
+        Ok((identity.grants, self.deadline(identity.expires)))
+    }
+
+    /// A time by the wall clock, as a deadline in steady time: the clock may be set meanwhile.
+    fn deadline(&self, expires: Option<WallMs>) -> Option<WallMs> {
+        let (now, steady) = (self.shared.environment.now(), self.shared.environment.steady());
+        expires.map(|expires| steady.saturating_add(expires.saturating_sub(now)))
     }
 
     /// Reads from the feed at once if the position is there; else the store must be read.

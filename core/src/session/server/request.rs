@@ -68,7 +68,7 @@ pub struct Admission {
     pub user: UserId,
     /// Rights to logs.
     pub grants: Grants,
-    /// When the token's time is over.
+    /// When the token's time is over, by the clock of [`ServerSession::handle_timeout`](super::ServerSession::handle_timeout).
     pub expires: Option<WallMs>,
     /// The nonce that was stored with the binding.
     pub nonce: Nonce,
