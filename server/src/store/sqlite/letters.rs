@@ -70,6 +70,15 @@ impl Reads<'_> {
         rows.next()?.map(|row| self.letter_of(row)).transpose()
     }
 
+    /// The dead letter of an author's refused entry.
+    pub(super) fn letter_at(self, log: LogKey, author: AuthorKey, seq: Seq) -> Result<Option<Letter>, StoreError> {
+        let sql =
+            format!("SELECT {LETTER_COLUMNS}, bytes FROM dead_letters WHERE log = ?1 AND author = ?2 AND seq = ?3");
+        let mut statement = self.0.prepare_cached(&sql)?;
+        let mut rows = statement.query(params![log.0, author.0, signed(seq.0)])?;
+        rows.next()?.map(|row| self.letter_of(row)).transpose()
+    }
+
     /// Dead letters behind one, ascending, of one log or of all.
     pub(crate) fn letters_after(
         self,
