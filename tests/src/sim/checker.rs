@@ -82,6 +82,8 @@ pub(super) struct Record {
 pub(super) struct Told {
     pub(super) device: DeviceNumber,
     pub(super) id: Option<EntryId>,
+    /// Under which ids it is or was known: a successor, or a copy, has another one.
+    pub(super) ids: BTreeSet<EntryId>,
     pub(super) stored: bool,
     pub(super) verdict: Option<Verdict>,
     last: Option<WriteStatus>,
@@ -232,6 +234,7 @@ impl Checker {
         let told = self.told.entry((log.clone(), write)).or_insert(Told {
             device,
             id: None,
+            ids: BTreeSet::new(),
             stored: false,
             verdict: None,
             last: None,
@@ -245,9 +248,15 @@ impl Checker {
         let before = told.clone();
         told.last = Some(status.clone());
         match status {
-            WriteStatus::Stored(id) => (told.stored, told.id) = (true, Some(*id)),
+            WriteStatus::Stored(id) => {
+                (told.stored, told.id) = (true, Some(*id));
+                told.ids.insert(*id);
+            }
             WriteStatus::Accepted(_) => told.verdict = Some(Verdict::Accepted),
-            WriteStatus::Refused(_) => told.verdict = Some(Verdict::Refused),
+            WriteStatus::Refused(refused) => {
+                told.verdict = Some(Verdict::Refused);
+                told.ids.insert(refused.id);
+            }
             WriteStatus::Failed(..) => {}
         }
         let trouble = match status {

@@ -2,7 +2,7 @@
 //! by an action that its user or an operator put in its place, or discarded by its user. Of a line of replacements one
 //! is in the log at most.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use driftlog_core::entry::Replaced;
 use driftlog_core::id::{ActorId, EntryId, LogName, Seq, WriteId};
@@ -23,6 +23,7 @@ struct Missing {
     log: LogName,
     write: WriteId,
     id: Option<EntryId>,
+    ids: BTreeSet<EntryId>,
     device: DeviceNumber,
     accepted: bool,
     /// It went with a restored backup.
@@ -60,7 +61,8 @@ impl World {
             .map(|((log, write), told)| {
                 let gone = record.gone.contains(write);
                 let accepted = told.verdict == Some(Verdict::Accepted) && !gone;
-                Missing { log: log.clone(), write: *write, id: told.id, device: told.device, accepted, gone }
+                let (id, ids) = (told.id, told.ids.clone());
+                Missing { log: log.clone(), write: *write, id, ids, device: told.device, accepted, gone }
             })
             .collect()
     }
@@ -108,10 +110,9 @@ impl World {
                 .chain(&record.replaced_gone)
                 .any(|target| target.id == id || own.contains(&first_of(target)))
         });
-        let discarded =
-            self.checker.discarded.iter().any(|(of, letter, last)| {
-                of == log && letter.actor == id.actor && (letter.seq..=*last).contains(&id.seq)
-            });
+        let discarded = self.checker.discarded.iter().filter(|(of, ..)| of == log).any(|(_, letter, last)| {
+            missing.ids.iter().any(|id| letter.actor == id.actor && (letter.seq..=*last).contains(&id.seq))
+        });
         let struck = self.checker.struck.contains(&(log.clone(), missing.write));
         let copied = self.devices[device].copied;
         let mut holders =
@@ -126,7 +127,8 @@ impl World {
             // Damaged bytes are found, and parked, by the next tab that reads them.
             let pending = undecided && (struck || is_own(database, log, missing.write));
             let let_go = replaced || discarded || has_letter(database, log, id, struck);
-            pending || is_listed(database, log, id) || (undecided || absent || missing.gone) && let_go
+            let listed = missing.ids.iter().any(|id| is_listed(database, log, *id));
+            pending || listed || (undecided || absent || missing.gone) && let_go
         })
     }
 }
