@@ -11,6 +11,7 @@
 //! ```
 
 mod act;
+mod append;
 mod config;
 mod folds;
 mod identity;
@@ -20,6 +21,7 @@ mod parking;
 mod presence;
 mod pressure;
 mod prune;
+mod purge;
 mod rewind;
 mod rights;
 mod settling;
@@ -34,7 +36,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::connection::ConnectionState;
 use crate::fold::FoldId;
 use crate::id::{ActorId, EntryId, LogName, Offset, WriteId};
-use crate::notice::{AppendFailure, Connection, LogStatus, Notice, Pressure};
+use crate::notice::{Connection, LogStatus, Notice, Pressure};
 use crate::protocol::frame::Opened;
 use crate::random::Random;
 use crate::replica::Replica;
@@ -174,6 +176,8 @@ enum Request {
     PruneBound(LogName),
     PruneRows(LogName, Key),
     Prune(LogName, Option<Key>),
+    PurgeRows(LogName),
+    Purge(LogName, purge::Purging),
 }
 
 /// Where a log's replica stands in its loading.
@@ -225,6 +229,7 @@ struct Slot {
     holes: folds::Holes,
     traps: traps::Known,
     pruned: prune::Pruned,
+    purges: purge::Purges,
 }
 
 /// The engine of one tab.
@@ -416,6 +421,7 @@ impl Engine {
         self.settle_pressure();
         self.settle_folds();
         self.settle_refusals();
+        self.settle_purges();
         self.send_presence();
         self.flush_control();
         self.take_notices();
@@ -423,22 +429,6 @@ impl Engine {
         self.tell_connection();
         self.tell_pressure();
         self.set_timeout();
-    }
-
-    fn append_groups(&mut self) {
-        let (actor, mut groups) = (self.actor(), Vec::new());
-        for (name, slot) in &mut self.slots {
-            if slot.phase == Phase::Ready
-                && slot.replica.actor() == actor
-                && !slot.appends_unknown
-                && let Some(append) = slot.replica.outbox_mut().next_group(name)
-            {
-                groups.push((name.clone(), append));
-            }
-        }
-        for (name, append) in groups {
-            self.commit(Request::Append(name), Commit::Append(append));
-        }
     }
 
     fn take_notices(&mut self) {
@@ -470,6 +460,7 @@ impl Engine {
             (Request::History(name, _), Err(failure)) => self.history_failed(&name, failure),
             (Request::Snapshot(name), result) => self.snapshot_stored(&name, result.is_ok()),
             (Request::Prune(name, more), result) => self.pruned(&name, more.filter(|_| result.is_ok())),
+            (Request::Purge(name, purging), result) => self.purged(&name, purging, result.is_ok()),
             (Request::Park(name), Ok(Committed::Parked(voids, letters))) => self.parked(&name, &voids, letters),
             (Request::Park(name), _) => self.park_failed(&name),
             (Request::Settle(name), result) => self.settled(&name, result),
@@ -515,40 +506,9 @@ impl Engine {
             }
             (Request::PruneBound(name), rows) => self.prune_bound_read(&name, rows.unwrap_or_default()),
             (Request::PruneRows(name, bound), rows) => self.prune_rows_read(&name, bound, rows.unwrap_or_default()),
+            (Request::PurgeRows(name), rows) => self.purge_rows_read(&name, rows.unwrap_or_default()),
             (Request::FoldRead(name, id, reading), rows) => self.fold_answered((&name, id), reading, rows),
             _ => {}
-        }
-    }
-
-    fn appended(&mut self, name: &LogName, entries: &[crate::entry::Entry]) {
-        let Some(slot) = self.slots.get_mut(name) else { return };
-        slot.pressure.storage_full = false;
-        if slot.replica.appended(entries) {
-            self.refresh(name);
-        }
-        self.hint(&Hint::Grew(name.clone()));
-    }
-
-    fn append_failed(&mut self, name: &LogName, failure: CommitFailure) {
-        let Some(slot) = self.slots.get_mut(name) else { return };
-        match failure {
-            CommitFailure::Full(reason) => {
-                slot.pressure.storage_full = true;
-                slot.replica.append_failed(AppendFailure::StorageFull, &reason);
-            }
-            CommitFailure::Aborted(CommitAbort::ActorChanged) => {
-                slot.replica.outbox_mut().append_again();
-                self.identify();
-            }
-            CommitFailure::Failed(reason) => slot.replica.append_failed(AppendFailure::StorageFailed, &reason),
-            CommitFailure::Aborted(abort) => {
-                slot.replica.append_failed(AppendFailure::StorageFailed, &abort.to_string());
-            }
-            // The action stays in view until the rows have been read.
-            CommitFailure::Unknown(_) => {
-                slot.appends_unknown = true;
-                self.look_for_append(name);
-            }
         }
     }
 

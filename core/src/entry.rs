@@ -14,7 +14,7 @@ use crate::codec::{self, DecodeError, Format};
 use crate::id::{ActorId, Base, EntryId, Name, Offset, RunId, Seq, UserId};
 use crate::limits;
 use crate::op::Op;
-use crate::time::{self, Time};
+use crate::time::{self, Time, WallMs};
 use crate::value::Value;
 
 /// SHA-256 of an entry's bytes. The body's salt is under it, so an erased body cannot be guessed from it.
@@ -150,6 +150,31 @@ pub struct Entry {
     pub body: Arc<Body>,
     digest: Digest,
     size: u32,
+    gone: Option<Gone>,
+}
+
+/// Why the body of an entry that is in its log is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// Its lifetime was over.
+    Expired,
+    /// It was erased.
+    Erased,
+}
+
+impl Gone {
+    /// Its number, as it is stored and sent (docs/protocol.md, "Packed entries").
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Expired => 1,
+            Self::Erased => 2,
+        }
+    }
+
+    /// What a number stands for.
+    pub fn of_number(number: u8) -> Option<Self> {
+        [Self::Expired, Self::Erased].into_iter().find(|gone| gone.number() == number)
+    }
 }
 
 /// The entry is well-formed msgpack, but not an entry that this format allows.
@@ -222,7 +247,18 @@ impl Entry {
         }
         check_header(&header)?;
         check_body(&body)?;
-        Ok(Self { digest: Digest::of(&[head, tail]), size: got as u32, header, body })
+        Ok(Self { digest: Digest::of(&[head, tail]), size: got as u32, header, body, gone: None })
+    }
+
+    /// What is left of an entry whose body is gone: its header, and the digest of what it was. It has no ops, so it
+    /// folds to what an event does; [`Entry::to_bytes`] are not what the digest is of.
+    ///
+    /// # Errors
+    /// [`InvalidEntry`]: the header breaks a rule.
+    pub fn without_body(header: Header, digest: Digest, gone: Gone) -> Result<Self, InvalidEntry> {
+        check_header(&header)?;
+        let body = Arc::new(Body::new(Name::gone(), None, Vec::new(), None, Salt::default()));
+        Ok(Self { header, body, digest, size: 0, gone: Some(gone) })
     }
 
     /// Reads header and body that stand one after the other.
@@ -246,7 +282,12 @@ impl Entry {
         bytes
     }
 
-    /// How many [`Entry::to_bytes`] are.
+    /// Why its body is not there any more; none if it is.
+    pub fn gone(&self) -> Option<Gone> {
+        self.gone
+    }
+
+    /// How many [`Entry::to_bytes`] are; 0 where the body is gone.
     pub fn size(&self) -> u64 {
         u64::from(self.size)
     }
@@ -337,6 +378,16 @@ impl Logged {
     /// When it counts: the author's time, but not later than the server took it.
     pub fn effective(&self) -> Time {
         time::effective(self.entry.header.time, self.accepted)
+    }
+
+    /// The last millisecond in which it is worth delivering; none: it is for ever.
+    pub fn expires(&self) -> Option<WallMs> {
+        self.entry.body.lifetime_ms.map(|lifetime| self.effective().ms().saturating_add(lifetime))
+    }
+
+    /// Why it is not delivered at `now`; none if it is.
+    pub fn gone(&self, now: WallMs) -> Option<Gone> {
+        self.entry.gone.or_else(|| self.expires().filter(|last| *last < now).map(|_| Gone::Expired))
     }
 
     /// Its id.

@@ -15,6 +15,7 @@
 //! rebuilt; entries with a lifetime are left out, for they are gone for who comes later; no entry is passed over but
 //! those in the fold's dead letters. **Invariant:** while `mark` is set, the first of `steps` is the first suspect.
 
+mod anew;
 pub mod history;
 mod row;
 
@@ -27,6 +28,7 @@ use crate::entry::{Body, Logged};
 use crate::id::{LogId, Name, Offset, UserId, WriteId};
 use crate::overlay::Overlay;
 use crate::packed::Item;
+use crate::state::{Erasure, has_erased};
 use crate::time::WallMs;
 use crate::value::Value;
 use history::Hole;
@@ -188,6 +190,7 @@ pub struct Fold {
     letters: BTreeMap<Offset, Letter>,
     letters_changed: bool,
     changes: Changes,
+    erasures: Vec<Erasure>,
     /// Where the last checkpoint is.
     stored: Option<Offset>,
     hole: Option<Hole>,
@@ -218,6 +221,7 @@ impl Fold {
             letters: BTreeMap::new(),
             letters_changed: true,
             changes: Changes::default(),
+            erasures: Vec::new(),
             stored: None,
             hole: None,
             tail: Vec::new(),
@@ -227,15 +231,17 @@ impl Fold {
         }
     }
 
-    /// Begins on a log: at the checkpoint if it is of this version and this log, else at the beginning of the log.
+    /// Begins on a log: at the checkpoint if it is of this version and this log, else at the beginning of the log. What
+    /// was erased is passed over, wherever the entries come from; a checkpoint that may have used it begins anew.
     pub fn begin(
         &mut self,
         log: LogId,
         checkpoint: Option<Checkpoint>,
         letters: BTreeMap<Offset, Letter>,
-        end: Offset,
+        (end, erasures): (Offset, &[Erasure]),
     ) {
         self.log = Some(log);
+        self.erasures = erasures.to_vec();
         let fits = |checkpoint: &Checkpoint| {
             checkpoint.log == log && checkpoint.version == self.declaration.version && checkpoint.done.next <= end
         };
@@ -245,6 +251,10 @@ impl Fold {
                 self.letters = letters;
                 self.stored = Some(checkpoint.done.next);
                 self.start_at(checkpoint.from, checkpoint.done, checkpoint.accumulator);
+                if checkpoint.erased != self.erased_end() {
+                    self.changes.letters.extend(std::mem::take(&mut self.letters).into_keys().map(|at| (at, None)));
+                    self.begin_anew();
+                }
             }
             None => self.restart(Cursor::start(log)),
         }
@@ -275,6 +285,7 @@ impl Fold {
         self.read = after;
         if let Item::Entry(logged) = item
             && self.takes(&logged.entry.body)
+            && !has_erased(&self.erasures, logged.actor, logged.base, &logged.entry)
             && !self.letters.contains_key(&logged.offset)
         {
             let act = confirmed(logged);
@@ -418,7 +429,8 @@ impl Fold {
     fn checkpoint(&mut self, accumulator: Option<Value>) {
         if let (Some(accumulator), Some(log), true) = (accumulator, self.log, self.wants_checkpoint()) {
             let numbers = (self.declaration.version, self.revision);
-            self.changes.checkpoint = Some(Checkpoint::new(log, numbers, (self.from, self.done), accumulator));
+            let places = (self.from, self.done);
+            self.changes.checkpoint = Some(Checkpoint::new(log, numbers, places, self.erased_end(), accumulator));
             self.stored = Some(self.done.next);
         }
     }
@@ -437,23 +449,6 @@ impl Fold {
     /// What the user did to dead letters, to be written at once.
     pub fn take_letters(&mut self) -> Changes {
         Changes { checkpoint: None, letters: std::mem::take(&mut self.changes.letters) }
-    }
-
-    /// Tries a dead letter again, or all of them: everything is folded anew, so that it stands in its place.
-    pub fn redrive(&mut self, offset: Option<Offset>) {
-        let parked: Vec<_> = self.parked().map(|(offset, _)| offset).collect();
-        for offset in parked.into_iter().filter(|parked| offset.is_none_or(|offset| offset == *parked)) {
-            self.letters.remove(&offset);
-            self.changes.letters.insert(offset, None);
-        }
-        self.letters_changed = true;
-        if let (false, Some(log)) = (self.changes.letters.is_empty(), self.log) {
-            self.revision += 1;
-            self.restart(self.from);
-            let (numbers, initial) = ((self.declaration.version, self.revision), self.declaration.initial.clone());
-            // Written at once, so that a reload in between does not forget what the user wanted.
-            self.changes.checkpoint = Some(Checkpoint::new(log, numbers, (self.from, self.from), initial));
-        }
     }
 
     /// Takes a dead letter off the list. The entry stays left out of this fold, also when it is folded anew.

@@ -289,10 +289,27 @@ text_name!(
     UserId, 1, limits::USER_ID_BYTES_MAX
 );
 
+impl Name {
+    /// The action of an entry whose body is gone: no app can declare it, and no entry of a client has it.
+    pub(crate) fn gone() -> Self {
+        Self("$gone".into())
+    }
+
+    /// The action of the entry by which a log erases.
+    pub(crate) fn erase() -> Self {
+        Self("erase".into())
+    }
+}
+
 impl UserId {
     /// The user of a log's own entries. Users of tokens never begin with `$`.
     pub fn log() -> Self {
         Self("$log".into())
+    }
+
+    /// Whoever was erased: nobody's name any more.
+    pub fn erased() -> Self {
+        Self("$erased".into())
     }
 
     /// Whether the name is kept for the server's own work.

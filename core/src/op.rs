@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Opaque, tagged};
-use crate::id::{Name, RecordId};
+use crate::id::{ActorId, Name, RecordId};
 use crate::value::Value;
 
 /// One effect of an action.
@@ -19,12 +19,16 @@ pub enum Op<N = Name> {
     Update(Update<N>),
     /// Removes a record.
     Delete(Delete<N>),
+    /// Erases content for good. Only the log itself writes it.
+    Erase(Erase<N>),
     /// A kind from a newer version, by its number, with its content as it came. A reader stops its log here
     /// (`update-needed`); servers refuse it.
     Unknown(u8, Opaque),
 }
 
-tagged!(Op<N> { Insert(Insert<N>) = 0, Update(Update<N>) = 1, Delete(Delete<N>) = 2 } unknown Unknown);
+tagged!(Op<N> {
+    Insert(Insert<N>) = 0, Update(Update<N>) = 1, Delete(Delete<N>) = 2, Erase(Erase<N>) = 3,
+} unknown Unknown);
 
 /// Creates a record, or merges into it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +64,23 @@ pub struct Delete<N = Name> {
     /// What happens to edits the author had not seen.
     pub policy: DeletePolicy,
 }
+
+/// What is erased of a log.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Erase<N = Name> {
+    /// A record: collection and id.
+    Record((N, RecordId)),
+    /// Everything in it.
+    Log(()),
+    /// What these authors did.
+    Authors(Vec<ActorId>),
+    /// What came since of what was erased before, from who had not heard of it: void already, it goes as well.
+    Late(()),
+    /// A kind from a newer version, by its number, with its content as it came.
+    Unknown(u8, Opaque),
+}
+
+tagged!(Erase<N> { Record((N, RecordId)) = 0, Log(()) = 1, Authors(Vec<ActorId>) = 2, Late(()) = 3 } unknown Unknown);
 
 /// What a delete does to edits its author had not seen, as a number on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +181,13 @@ impl<N> Op<N> {
             Self::Delete(op) => {
                 Op::Delete(Delete { collection: rename(&op.collection)?, record: op.record.clone(), policy: op.policy })
             }
+            Self::Erase(Erase::Record((collection, record))) => {
+                Op::Erase(Erase::Record((rename(collection)?, record.clone())))
+            }
+            Self::Erase(Erase::Log(())) => Op::Erase(Erase::Log(())),
+            Self::Erase(Erase::Authors(authors)) => Op::Erase(Erase::Authors(authors.clone())),
+            Self::Erase(Erase::Late(())) => Op::Erase(Erase::Late(())),
+            Self::Erase(Erase::Unknown(kind, content)) => Op::Erase(Erase::Unknown(*kind, content.clone())),
             // Its names, if it has any, stand in it as text: only who knows a kind can write them once.
             Self::Unknown(kind, content) => Op::Unknown(*kind, content.clone()),
         })
@@ -167,13 +195,14 @@ impl<N> Op<N> {
 }
 
 impl Op {
-    /// The record it touches; none for a kind this build does not know.
+    /// The record it touches; none for what touches more than one, and for a kind this build does not know.
     pub fn target(&self) -> Option<(&Name, &RecordId)> {
         match self {
             Self::Insert(op) => Some((&op.collection, &op.record)),
             Self::Update(op) => Some((&op.collection, &op.record)),
             Self::Delete(op) => Some((&op.collection, &op.record)),
-            Self::Unknown(..) => None,
+            Self::Erase(Erase::Record((collection, record))) => Some((collection, record)),
+            Self::Erase(_) | Self::Unknown(..) => None,
         }
     }
 
@@ -182,7 +211,7 @@ impl Op {
         let (inserted, updated) = match self {
             Self::Insert(op) => (op.fields.as_slice(), None),
             Self::Update(op) => (&[][..], Some((&op.field, &op.op))),
-            Self::Delete(_) | Self::Unknown(..) => (&[][..], None),
+            Self::Delete(_) | Self::Erase(_) | Self::Unknown(..) => (&[][..], None),
         };
         inserted.iter().map(|(field, op)| (field, op)).chain(updated)
     }
@@ -190,7 +219,7 @@ impl Op {
     /// The number of a kind that this build does not know, wherever it stands in the op.
     pub fn unknown_kind(&self) -> Option<u8> {
         match self {
-            Self::Unknown(kind, _) => Some(*kind),
+            Self::Unknown(kind, _) | Self::Erase(Erase::Unknown(kind, _)) => Some(*kind),
             Self::Delete(Delete { policy: DeletePolicy::Unknown(policy), .. }) => Some(*policy),
             _ => self.field_ops().find_map(|(_, op)| match op {
                 FieldOp::Unknown(kind, _) | FieldOp::Edit(Edit::Unknown(kind, _)) => Some(*kind),

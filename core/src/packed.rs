@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::chain::Chain;
+use crate::chain::{Chain, Cursor};
 use crate::codec::tagged;
-use crate::entry::{Body, Entry, Header, InvalidEntry, Logged, Replaced};
+use crate::entry::{Body, Entry, Gone, Header, InvalidEntry, Logged, Replaced};
 use crate::id::{ActorId, Base, EntryId, EpochId, Name, Offset, RunId, Seq, UserId};
 use crate::limits;
 use crate::time::Time;
@@ -32,11 +32,11 @@ pub struct Packed {
 enum PackedItem {
     Entry(PackedEntry),
     Stub(PackedStub),
-    Gap(Gap),
+    Gap(PackedGap),
     Void(Void),
 }
 
-tagged!(PackedItem { Entry(PackedEntry) = 0, Stub(PackedStub) = 1, Gap(Gap) = 2, Void(Void) = 3 });
+tagged!(PackedItem { Entry(PackedEntry) = 0, Stub(PackedStub) = 1, Gap(PackedGap) = 2, Void(Void) = 3 });
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct PackedEntry {
@@ -72,8 +72,19 @@ struct PackedStamp {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct TimeStep(i64, u16);
 
-/// A stretch of offsets whose entries are not delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct PackedGap {
+    end: Offset,
+    reason: u8,
+    chain: Chain,
+    accepted: Time,
+    effective: Time,
+    authors: Vec<(u32, Seq)>,
+}
+
+/// A stretch of offsets whose entries are not delivered, with what folding them would have left behind: so who passes
+/// over it comes to the same state as who folded them while they were there.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Gap {
     /// First offset after it.
     pub end: Offset,
@@ -81,6 +92,32 @@ pub struct Gap {
     pub reason: u8,
     /// The log chain at `end`.
     pub chain: Chain,
+    /// When the server took the last of them.
+    pub accepted: Time,
+    /// The largest of their effective times.
+    pub effective: Time,
+    /// Their authors, each with the last of its seqs.
+    pub authors: Vec<(ActorId, UserId, Seq)>,
+}
+
+impl Gap {
+    /// A gap that passes over nothing yet.
+    pub fn new(gone: Gone, at: Cursor) -> Self {
+        let (end, chain, reason) = (at.next, at.chain, gone.number());
+        Self { end, reason, chain, accepted: Time::MIN, effective: Time::MIN, authors: Vec::new() }
+    }
+
+    /// Passes over one more entry, with the cursor behind it.
+    pub fn pass(&mut self, logged: &Logged, after: Cursor) {
+        (self.end, self.chain) = (after.next, after.chain);
+        self.accepted = self.accepted.max(logged.accepted);
+        self.effective = self.effective.max(logged.effective());
+        let EntryId { actor, seq } = logged.id();
+        match self.authors.iter_mut().find(|(author, ..)| *author == actor) {
+            Some((_, _, last)) => *last = seq.max(*last),
+            None => self.authors.push((actor, logged.user.clone(), seq)),
+        }
+    }
 }
 
 /// A stretch of own seqs that holds nothing: damaged, lost, or given up.
@@ -259,8 +296,10 @@ impl Packer {
 
     /// Adds a gap.
     pub fn gap(&mut self, gap: Gap) {
-        self.bytes += 52;
-        self.packed.items.push(PackedItem::Gap(gap));
+        let Gap { end, reason, chain, accepted, effective, authors } = gap;
+        self.bytes += 72 + 8 * authors.len();
+        let authors = authors.into_iter().map(|(actor, user, seq)| (self.actor(actor, Some(&user)), seq)).collect();
+        self.packed.items.push(PackedItem::Gap(PackedGap { end, reason, chain, accepted, effective, authors }));
     }
 
     /// The finished array.
@@ -351,7 +390,7 @@ impl Packed {
             let item = match item {
                 PackedItem::Entry(packed) => Item::Entry(self.unpack_logged(packed, offset, at, &mut memory)?),
                 PackedItem::Stub(packed) => Item::Stub(self.unpack_stub(packed, offset, &mut memory)?),
-                PackedItem::Gap(gap) if gap.end > offset => Item::Gap(*gap),
+                PackedItem::Gap(packed) if packed.end > offset => Item::Gap(self.unpack_gap(packed, at)?),
                 PackedItem::Gap(_) | PackedItem::Void(_) => return Err(UnpackError::Misplaced(at)),
             };
             offset = match &item {
@@ -408,6 +447,15 @@ impl Packed {
         let seq = Seq(stepped(memory.seq.entry(packed.actor).or_default(), packed.seq));
         let accepted = packed.stamp.accepted.after(&mut memory.accepted)?;
         Ok(Stub { offset, id: EntryId { actor, seq }, accepted, base: packed.stamp.base })
+    }
+
+    fn unpack_gap(&self, packed: &PackedGap, at: usize) -> Result<Gap, UnpackError> {
+        let PackedGap { end, reason, chain, accepted, effective, ref authors } = *packed;
+        let authors = authors.iter().map(|(actor, seq)| match entry_of(&self.actors, *actor)? {
+            (actor, Some(user)) => Ok((*actor, user.clone(), *seq)),
+            (_, None) => Err(UnpackError::Misplaced(at)),
+        });
+        Ok(Gap { end, reason, chain, accepted, effective, authors: authors.collect::<Result<_, _>>()? })
     }
 
     fn unpack_entry(&self, packed: &PackedEntry, at: usize, memory: &mut Memory) -> Result<Entry, UnpackError> {
@@ -484,12 +532,19 @@ mod tests {
 
     #[test]
     fn stubs_and_gaps_keep_offsets_contiguous() {
-        let chain = Chain::log_start(crate::id::LogId([1; 16]));
+        let mut gap = Gap::new(Gone::Expired, Cursor::start(crate::id::LogId([1; 16])));
+        (11..20).for_each(|at| {
+            let passed = logged(at, 1 + (at % 3) as u8, at);
+            gap.pass(&passed, Cursor { next: Offset(at + 1), ..Cursor::start(crate::id::LogId([2; 16])) });
+        });
         let mut packer = Packer::default();
         packer.stub(&logged(10, 1, 4));
-        packer.gap(Gap { end: Offset(20), reason: 1, chain });
+        packer.gap(gap.clone());
         packer.logged(&logged(20, 1, 5));
         let items = packer.finish().unpack(Offset(10)).expect("unpacks");
+        assert_eq!(items[1], Item::Gap(gap.clone()));
+        let seqs: Vec<_> = gap.authors.iter().map(|(actor, _, seq)| (actor.0[0], seq.0)).collect();
+        assert_eq!((seqs, gap.accepted), (vec![(3, 17), (1, 18), (2, 19)], logged(19, 1, 1).accepted));
         let offsets: Vec<_> = items
             .iter()
             .map(|item| match item {

@@ -13,6 +13,7 @@ mod act;
 mod arrivals;
 mod dead_letters;
 mod kept;
+mod leaving;
 mod parking;
 mod places;
 mod rewind;
@@ -89,6 +90,12 @@ pub struct Replica {
     /// Bytes received since the last snapshot of our own.
     tail_bytes: usize,
     snapshot_bytes: usize,
+    /// When something has to leave this device, by the server's clock.
+    leaves_at: Option<WallMs>,
+    /// Confirmed state came past an erase, and nobody has asked yet.
+    erased: bool,
+    /// Erases before this offset were carried out here.
+    purged: Offset,
     notices: Vec<Notice>,
     /// What was confirmed since the last look, while somebody looks.
     confirmed: Option<Vec<Read>>,
@@ -128,6 +135,9 @@ impl Replica {
             may_append: true,
             tail_bytes: 0,
             snapshot_bytes: 0,
+            leaves_at: None,
+            erased: false,
+            purged: Offset(0),
             notices: Vec::new(),
             confirmed: None,
             unlaid: BTreeSet::new(),
@@ -185,6 +195,12 @@ impl Replica {
 
     /// Applies received items, checked and (at the leader) stored.
     pub fn apply(&mut self, items: Vec<Item>) {
+        let erased = self.state.erased_end();
+        self.apply_items(items);
+        self.note_erasures(erased);
+    }
+
+    fn apply_items(&mut self, items: Vec<Item>) {
         let mut touched = Touched::new();
         for item in items {
             let from = self.state.cursor().next;
@@ -194,7 +210,7 @@ impl Replica {
                 Item::Entry(logged) => logged,
                 Item::Gap(gap) if gap.end <= self.state.cursor().next => continue,
                 Item::Gap(gap) => {
-                    if self.state.skip(&gap).is_err() {
+                    if self.pass(&gap).is_err() {
                         self.settle(touched);
                         return self.stop(LogStatus::Degraded, "a gap does not lead forward");
                     }
@@ -211,6 +227,7 @@ impl Replica {
             match self.state.fold(&logged) {
                 Ok(fold) => {
                     self.count_own(&logged);
+                    self.note_expiry(&logged);
                     self.accepted_by_fold(&logged, &fold.outcome);
                     self.overlay.folded(&fold);
                     touched.extend(fold.touched);
@@ -271,7 +288,9 @@ impl Replica {
     pub fn restart(&mut self, state: State, snapshot_bytes: usize) {
         let mut keys = self.visible_keys();
         let told = self.covered();
+        let erased = self.state.erased_end();
         self.state = state;
+        self.note_erasures(erased);
         self.met = true;
         self.snapshot_bytes = snapshot_bytes;
         self.tail_bytes = 0;

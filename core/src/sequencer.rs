@@ -8,6 +8,7 @@
 
 mod author;
 mod binding;
+mod erase;
 mod gate;
 mod policy;
 mod redrive;
@@ -20,6 +21,7 @@ use crate::chain::{Chain, Cursor};
 use crate::entry::{Digest, Entry, Logged, Replaced};
 use crate::id::{ActorId, Base, EntryId, EpochId, LogName, Offset, Seq, UserId};
 use crate::limits;
+use crate::op::{Erase, Op};
 use crate::packed::{Pushed, Void};
 use crate::protocol::Code;
 use crate::protocol::frame::MarkedStatus;
@@ -291,7 +293,7 @@ impl Sequencer {
         let accepted = time::accepted(now, self.state.accepted_last());
         let mut places = BTreeMap::new();
         let mut replaced = known.replaced.clone();
-        let (mut reached, mut rich_ops) = (None, 0);
+        let (mut reached, mut rich_ops, mut late) = (None, 0, false);
         for (item, chain) in fresh {
             let last = span(&item).1;
             match item {
@@ -309,6 +311,7 @@ impl Sequencer {
                     let read = known.read(seq, &mut rich_ops);
                     match read.and_then(|()| self.take(author, row, &entry, &replaced, (now, accepted), random)) {
                         Ok(taken) => {
+                            late |= self.has_erased(author.actor, &entry);
                             places.insert(seq, (taken.entry.0.offset, accepted));
                             replaced.extend(entry.header.replaces);
                             if let Some(status) = taken.mark {
@@ -319,6 +322,7 @@ impl Sequencer {
                         }
                         Err(Declined::Refused(code, reason)) => {
                             row.mark(seq, seq, MarkedStatus::Refused, Some((code, &reason)));
+                            late |= self.has_erased(author.actor, &entry);
                             decided.refused.push(Refused { entry, code, reason });
                         }
                         Err(Declined::Held(reason, delay)) => {
@@ -329,6 +333,9 @@ impl Sequencer {
                 }
             }
             reached = Some((last, chain));
+        }
+        if late {
+            decided.appended.push(self.append_erase(Erase::Late(()), accepted, random));
         }
         if let Some((last, chain)) = reached {
             decided.advanced = true;
@@ -374,7 +381,7 @@ impl Sequencer {
         // Kinds were checked, and offset and seq are ours: what does not fold is kept out, whatever it is.
         let fold = self.state.fold(&logged).map_err(|error| (Code::MalformedEntry, error.to_string()))?;
         let mark = match fold.outcome {
-            _ if is_expired(&logged, accepted.ms()) => Some(MarkedStatus::Expired),
+            _ if logged.gone(accepted.ms()).is_some() => Some(MarkedStatus::Expired),
             Outcome::RecordGone(_) => Some(MarkedStatus::RecordGone),
             Outcome::Applied => None,
         };
@@ -435,6 +442,9 @@ fn judge(row: &AuthorRow, actor: ActorId, entry: &Entry, replaced: &BTreeSet<Rep
     if let Some(kind) = entry.body.ops.iter().find_map(|op| op.unknown_kind()) {
         return Err((Code::UnknownOp, format!("op kind or policy {kind} is not known to this server")));
     }
+    if entry.body.ops.iter().any(|op| matches!(op, Op::Erase(_))) {
+        return Err((Code::EntryForbidden, "only the log itself erases".to_owned()));
+    }
     if let Some(need) = entry.header.needs.iter().find(|need| row.is_absent(**need)) {
         return Err((Code::DependsOn, format!("seq {need}, which it builds on, is not in the log")));
     }
@@ -443,12 +453,6 @@ fn judge(row: &AuthorRow, actor: ActorId, entry: &Entry, replaced: &BTreeSet<Rep
         true => Err((Code::AlreadyReplaced, format!("{} is in the log, or was replaced before", line.id))),
         false => Ok(()),
     }
-}
-
-/// Whether an event is no longer worth delivering at `now`.
-pub fn is_expired(logged: &Logged, now: WallMs) -> bool {
-    let lifetime = logged.entry.body.lifetime_ms;
-    lifetime.is_some_and(|lifetime| logged.effective().ms().saturating_add(lifetime) < now)
 }
 
 /// An item that was not decided before, and the actor chain behind it.

@@ -16,8 +16,8 @@ use crate::codec::{self, DecodeError, Format};
 use crate::entry::Digest;
 use crate::id::{ActorId, EntryId, EpochId, LogId, Name, Offset, RecordId, RunId, Seq, UserId, WriteId};
 use crate::limits;
-use crate::op::Edit;
-use crate::state::{Collection, Elements, Field, Folded, Living, Record, Stamp, State, Text};
+use crate::op::{Edit, Erase};
+use crate::state::{Collection, Elements, Erasure, Field, Folded, Living, Record, Stamp, State, Text};
 use crate::time::Time;
 use crate::value::Value;
 
@@ -70,6 +70,7 @@ struct Stored<'a> {
     names: Vec<Name>,
     stamps: Columns,
     collections: Vec<(u32, Vec<StoredRecord<'a>>)>,
+    erased: Vec<(Offset, Cow<'a, Erase>)>,
 }
 
 /// Stamps by offset. `seq` and `n` are differences to the stamp before of the same actor or run.
@@ -133,6 +134,7 @@ pub fn encode(state: &mut State) -> Vec<u8> {
         names: tables.names,
         stamps: tables.columns,
         collections,
+        erased: state.erasures.iter().map(|erasure| (erasure.offset, Cow::Borrowed(&erasure.what))).collect(),
     };
     let mut bytes = codec::to_bytes(&stored);
     let digest = Digest::of(&[&bytes]);
@@ -170,6 +172,9 @@ pub fn decode(bytes: &[u8]) -> Result<State, SnapshotError> {
         }
         state.collections.insert(name, records);
     }
+    let erasures = stored.erased.into_iter().map(|(offset, what)| Erasure { offset, what: what.into_owned() });
+    state.erasures = erasures.collect();
+    ascending(state.erasures.iter().map(|erasure| &erasure.offset), "erasures")?;
     state.actors = stored.actors.into_iter().map(|(actor, user, seq)| (actor, Folded { seq, user })).collect();
     Ok(state)
 }

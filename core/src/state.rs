@@ -11,6 +11,7 @@
 
 mod digest;
 mod documents;
+mod erasing;
 mod field;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -21,6 +22,8 @@ pub(crate) mod text;
 
 use std::collections::BTreeMap;
 
+pub use erasing::Erasure;
+pub(crate) use erasing::has_erased;
 pub use field::{Elements, Field, Living};
 pub(crate) use record::{Effect, lay};
 pub use record::{FieldKey, Record, RecordKey};
@@ -106,6 +109,7 @@ pub struct State {
     pub(crate) actors: BTreeMap<ActorId, Folded>,
     pub(crate) collections: BTreeMap<Name, Collection>,
     pub(crate) documents: documents::Documents,
+    pub(crate) erasures: Vec<Erasure>,
 }
 
 impl State {
@@ -120,6 +124,7 @@ impl State {
             actors: BTreeMap::new(),
             collections: BTreeMap::new(),
             documents: documents::Documents::default(),
+            erasures: Vec::new(),
         }
     }
 
@@ -134,6 +139,10 @@ impl State {
         let mut touched = Vec::new();
         let mut gone = Vec::new();
         for (at, op) in logged.entry.body.ops.iter().enumerate() {
+            if let Op::Erase(what) = op {
+                touched.extend(self.erase(logged.offset, what));
+                continue;
+            }
             match self.lay(&author, op) {
                 Effect::Applied => {
                     self.follow(op);
@@ -157,7 +166,7 @@ impl State {
         })
     }
 
-    /// Passes over offsets whose entries are not delivered.
+    /// Passes over offsets whose entries are not delivered; the state is then the same as if they had been folded.
     ///
     /// # Errors
     /// [`FoldError::Offset`] if it does not lead forward.
@@ -166,6 +175,12 @@ impl State {
             return Err(FoldError::Offset { expected: self.cursor.next, got: gap.end });
         }
         self.cursor = Cursor { next: gap.end, chain: gap.chain };
+        self.accepted_last = self.accepted_last.max(gap.accepted);
+        self.effective_max = self.effective_max.max(gap.effective);
+        for (actor, user, seq) in &gap.authors {
+            let folded = self.actors.entry(*actor).or_insert_with(|| Folded { seq: *seq, user: user.clone() });
+            folded.seq = folded.seq.max(*seq);
+        }
         Ok(())
     }
 
@@ -232,6 +247,7 @@ impl State {
     /// Whether an op of this author would be void now.
     pub fn is_void(&self, author: &Author, op: &Op) -> bool {
         match (op, op.target()) {
+            _ if self.is_erased(author, op) => true,
             (Op::Update(_) | Op::Delete(_), Some((collection, record))) => {
                 !self.record(collection, record).is_some_and(|record| record.is_known_to(author))
             }
@@ -266,7 +282,9 @@ impl State {
 
     /// Like [`record::lay`], in place: most ops touch a record that is there.
     fn lay(&mut self, author: &Author, op: &Op) -> Effect {
-        let Some((collection, id)) = op.target() else { return Effect::Gone };
+        let Some((collection, id)) = op.target().filter(|_| !self.is_erased(author, op)) else {
+            return Effect::Gone;
+        };
         let records = match (op, self.collections.get_mut(collection)) {
             (_, Some(records)) => records,
             (Op::Insert(_), None) => self.collections.entry(collection.clone()).or_default(),
@@ -308,6 +326,7 @@ pub(crate) fn unknown_kind(op: &Op) -> Option<u8> {
 mod tests {
     use super::fixture::*;
     use super::*;
+    use crate::entry::Gone;
     use crate::limits;
     use crate::op::FieldOp;
     use crate::value::Value;
@@ -404,12 +423,29 @@ mod tests {
     }
 
     #[test]
+    fn who_passes_over_events_comes_to_the_same_state_as_who_folds_them() {
+        let (mut log, mut alice, mut bob) = log_with_todo();
+        let mut skipped = log.state.clone();
+        let mut gap = Gap::new(Gone::Expired, skipped.cursor());
+        for at in 1..4 {
+            let tab = if at == 2 { &mut bob } else { &mut alice };
+            let entry = tab.act(at, 100 * at, vec![]);
+            let logged = log.accept(tab, entry);
+            log.state.fold(&logged).expect("an event folds");
+            gap.pass(&logged, log.state.cursor());
+        }
+        skipped.skip(&gap).expect("forward");
+        assert_eq!(skipped.digest(), log.state.digest());
+    }
+
+    #[test]
     fn a_gap_moves_the_cursor() {
         let (mut log, mut alice, _) = log_with_todo();
         let chain = crate::chain::Chain::log_start(LogId([1; 16]));
-        log.state.skip(&Gap { end: Offset(10), reason: 1, chain }).expect("forward");
+        let gap = |end| Gap { end: Offset(10), ..Gap::new(Gone::Expired, Cursor { next: Offset(end), chain }) };
+        log.state.skip(&gap(10)).expect("forward");
         assert_eq!(log.state.cursor(), Cursor { next: Offset(10), chain });
-        assert!(log.state.skip(&Gap { end: Offset(10), reason: 1, chain }).is_err());
+        assert!(log.state.skip(&gap(10)).is_err());
         log.act(&mut alice, 10, vec![update("x", "title", set("on"))]);
         assert_eq!(log.register("x", "title"), Some(Value::from("on")));
     }

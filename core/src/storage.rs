@@ -4,12 +4,13 @@
 //! keys it must read, is given their values *inside* the transaction, and answers with writes. So all that decides
 //! (seqs, fences, cursors) is here, and a shell only moves bytes (docs/log-format.md, "Client database").
 //!
-//! **Invariant:** rows of entries are added, never rewritten. What is accepted or covered is known from small rows.
+//! **Invariant:** rows of entries are added, never rewritten but to take out what must not stay (`purge`). What is accepted or covered is known from small rows.
 
 pub mod commit;
 pub mod fold;
 pub mod own;
 pub mod prune;
+pub mod purge;
 pub mod rewind;
 pub mod row;
 pub mod succession;
@@ -119,6 +120,7 @@ mod table {
     pub(super) const FOLD: u8 = 0x18;
     pub(super) const FOLD_LETTER: u8 = 0x19;
     pub(super) const TRAPS: u8 = 0x1a;
+    pub(super) const PURGED: u8 = 0x1b;
 }
 
 /// Key of the identity row.
@@ -249,6 +251,19 @@ pub fn fold_letter_prefix(log: &LogName, fold: &Name) -> Key {
     key
 }
 
+/// The fold that the key of a checkpoint is of; none for another key.
+pub fn fold_of(log: &LogName, key: &[u8]) -> Option<Name> {
+    let name = key.strip_prefix(&log_key(table::FOLD, log)[..])?;
+    Name::new(std::str::from_utf8(name).ok()?).ok()
+}
+
+/// The fold that the key of a fold's dead letter is of; none for another key.
+pub fn fold_of_letter(log: &LogName, key: &[u8]) -> Option<Name> {
+    let (length, rest) = key.strip_prefix(&log_key(table::FOLD_LETTER, log)[..])?.split_first_chunk::<2>()?;
+    let name = rest.get(..usize::from(u16::from_be_bytes(*length)))?;
+    Name::new(std::str::from_utf8(name).ok()?).ok()
+}
+
 /// All rows of a log's folds, as ranges from a key (inclusive) to another (exclusive).
 pub fn folds_of(log: &LogName) -> impl Iterator<Item = (Key, Key)> {
     let prefixes = [log_key(table::FOLD, log), log_key(table::FOLD_LETTER, log)];
@@ -258,6 +273,11 @@ pub fn folds_of(log: &LogName) -> impl Iterator<Item = (Key, Key)> {
 /// Key of the row that counts what the engine did not come back from.
 pub fn traps_key(log: &LogName) -> Key {
     log_key(table::TRAPS, log)
+}
+
+/// Key of the row that says how far the log is purged.
+pub fn purged_key(log: &LogName) -> Key {
+    log_key(table::PURGED, log)
 }
 
 /// All next-seq rows, of all logs.

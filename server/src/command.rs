@@ -2,6 +2,7 @@
 
 pub(crate) mod connections;
 pub(crate) mod dead_letters;
+pub(crate) mod erase;
 mod http;
 mod table;
 pub(crate) mod verify;

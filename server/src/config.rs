@@ -43,6 +43,10 @@ pub struct Config {
     pub snapshot_bytes: u64,
     /// What is kept of each log's entries behind its snapshots: by default 90 days.
     pub retention: Retention,
+    /// The ledger of erases; none: `erased.jsonl` in the directory. Backups of the data do not have it: keep it elsewhere.
+    pub erase_ledger: Option<PathBuf>,
+    /// From one purge of what is over to the next.
+    pub purge: Duration,
     /// Logs whose state is kept in memory.
     pub hot_logs: usize,
     /// Bytes of newest entries kept in memory for each followed log.
@@ -193,11 +197,17 @@ impl Config {
             snapshot_entries: 2_000,
             snapshot_bytes: 1024 * 1024,
             retention: Retention::default(),
+            erase_ledger: None,
+            purge: Duration::from_secs(10),
             hot_logs: 256,
             tail_bytes: 512 * 1024,
             tails_bytes: 64 * 1024 * 1024,
             room_bytes: ROOM_BYTES,
         }
+    }
+
+    pub(crate) fn ledger(&self) -> PathBuf {
+        self.erase_ledger.clone().unwrap_or_else(|| self.directory.join("erased.jsonl"))
     }
 }
 

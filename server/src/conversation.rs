@@ -173,6 +173,7 @@ impl Conversation {
     pub(crate) fn ended(&mut self, ending: Ending) {
         match ending {
             Ending::Superseded => self.go_away(Code::Superseded),
+            Ending::Erased => self.go_away(Code::ShuttingDown),
             Ending::Downgraded { reason, since, away_ms } => {
                 let away = self.shared.config.connections.away.as_millis() as u64;
                 let bounds = away_ms.map_or((away / 2, away.saturating_mul(3) / 2), |asked| (asked, asked));

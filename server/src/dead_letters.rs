@@ -199,6 +199,7 @@ fn op_json(op: &Op) -> Json {
         }
         Op::Update(update) => ("update", json!({ "field": update.field.as_str(), "does": field_op_json(&update.op) })),
         Op::Delete(_) => ("delete", json!({})),
+        Op::Erase(_) => ("erase", json!({})),
         Op::Unknown(kind, _) => return json!({ "op": "unknown", "kind": kind }),
     };
     let mut json = fields;

@@ -44,6 +44,8 @@ struct Tail {
     bytes: usize,
     bytes_max: usize,
     frames: VecDeque<SharedFrame>,
+    /// Of entries before this the bodies may be gone: nothing of them is kept.
+    below: Offset,
     /// Bytes of entries and frames of all logs, and how many there may be.
     kept: Arc<AtomicUsize>,
     kept_max: usize,
@@ -113,6 +115,16 @@ impl Feeds {
         }
     }
 
+    /// Forgets what is in memory of a log's entries: bodies of some before an offset are gone from the store.
+    pub(crate) fn forget(&self, name: &LogName, below: Offset) {
+        let feed = lock(&self.feeds).get(name).and_then(Weak::upgrade);
+        if let Some(feed) = feed {
+            let mut tail = lock(&feed.tail);
+            tail.below = tail.below.max(below);
+            tail.clear();
+        }
+    }
+
     /// Wakes whoever follows a log, for what is said in it beside the entries.
     pub(crate) fn present(&self, name: &LogName) {
         let feed = lock(&self.feeds).get(name).and_then(Weak::upgrade);
@@ -142,6 +154,7 @@ impl Feed {
             bytes: 0,
             bytes_max: feeds.tail_bytes,
             frames: VecDeque::new(),
+            below: Offset(0),
             kept: Arc::clone(&feeds.kept),
             kept_max: feeds.tails_bytes,
         };
@@ -194,7 +207,7 @@ impl Feed {
     pub(crate) fn frame(&self, now: WallMs, at: Position) -> Option<EntriesFrame> {
         let (entries, end) = {
             let tail = lock(&self.tail);
-            if let Some(frame) = tail.shared(at) {
+            if let Some(frame) = tail.shared(now, at) {
                 return Some(frame);
             }
             let first = tail.entries.front()?.0.offset;
@@ -256,6 +269,9 @@ impl Tail {
     }
 
     fn share(&mut self, shared: SharedFrame) {
+        if shared.from < self.below {
+            return;
+        }
         if self.frames.len() == FRAMES_KEPT
             && let Some(oldest) = self.frames.pop_front()
         {
@@ -275,8 +291,9 @@ impl Tail {
         self.bytes = 0;
     }
 
-    fn shared(&self, at: Position) -> Option<EntriesFrame> {
+    fn shared(&self, now: WallMs, at: Position) -> Option<EntriesFrame> {
         let found = self.frames.iter().rev().find(|shared| shared.number == at.number && shared.from == at.from.next);
+        let found = found.filter(|shared| shared.frame.expires.is_none_or(|last| now <= last));
         found.filter(|shared| !shared.authors.contains(&at.actor)).map(|shared| shared.frame.clone())
     }
 }

@@ -17,10 +17,13 @@ mod connections;
 mod conversation;
 mod dead_letters;
 mod environment;
+mod erasing;
 mod fanout;
 mod gate;
+mod ledger;
 mod materialize;
 mod presence;
+mod purge;
 mod retention;
 mod room;
 mod router;
@@ -43,6 +46,7 @@ pub use auth::{Claims, LogClaim, Right, Secret, SecretError, token};
 pub use config::{Access, Config, ConnectionBounds, DeadLetterBounds, ROOM_BYTES, WaitBounds, duration};
 pub use connections::listing::connections;
 pub use dead_letters::{DeadLetters, Include, LetterError, Listing};
+pub use erasing::{EraseError, Erased};
 pub use gate::{Gate, GateWorkers, Inspect, gate_worker};
 pub use retention::{Keep, Retention, RetentionError, RetentionRule};
 pub use rules::{Rules, RulesError};
@@ -53,12 +57,13 @@ use connections::Connections;
 use conversation::Sessions;
 use environment::{Environment, System};
 use fanout::Feeds;
+use ledger::Ledger;
 use presence::Presences;
 use retention::Pins;
 use room::Room;
 use snapshot::Maker;
 use store::{ReadPool, Store};
-use writer::{LogWriter, WriterHandle};
+use writer::{LogWriter, Request, WriterHandle};
 
 /// Reads of the store that run at once.
 const READS_MAX: usize = 8;
@@ -92,6 +97,8 @@ pub(crate) struct Shared {
     connections: Arc<Connections>,
     presences: Presences,
     letters_dropped: Arc<AtomicU64>,
+    /// Where erases are written down; none where whoever runs the server does it.
+    ledger: Option<Arc<Ledger>>,
 }
 
 /// What every socket shares besides.
@@ -133,6 +140,7 @@ pub async fn serve_all(
         }
     }
     let store = Store::open(&config.directory, config.vfs.as_deref())?;
+    let (ledger, orders) = Ledger::open(&config.ledger())?;
     let (failed, mut store_failed) = oneshot::channel();
     let feeds = Arc::new(Feeds::new(config.tail_bytes, config.tails_bytes));
     let environment: Arc<dyn Environment> = Arc::new(System::new());
@@ -143,6 +151,10 @@ pub async fn serve_all(
     let log_writer = LogWriter::new(&config, Arc::clone(&environment), jobs);
     let letters_dropped = log_writer.letters_dropped();
     let thread = writer::start(log_writer, writer_store, requests, Arc::clone(&feeds), failed)?;
+    // Before anybody is served: what was put back from a backup is erased again.
+    for order in orders {
+        writer.send(Request::Erase(order, oneshot::channel().0));
+    }
     let pins = Arc::<Pins>::default();
     let maker = Maker {
         pool: Arc::clone(&pool),
@@ -158,6 +170,7 @@ pub async fn serve_all(
     let given = Arc::clone(&environment);
     let connections = Arc::new(Connections::new(&config.connections, given, writer.clone(), active));
     let sweeps = connections::start(Arc::clone(&connections), Arc::clone(&pool), config.connections.sweep);
+    let purges = purge::start(writer.clone(), config.purge);
     let gate = gate::Stage::new(&config.gate, writer.clone());
     let room = Room::new(config.room_bytes);
     let writer_of_all = writer.clone();
@@ -174,6 +187,7 @@ pub async fn serve_all(
         connections,
         presences: Presences::default(),
         letters_dropped,
+        ledger: Some(Arc::new(ledger)),
     });
     let reads = Arc::new(Semaphore::new(READS_MAX));
     let router = router::router(Arc::new(Shell { shared, reads, ending: ending.clone(), alive }));
@@ -189,6 +203,7 @@ pub async fn serve_all(
     };
     let _ = end.send(true);
     sweeps.abort();
+    purges.abort();
     match outcome {
         Ok(()) => {
             for server in servers {
@@ -196,7 +211,7 @@ pub async fn serve_all(
             }
             // Every connection has sent what it owed, or was given up.
             let _ = all_gone.recv().await;
-            writer.send(writer::Request::Stop);
+            writer.send(Request::Stop);
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
             match store_failed.try_recv() {
                 Ok(error) => Err(error.into()),

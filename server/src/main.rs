@@ -35,6 +35,8 @@ enum Command {
     DeadLetters(command::dead_letters::Options),
     /// Who is connected, and how far behind: list, downgrade.
     Connections(command::connections::Options),
+    /// Take a record, a log or what a user did out for good, here and on every client.
+    Erase(command::erase::Options),
     /// Read rich changes for a server that runs this program again; not for people.
     #[command(hide = true)]
     GateWorker {
@@ -66,6 +68,10 @@ struct Serve {
     /// 90 days are kept where none does.
     #[arg(long, value_name = "PATTERN=POLICY")]
     retention: Vec<RetentionRule>,
+    /// The ledger of erases, `erased.jsonl` in the data directory where nothing is said. It is read at each start, so that
+    /// data put back from a backup is erased again: keep it apart from the backups.
+    #[arg(long)]
+    erase_ledger: Option<PathBuf>,
     /// Dead letters kept of one log; beyond it the oldest go, first those that their author keeps too.
     #[arg(long, default_value_t = DeadLetterBounds::default().count_max)]
     dead_letters_max: u64,
@@ -149,6 +155,7 @@ fn main() -> ExitCode {
         Command::Verify(options) => command::verify::run(&options),
         Command::DeadLetters(options) => command::dead_letters::run(options).map(|()| ExitCode::SUCCESS),
         Command::Connections(options) => command::connections::run(options).map(|()| ExitCode::SUCCESS),
+        Command::Erase(options) => command::erase::run(&options).map(|()| ExitCode::SUCCESS),
         Command::GateWorker { memory_bytes } => {
             gate_worker(memory_bytes, inspect).map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }
@@ -198,6 +205,7 @@ fn run(options: Serve) -> Outcome {
     };
     config.retention =
         options.retention.iter().fold(Retention::default(), |all, rule| all.with(&rule.pattern, rule.keep));
+    config.erase_ledger = options.erase_ledger;
     config.room_bytes = options.room_bytes;
     config.waits =
         WaitBounds { gate_degraded_age: options.gate_degraded_age, held_degraded_age: options.held_degraded_age };

@@ -2,6 +2,7 @@
 
 mod connections;
 mod dead_letters;
+mod erasures;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,7 +42,8 @@ pub(crate) fn router(shell: Arc<Shell>) -> Router {
         .route("/health", get(health))
         .route("/logs/{log}/snapshot", get(log_snapshot))
         .merge(connections::routes())
-        .merge(dead_letters::routes());
+        .merge(dead_letters::routes())
+        .merge(erasures::routes());
     match &shell.shared.config.static_files {
         Some(root) => router.fallback_service(static_files::service(root.clone())),
         None => router,

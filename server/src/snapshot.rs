@@ -33,7 +33,7 @@ pub(crate) struct Folded {
 /// Folds a log up to its end.
 pub(crate) fn fold(reads: Reads<'_>, log: &LogRow) -> Result<Folded, StoreError> {
     let mut folded = newest(reads, log)?;
-    if folded.state.cursor().next < reads.kept(log)?.first.next {
+    if folded.state.cursor().next < reads.folds_from(log)? {
         return Err(StoreError::corrupt("snapshots", "no whole one is left, and the entries before it are not kept"));
     }
     folded.state.set_epochs(reads.epochs(log)?);

@@ -28,8 +28,10 @@ use crate::config::Config;
 use crate::connections::Connections;
 use crate::conversation::{Conversation, Inbox, Sessions, StoreRead};
 use crate::environment::Environment;
+use crate::erasing::{self, EraseError, Erased};
 use crate::fanout::Feeds;
 use crate::gate::{Gate, Stage};
+use crate::ledger::{self, Target};
 use crate::presence::Presences;
 use crate::retention::Pins;
 use crate::room::Room;
@@ -74,6 +76,10 @@ struct Session {
 
 /// A snapshot that is made and not stored yet, or entries that may go and are still there.
 pub struct MadeSnapshot(Option<Request>);
+
+/// What an operator ordered to be erased.
+#[derive(Debug, Clone)]
+pub struct Order(ledger::Order);
 
 /// Who a log is.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,6 +129,7 @@ impl Server {
             connections: Arc::new(connections),
             presences: Presences::default(),
             letters_dropped: writer.letters_dropped(),
+            ledger: None,
             config,
         });
         Ok(Self {
@@ -240,6 +247,43 @@ impl Server {
         self.shared.connections.sweep(&self.shared.pool)?;
         self.sessions.values_mut().for_each(Session::hear);
         Ok(())
+    }
+
+    /// Has what is over taken out, with the next commit. A running server does it from time to time.
+    pub fn purge(&self) {
+        self.shared.writer.send(Request::Purge(oneshot::channel().0));
+    }
+
+    /// An operator erases. What comes back is the order: it is for the caller to keep, outside what it backs up, and to
+    /// give to [`Server::order`] with every start, as a running server does with its ledger.
+    ///
+    /// # Errors
+    /// [`EraseError`]: nothing was erased.
+    pub fn erase(&self, erased: Erased) -> Result<Order, EraseError> {
+        let mut ordered = Err(EraseError::Unknown);
+        self.shared.pool.read(|reads| {
+            ordered = erasing::order(reads, &*self.environment, None, erased);
+            Ok(())
+        })?;
+        let order = Order(ordered?);
+        self.order(&order);
+        if let Target::Authors(actors) = &order.0.target {
+            self.shared.sessions.end_all(actors);
+        }
+        Ok(order)
+    }
+
+    /// Takes an order in with the next commit, unless it was before.
+    pub fn order(&self, order: &Order) {
+        self.shared.writer.send(Request::Erase(order.0.clone(), oneshot::channel().0));
+    }
+
+    /// Whether every erase that was ordered is carried out.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_erased(&self) -> Result<bool, StoreError> {
+        self.shared.pool.read(|reads| Ok(reads.erasures(true)?.is_empty()))
     }
 
     /// Says go-away to every session, as a server does that ends in good order: commit and answer first.

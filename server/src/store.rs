@@ -10,6 +10,7 @@ use driftlog_core::entry::{InvalidEntry, Logged};
 use driftlog_core::id::{LogId, LogName, Offset};
 
 pub(crate) use sqlite::connections::{ConnectionNote, ConnectionRow, CursorRow, Kept};
+pub(crate) use sqlite::erase::ErasureRow;
 pub(crate) use sqlite::letters::{Letter, LetterId, LetterTotals, RefusedEntry};
 pub(crate) use sqlite::read::Reads;
 pub(crate) use sqlite::{ReadPool, Store, Writer, Writes};

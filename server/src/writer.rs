@@ -6,8 +6,11 @@
 //! **Invariant:** an answer leaves after the commit that it tells of. A failed commit ends the server: decided state
 //! in memory is then ahead of the disk, and nothing of it was said.
 
+mod bind;
+mod erase;
 mod hot;
 mod letters;
+mod purge;
 mod truncate;
 
 use std::collections::BTreeMap;
@@ -15,13 +18,13 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use driftlog_core::chain::Cursor;
-use driftlog_core::connection::{ConnectionId, Downgrade};
+use driftlog_core::connection::Downgrade;
 use driftlog_core::entry::Logged;
 use driftlog_core::id::{ActorId, LogId, LogName, Offset, Seq, UserId};
 use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::{Hello, Nonce};
 use driftlog_core::random::Random;
-use driftlog_core::sequencer::{Author, AuthorRow, BindError, Binding, Decided, PushError, Sequencer};
+use driftlog_core::sequencer::{Author, AuthorRow, BindError, Decided, PushError, Sequencer};
 use driftlog_core::session::server::{Append, LogFacts, Open, PushOutcome, Refusal, RequestId};
 use driftlog_core::time::WallMs;
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
@@ -29,17 +32,17 @@ use tokio::sync::{mpsc as tokio_mpsc, oneshot};
 use crate::config::Config;
 use crate::environment::{Environment, entropy};
 use crate::fanout::Feeds;
+use crate::ledger::Order;
 use crate::room::Claim;
 use crate::snapshot::{Job, SnapshotJobs};
 use crate::store::{AuthorKey, ConnectionNote, LogRow, StoreError, StoredSnapshot, Writer, Writes};
 
+pub(crate) use erase::Ordered;
 use hot::HotLogs;
 pub use letters::LetterError;
 use letters::Letters;
 pub(crate) use letters::{LetterRequest, Redriven};
 
-/// Characters kept of what a device calls itself.
-const DEVICE_CHARS_MAX: usize = 200;
 /// Requests that go into one transaction at most.
 const GROUP_MAX: usize = 2_048;
 /// Places of accepted entries repeated when a log is opened. A client that awaits more learns that the others are
@@ -103,6 +106,10 @@ pub(crate) enum Request {
         log: LogRow,
         below: Offset,
     },
+    /// Take out what is over, and carry erases on; answers whether there is more to do.
+    Purge(oneshot::Sender<bool>),
+    /// An operator wants something erased; it is in the ledger.
+    Erase(Order, oneshot::Sender<Ordered>),
     Letter(LetterRequest),
     /// How connections stand.
     Connections(Vec<ConnectionNote>),
@@ -168,6 +175,10 @@ pub(crate) struct LogWriter {
     jobs: SnapshotJobs,
     letters: Letters,
     config: Config,
+    /// Something was purged, and the store's own log may still hold it.
+    uncut: bool,
+    /// What the ledger says.
+    orders: Vec<Order>,
 }
 
 /// Starts the writer's thread. `failed` is told once, if it ends because of its store.
@@ -193,7 +204,16 @@ impl LogWriter {
     pub(crate) fn new(config: &Config, environment: Arc<dyn Environment>, jobs: SnapshotJobs) -> Self {
         let hot = HotLogs::new(config);
         let random = Random::new(entropy(&*environment));
-        Self { hot, environment, random, jobs, letters: Letters::default(), config: config.clone() }
+        Self {
+            hot,
+            environment,
+            random,
+            jobs,
+            letters: Letters::default(),
+            config: config.clone(),
+            uncut: false,
+            orders: Vec::new(),
+        }
     }
 
     /// Works until it is told to stop, or the store fails.
@@ -217,15 +237,20 @@ impl LogWriter {
         store: &mut Writer,
         requests: impl Iterator<Item = Work>,
     ) -> Result<Committed, StoreError> {
+        let mut purged = false;
         let committed = store.commit(|writes| {
             let mut committed = Committed { effects: Vec::new(), claims: Vec::new(), stopped: false };
             for Work(request, claim) in requests.take(GROUP_MAX) {
                 committed.stopped |= matches!(request, Request::Stop);
+                purged |= matches!(request, Request::Purge(_));
                 committed.claims.extend(claim);
                 committed.effects.extend(self.handle(writes, request)?);
             }
             Ok(committed)
         })?;
+        if purged && self.uncut {
+            self.uncut = !store.checkpoint();
+        }
         self.hot.evict();
         Ok(committed)
     }
@@ -234,7 +259,7 @@ impl LogWriter {
         Ok(match request {
             Request::Stop => None,
             Request::Bind { hello, user, nonce, reply } => {
-                let bound = bind(writes, self.environment.now(), &hello, &user, nonce)?;
+                let bound = bind::bind(writes, self.environment.now(), &hello, &user, nonce)?;
                 Some(Box::new(move |_| drop(reply.send(Answer::Bound(bound)))))
             }
             Request::Open { open, reply } => {
@@ -269,16 +294,18 @@ impl LogWriter {
             }
             Request::Snapshot { log, snapshot } => {
                 self.snapshot_made(writes, log, &snapshot)?;
-                None
+                Some(self.erase_behind_snapshot(writes)?)
             }
             Request::Truncate { log, below } => {
                 self.truncate(writes, log, below)?;
                 None
             }
             Request::Connections(notes) => {
-                notes.iter().try_for_each(|note| note_connection(writes, note))?;
+                notes.iter().try_for_each(|note| bind::note_connection(writes, note))?;
                 None
             }
+            Request::Purge(reply) => Some(self.purge(writes, reply)?),
+            Request::Erase(order, reply) => self.ordered(writes, order, reply)?,
             Request::Letter(request) => self.letter_or_damage(writes, request)?,
         })
     }
@@ -299,7 +326,11 @@ impl LogWriter {
         let reads = writes.reads();
         let log = match reads.log(&open.name)? {
             Some(log) => log,
-            None => writes.create_log(&open.name, LogId(entropy(&*self.environment)))?,
+            None => {
+                let log = writes.create_log(&open.name, LogId(entropy(&*self.environment)))?;
+                self.order_in_new(writes, &log)?;
+                log
+            }
         };
         if open.append {
             self.begin_epoch(writes, &log)?;
@@ -365,6 +396,10 @@ impl LogWriter {
         let (Some(log), Some((author, binding))) = (reads.log(&name)?, reads.binding(actor)?) else {
             return Err(StoreError::corrupt("bindings", "a push without an open log or a bound actor"));
         };
+        if binding.is_erased() {
+            let error = PushError::ReservedActor;
+            return Ok(Box::new(move |_| drop(reply.send(Answer::Committed(request, name, Err(error))))));
+        }
         self.begin_epoch(writes, &log)?;
         let stored = reads.author_row(log.key, author)?;
         let mut row = stored.unwrap_or_else(|| AuthorRow::new(actor, &name));
@@ -383,6 +418,9 @@ impl LogWriter {
         // From here on the log in memory is ahead of the disk, so no failure is of this log alone.
         let sizes = write_decided(writes, &log, (author, actor), now, &decided, &row).map_err(StoreError::midway)?;
         sizes.iter().for_each(|bytes| hot.grew(*bytes as u64));
+        for (logged, _) in &decided.appended {
+            Self::erased_by_push(writes, &log, logged).map_err(StoreError::midway)?;
+        }
         let appended = decided.appended.into_iter().zip(sizes).map(|((logged, cursor), bytes)| (logged, cursor, bytes));
         let appended: Vec<(Logged, Cursor, usize)> = appended.collect();
         if hot.wants_snapshot(&self.config) {
@@ -433,54 +471,6 @@ fn damage(log: &LogName, error: StoreError) -> Result<String, StoreError> {
     }
     tracing::error!(%log, %error, "a log is damaged; others go on");
     Ok(error.to_string())
-}
-
-/// Binds an actor. A damaged binding keeps its actor out, and nobody else.
-fn bind(
-    writes: Writes<'_>,
-    now: WallMs,
-    hello: &Hello,
-    user: &UserId,
-    nonce: Nonce,
-) -> Result<Result<Greeted, BindError>, StoreError> {
-    let bind = || -> Result<_, StoreError> {
-        let stored = writes.reads().binding(hello.actor)?.map(|(_, binding)| binding);
-        let bound = Binding::hello(stored.as_ref(), hello, user, nonce);
-        match bound {
-            Ok(binding) => {
-                writes.put_binding(hello.actor, &binding)?;
-                let id = ConnectionId { user: user.clone(), client: hello.client };
-                let device: String = hello.device.chars().take(DEVICE_CHARS_MAX).collect();
-                let was = writes.greet_connection(now, &id, hello.actor, &device)?;
-                Ok(Ok(Greeted { was, nonce: binding.nonce() }))
-            }
-            Err(error) => {
-                if stored.is_none() {
-                    // Forgotten, or not found.
-                    writes.check_bindings()?;
-                }
-                Ok(Err(error))
-            }
-        }
-    };
-    match bind() {
-        Err(error) if error.is_corruption() => {
-            tracing::error!(actor = %hello.actor, %error, "an actor's binding is damaged; others go on");
-            Ok(Err(BindError::Damaged))
-        }
-        bound => bound,
-    }
-}
-
-/// A note that cannot be written is written again when its client comes.
-fn note_connection(writes: Writes<'_>, note: &ConnectionNote) -> Result<(), StoreError> {
-    match writes.note_connection(note) {
-        Err(error) if error.is_corruption() => {
-            tracing::error!(user = %note.id.user, client = %note.id.client, %error, "a connection is not written");
-            Ok(())
-        }
-        written => written,
-    }
 }
 
 #[cfg(test)]

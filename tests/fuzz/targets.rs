@@ -12,6 +12,7 @@ use driftlog_core::protocol::Frame;
 use driftlog_core::rich::{Candidate, Document, RichActor, Splice, inspect};
 use driftlog_core::sequencer::AuthorRow;
 use driftlog_core::snapshot;
+use driftlog_core::storage::purge::Purged;
 use driftlog_core::storage::row::{self, DeadLetter, Identity, Received, Verdicts, Voids};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -89,6 +90,7 @@ pub(crate) fn row(kind: &str, bytes: &[u8]) -> bool {
         "verdicts" => same_row::<Verdicts>(bytes),
         "received" => same_row::<Received>(bytes),
         "dead letter" => same_row::<DeadLetter>(bytes),
+        "purged" => same_row::<Purged>(bytes),
         "author" => same_row::<AuthorRow>(bytes),
         "own" => {
             let Ok(entries) = row::decode_group(bytes) else { return false };

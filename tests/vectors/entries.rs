@@ -5,7 +5,7 @@ use std::sync::Arc;
 use driftlog_core::codec::{self, Opaque, to_bytes};
 use driftlog_core::entry::{Body, Digest, Entry, Header, Replaced, Salt};
 use driftlog_core::id::{ActorId, Base, EntryId, EpochId, Name, Offset, RecordId, RunId, Seq};
-use driftlog_core::op::{Delete, DeletePolicy, Edit, FieldOp, Insert, Op, RichChange, Update};
+use driftlog_core::op::{Delete, DeletePolicy, Edit, Erase, FieldOp, Insert, Op, RichChange, Update};
 use driftlog_core::time::Time;
 use driftlog_core::value::{INT_MAX, Value};
 use serde::Serialize;
@@ -87,6 +87,8 @@ fn ops() -> Vec<Vector> {
     let change = RichChange { root: 0, incarnation: 1, bytes: vec![0x85, 0x6f, 0x4a, 0x83, 0, 1, 2, 3] };
     let deep = update("deep", FieldOp::Set(values::nested(32)));
     let every = update("tags", FieldOp::Add(values::ascending()));
+    let erase = Op::Erase;
+    let erased = Erase::Record((name("todos"), record("t1")));
     vec![
         vector(
             "insert",
@@ -120,6 +122,10 @@ fn ops() -> Vec<Vector> {
             acting(11, vec![delete, insert(), update("votes", FieldOp::Increment(2))]),
         ),
         vector("a deep value", "", acting(12, vec![deep])),
+        vector("erase a record", "only the log itself erases", acting(13, vec![erase(erased)])),
+        vector("erase the log", "", acting(14, vec![erase(Erase::Log(()))])),
+        vector("erase authors", "", acting(15, vec![erase(Erase::Authors(vec![ActorId([0xa1; 16])]))])),
+        vector("erase what came late", "", acting(16, vec![erase(Erase::Late(()))])),
     ]
 }
 

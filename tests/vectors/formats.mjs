@@ -151,6 +151,7 @@ const flag = of('flag', (value) => typeof value === 'boolean');
 const bytes = of('bytes', (value) => value instanceof Uint8Array);
 const random = (length) => of(`${length} bytes`, (value) => value instanceof Uint8Array && value.length === length);
 const format = of('format 1', (value) => value === 1);
+const nothing = of('nil', (value) => value === null);
 const optional = (reader) => (value) => (value === null ? null : reader(value));
 const list = (reader) => (value) => {
   demand(Array.isArray(value), 'no list');
@@ -184,6 +185,7 @@ const epoch = tuple(random(8), natural);
 const change = struct({ root: natural, incarnation: natural, bytes });
 const edit = tagged({ 0: text, 1: change }, any);
 const fieldOp = tagged({ 0: any, 1: integer, 2: list(any), 3: list(any), 4: edit }, any);
+const erase = (name) => tagged({ 0: tuple(name, text), 1: nothing, 2: list(actor), 3: nothing }, any);
 const ops = (name) =>
   list(
     tagged(
@@ -191,6 +193,7 @@ const ops = (name) =>
         0: struct({ collection: name, record: text, fields: list(tuple(name, fieldOp)) }),
         1: struct({ collection: name, record: text, field: name, op: fieldOp }),
         2: struct({ collection: name, record: text, policy: natural }),
+        3: erase(name),
       },
       any,
     ),
@@ -252,7 +255,7 @@ const packed = struct({
     tagged({
       0: packedEntry,
       1: struct({ actor: natural, seq: integer, stamp }),
-      2: struct({ end: natural, reason: natural, chain }),
+      2: struct({ end: natural, reason: natural, chain, accepted: natural, effective: natural, authors: list(tuple(natural, natural)) }),
       3: struct({ from: natural, through: natural, reason: text }),
     }),
   ),
@@ -384,6 +387,7 @@ export const rows = {
   verdicts: sealed(verdicts),
   received: sealed(received),
   'dead letter': sealed(deadLetter),
+  purged: sealed(struct({ format, expires: optional(natural), erased: natural })),
   own: (rowBytes) => unsealAll(rowBytes).map(readEntry),
   key: readKey,
   snapshot: readSnapshot,
@@ -437,6 +441,7 @@ const snapshot = struct({
   names: list(text),
   stamps: columns,
   collections: list(tuple(natural, list(record))),
+  erased: list(tuple(natural, erase(text))),
 });
 
 function readSnapshot(snapshotBytes) {

@@ -3,6 +3,7 @@
 use driftlog_core::chain::{Chain, Cursor};
 use driftlog_core::codec::to_bytes;
 use driftlog_core::connection::{ConnectionState, Downgrade};
+use driftlog_core::entry::Gone;
 use driftlog_core::entry::{Digest, Logged};
 use driftlog_core::id::{ActorId, ClientId, LogId, LogName, Offset, Seq, UserId};
 use driftlog_core::limits;
@@ -49,7 +50,10 @@ pub(crate) fn received() -> Packed {
     packer.logged(&logged(45, OTHER, 1, vec![insert()]));
     packer.logged(&logged(46, OTHER, 2, title("Bread")));
     packer.stub(&logged(47, ACTOR, 3, title("Butter")));
-    packer.gap(Gap { end: Offset(50), reason: 1, chain: chain(0x49) });
+    let mut gap = Gap::new(Gone::Expired, Cursor { next: Offset(48), chain: chain(0x48) });
+    gap.pass(&logged(48, OTHER, 3, vec![]), Cursor { next: Offset(49), chain: chain(0x48) });
+    gap.pass(&logged(49, ACTOR, 8, vec![]), Cursor { next: Offset(50), chain: chain(0x49) });
+    packer.gap(gap);
     packer.logged(&logged(50, ACTOR, 9, title("Beer")));
     packer.finish()
 }

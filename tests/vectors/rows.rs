@@ -3,14 +3,15 @@
 use driftlog_core::chain::Cursor;
 use driftlog_core::codec::{DecodeError, seal, unseal};
 use driftlog_core::entry::Digest;
-use driftlog_core::id::{EntryId, EpochId, Offset, Seq};
-use driftlog_core::op::{Delete, DeletePolicy, FieldOp, Insert, Op};
+use driftlog_core::id::{ActorId, EntryId, EpochId, Offset, Seq, UserId};
+use driftlog_core::op::{Delete, DeletePolicy, Erase, FieldOp, Insert, Op};
 use driftlog_core::packed::Void;
 use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::{MarkedStatus, Nonce};
 use driftlog_core::snapshot;
 use driftlog_core::state::State;
 use driftlog_core::storage::own::Damaged;
+use driftlog_core::storage::purge::Purged;
 use driftlog_core::storage::row::{self, DeadLetter, Identity, Received, Verdicts, Voids};
 use driftlog_core::value::Value;
 use driftlog_core::{storage, time::Time};
@@ -132,6 +133,7 @@ fn rows() -> Vec<Vector> {
         vector("dead letter", "", "dead letter", letter),
         vector("dead letter, redriven", "an undecided entry re-issues it", "dead letter", redriven),
         vector("dead letter of damaged bytes", "of two seqs", "dead letter", DeadLetter::damaged(damaged, NOW)),
+        vector("purged", "an event ends later", "purged", Purged::new(Some(NOW), Offset(44))),
         twice("voids", "", "voids", voids),
         twice("voids of a successor", "the first five seqs were its predecessor's", "voids", taken_over),
         Vector::decodes("own entries", "a group: one record each", bytes, group, is, row::decode_group)
@@ -180,6 +182,7 @@ fn keys() -> Vec<Vector> {
             storage::run_key(&log, RUN, 7),
             &format!("{{\"table\": 22, {log_text}, {run}, \"number\": 7}}"),
         ),
+        key("key of purged", "", storage::purged_key(&log), &format!("{{\"table\": 27, {log_text}}}")),
         key("key of voids", "", storage::voids_key(&log, ACTOR), &format!("{{\"table\": 23, {log_text}, {actor}}}")),
     ]
 }
@@ -211,6 +214,10 @@ fn folded() -> State {
         logged.accepted = Time::from_ms(NOW + 1_000 + offset);
         state.fold(&logged).unwrap();
     }
+    let record = Erase::Record((name("todos"), record("t3")));
+    let mut erase = logged(5, ActorId::LOG, 1, vec![Op::Erase(record)]);
+    erase.user = UserId::log();
+    state.fold(&erase).unwrap();
     state.set_epochs(vec![(EPOCH, Offset(0)), (EpochId([0xe2; 8]), Offset(3))]);
     state
 }

@@ -137,6 +137,12 @@ impl Engine {
 
     /// After every event: folds are given what is new, and what they miss is asked for.
     pub(super) fn settle_folds(&mut self) {
+        // What was erased may be in what they came to.
+        for slot in self.slots.values_mut() {
+            if slot.replica.has_erased_news() {
+                slot.restart_folds();
+            }
+        }
         let names: Vec<_> =
             self.slots.iter().filter(|(_, slot)| slot.has_fold_work()).map(|(name, _)| name.clone()).collect();
         for name in names {
@@ -206,7 +212,8 @@ impl Engine {
 
     fn fold_loaded(&mut self, name: &LogName, id: FoldId, rows: Result<Vec<Vec<Row>>, String>) {
         let Some(slot) = self.slots.get_mut(name) else { return };
-        let (log, end) = (slot.replica.state().log(), slot.replica.state().cursor().next);
+        let state = slot.replica.state();
+        let (log, end) = (state.log(), state.cursor().next);
         let Some(open) = slot.folds.get_mut(&id) else { return };
         let Ok(Ok([checkpoint, letters])) = rows.map(<[Vec<Row>; 2]>::try_from) else {
             // Asked for again with the next event.
@@ -219,7 +226,7 @@ impl Engine {
             .iter()
             .filter_map(|(key, bytes)| Some((Offset(storage::number_of(key)?), row::decode::<Letter>(bytes).ok()?)))
             .collect();
-        open.fold.begin(log, checkpoint, letters, end);
+        open.fold.begin(log, checkpoint, letters, (end, state.erasures()));
     }
 
     /// Rows came: own entries stand in them without their bodies, which are read next.

@@ -56,6 +56,7 @@ impl Engine {
             holes: super::folds::Holes::default(),
             traps: super::traps::Known::default(),
             pruned: super::prune::Pruned::default(),
+            purges: super::purge::Purges::default(),
         };
         self.slots.insert(name.clone(), slot);
         if self.identity.is_some() {
@@ -90,7 +91,8 @@ impl Engine {
             slot.phase = Phase::Loading;
         }
         let voids = storage::voids_key(name, actor);
-        let keys = [storage::snapshot_key(name), storage::verdicts_key(name), storage::traps_key(name), voids];
+        let (snapshot, verdicts) = (storage::snapshot_key(name), storage::verdicts_key(name));
+        let keys = [snapshot, verdicts, storage::traps_key(name), voids, storage::purged_key(name)];
         self.read(Request::LoadSnapshot(name.clone()), keys.map(KeyRange::only).to_vec());
     }
 
@@ -101,6 +103,7 @@ impl Engine {
         slot.learn_traps(&build, rows.get(2).and_then(|rows| rows.first()));
         let voids = rows.get(3).and_then(|rows| rows.first()).map(|(_, bytes)| row::decode_either::<Voids>(bytes));
         slot.replica.begin_behind(voids.and_then(Result::ok).unwrap_or_default().earlier);
+        slot.learn_purged(rows.get(4).and_then(|rows| rows.first()));
         if let Some((_, bytes)) = rows.first().and_then(|rows| rows.first()) {
             match slot.stored_snapshot(bytes) {
                 Some(state) => {

@@ -299,7 +299,8 @@ impl Engine {
                 slot.replica.catch_up();
                 let keep = slot.folds_keep(behind.from);
                 slot.pruned.covered = slot.replica.state().folded(slot.replica.actor());
-                let commit = Commit::Snapshot { fence, log: name.clone(), bytes: bytes.into(), behind, keep };
+                let (log, bytes, purged) = (name.clone(), bytes.into(), slot.purged_row());
+                let commit = Commit::Snapshot { fence, log, bytes, behind, keep, purged };
                 slot.snapshotting = true;
                 self.commit(Request::Snapshot(name.clone()), commit);
                 self.tell_status(name);
@@ -448,7 +449,7 @@ impl Engine {
         }
     }
 
-    fn write_snapshot(&mut self, name: &LogName) {
+    pub(super) fn write_snapshot(&mut self, name: &LogName) {
         let (Some(fence), Some(slot)) = (self.fence, self.slots.get_mut(name)) else { return };
         if slot.snapshotting || !slot.replica.arrivals_mut().is_idle() {
             return;
@@ -457,9 +458,10 @@ impl Engine {
         let behind = Received::behind(slot.replica.state());
         slot.replica.snapshot_made(bytes.len());
         slot.snapshotting = true;
-        let keep = slot.folds_keep(behind.from);
+        let keep = if slot.purges.takes_all() { behind.from } else { slot.folds_keep(behind.from) };
         slot.pruned.covered = slot.replica.state().folded(slot.replica.actor());
-        let commit = Commit::Snapshot { fence, log: name.clone(), bytes: bytes.into(), behind, keep };
+        let (log, bytes, purged) = (name.clone(), bytes.into(), slot.purged_row());
+        let commit = Commit::Snapshot { fence, log, bytes, behind, keep, purged };
         self.commit(Request::Snapshot(name.clone()), commit);
     }
 
@@ -471,6 +473,7 @@ impl Engine {
             self.hint(&Hint::Grew(name.clone()));
             self.prune(name);
         }
+        self.purge_behind_snapshot(name, stored);
     }
 
     /// Pushes stored entries while the server gives credit and the socket is not full.

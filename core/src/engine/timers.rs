@@ -27,6 +27,7 @@ impl Engine {
         for slot in self.slots.values_mut() {
             slot.pressure.clock_stepped_back(back);
             slot.settling.clock_stepped_back(back);
+            slot.purges.clock_stepped_back(back);
             if let Some(unstored) = &mut slot.unstored {
                 unstored.clock_stepped_back(back);
             }
@@ -83,8 +84,11 @@ impl Engine {
             .min(held_until)
             .min(self.unstored_due())
             .min(self.database_retry_at);
-        let due =
-            due.min(self.settling_due()).min(self.pressure_due()).min(self.fold_deadline().unwrap_or(WallMs::MAX));
+        let due = due
+            .min(self.settling_due())
+            .min(self.purges_due())
+            .min(self.pressure_due())
+            .min(self.fold_deadline().unwrap_or(WallMs::MAX));
         if due < WallMs::MAX && self.timeout.is_none_or(|set| set > due || set <= self.now) {
             self.timeout = Some(due);
             self.outputs.push_back(Output::Timeout(due));

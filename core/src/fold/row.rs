@@ -25,6 +25,8 @@ pub struct Checkpoint {
     pub from: Cursor,
     /// Behind the last one.
     pub done: Cursor,
+    /// Behind the last erase that it knows of: what was erased since may be in it.
+    pub erased: Offset,
     /// What the handlers made of them.
     pub accumulator: Value,
 }
@@ -35,9 +37,10 @@ impl Checkpoint {
         log: LogId,
         (version, revision): (u64, u64),
         (from, done): (Cursor, Cursor),
+        erased: Offset,
         accumulator: Value,
     ) -> Self {
-        Self { format: Format, log, version, revision, from, done, accumulator }
+        Self { format: Format, log, version, revision, from, done, erased, accumulator }
     }
 }
 

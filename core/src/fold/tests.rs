@@ -57,7 +57,7 @@ struct Shell {
 impl Shell {
     fn begun(declaration: Declaration, checkpoint: Option<Checkpoint>, letters: BTreeMap<Offset, Letter>) -> Self {
         let mut fold = Fold::new(declaration);
-        fold.begin(LOG, checkpoint, letters, Offset(u64::MAX));
+        fold.begin(LOG, checkpoint, letters, (Offset(u64::MAX), &[]));
         Self { fold, accumulator: Value::Null, calls: 0, written: Vec::new(), now: 0, parked: Vec::new() }
     }
 
@@ -193,7 +193,7 @@ fn a_checkpoint_of_another_version_or_log_is_not_used() {
     let anew = Shell::begun(declaration(2), Some(checkpoint.clone()), BTreeMap::new());
     assert_eq!(anew.fold.read, Cursor::start(LOG));
     let mut fold = Fold::new(declaration(1));
-    fold.begin(LogId([8; 16]), Some(checkpoint), BTreeMap::new(), Offset(300));
+    fold.begin(LogId([8; 16]), Some(checkpoint), BTreeMap::new(), (Offset(300), &[]));
     assert_eq!(fold.read, Cursor::start(LogId([8; 16])));
 }
 

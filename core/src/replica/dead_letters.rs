@@ -210,7 +210,7 @@ fn draft_of(entry: &Entry) -> Option<Draft> {
             Op::Delete(op) if op.policy == DeletePolicy::Wins => {
                 DraftOp::Delete(op.collection.clone(), op.record.clone())
             }
-            Op::Delete(_) | Op::Unknown(..) => return None,
+            Op::Delete(_) | Op::Erase(_) | Op::Unknown(..) => return None,
         })
     });
     let ops = ops.collect::<Option<_>>()?;

@@ -133,6 +133,7 @@ impl Replica {
     pub fn rewind(&mut self, verdicts: Verdicts, voids: &Voids, rebuild: bool) {
         self.outbox.rewind(verdicts, voids);
         if rebuild {
+            self.purged_to(Offset(0));
             let mut keys = self.visible_keys();
             self.state = State::new(LogId::default());
             self.met = false;

@@ -87,6 +87,7 @@ impl Binding {
         let (shown, mut given) = match stored {
             None if !hello.nonces.is_empty() => return Err(BindError::ActorForgotten),
             None => (None, Vec::new()),
+            Some(stored) if stored.is_erased() => return Err(BindError::ActorForgotten),
             Some(stored) if stored.user != *user || stored.client != hello.client => return Err(BindError::ActorTaken),
             Some(stored) => stored.matched(hello)?,
         };
@@ -110,6 +111,16 @@ impl Binding {
     pub fn of_the_log() -> Self {
         let (client, given) = (ClientId::default(), Vec::new());
         Self { format: Format, user: UserId::log(), client, predecessor: None, shown: None, given }
+    }
+
+    /// The binding of an actor whose author was erased: nobody writes under it again, and it names nobody.
+    pub fn erased() -> Self {
+        Self { user: UserId::erased(), ..Self::of_the_log() }
+    }
+
+    /// Whether its author was erased.
+    pub fn is_erased(&self) -> bool {
+        self.user == UserId::erased()
     }
 
     /// The generation of the newest nonce that it remembers.

@@ -84,8 +84,8 @@ fn edits<'a>(state: &State, logged: &'a Logged) -> Vec<(FieldKey, &'a Edit)> {
     for op in ops {
         let Some(key) = RecordKey::of(op) else { continue };
         let lives = match op {
-            Op::Insert(_) => true,
-            Op::Delete(_) => false,
+            Op::Insert(_) => !state.is_erased(&author, op),
+            Op::Delete(_) | Op::Erase(_) => false,
             _ => living.get(&key).copied().unwrap_or_else(|| !state.is_void(&author, op)),
         };
         living.insert(key.clone(), lives);

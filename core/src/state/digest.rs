@@ -53,6 +53,7 @@ impl State {
         for (actor, folded) in &self.actors {
             feed.put(&(actor, folded.seq, &folded.user));
         }
+        feed.put(&self.erasures.iter().map(|erasure| (erasure.offset, &erasure.what)).collect::<Vec<_>>());
         feed.put(&self.collections.len());
         for (name, records) in &self.collections {
             feed.put(&(name, records.len()));

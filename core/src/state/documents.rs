@@ -55,6 +55,11 @@ impl Documents {
         open
     }
 
+    /// Closes the documents of a record that is gone.
+    pub(super) fn close(&mut self, record: &RecordKey) {
+        self.open.get_mut().remove(record);
+    }
+
     fn read<T>(&self, field: &FieldKey, read: impl FnOnce(&Document) -> T) -> Option<T> {
         Some(read(&self.open.borrow().get(&field.key)?.get(&field.field)?.document))
     }

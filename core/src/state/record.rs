@@ -128,7 +128,7 @@ impl Record {
                 Effect::Applied
             }
             Op::Update(op) => self.update(author, &op.field, &op.op),
-            Op::Delete(_) | Op::Unknown(..) => Effect::Gone,
+            Op::Delete(_) | Op::Erase(_) | Op::Unknown(..) => Effect::Gone,
         }
     }
 

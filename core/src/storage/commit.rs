@@ -10,6 +10,7 @@ use crate::id::{ActorId, Base, EntryId, LogName, Offset, RunId, Seq, UserId, Wri
 use crate::protocol::frame::Nonce;
 use crate::storage::fold::FoldCommit;
 use crate::storage::prune::Prune;
+use crate::storage::purge::{Purge, Purged};
 use crate::storage::rewind::Rewind;
 use crate::storage::row::{self, DeadLetter, Identity, Received, Verdicts, Voids};
 use crate::storage::succession::Succession;
@@ -52,6 +53,8 @@ pub enum Commit {
         behind: Received,
         /// Rows from this offset on are kept all the same: a fold still needs them.
         keep: Offset,
+        /// When the next event ends that is in a row, if that is to be written.
+        purged: Option<Purged>,
     },
     /// Gives own seqs up on this device.
     Park(Park),
@@ -72,6 +75,8 @@ pub enum Commit {
     Trapped(Trapped),
     /// Deletes own entries that are decided and in a stored snapshot.
     Prune(Prune),
+    /// Writes own rows again without what must not stay.
+    Purge(Purge),
 }
 
 /// What the engine did not come back from.
@@ -234,7 +239,7 @@ impl Commit {
             }
             Self::Succeed(succession) => succession.reads(),
             Self::Rewind(rewind) => rewind.reads(),
-            Self::Receive(_) | Self::Prune(_) => vec![storage::leader_key()],
+            Self::Receive(_) | Self::Prune(_) | Self::Purge(_) => vec![storage::leader_key()],
             Self::Settle(settle) => settle.reads(),
             Self::Snapshot { log, behind, .. } => {
                 vec![storage::leader_key(), storage::received_key(log, behind.from)]
@@ -278,7 +283,7 @@ impl Commit {
                 check_fence(receive.fence, row(0))?;
                 Ok((receive.writes(), Committed::Done))
             }
-            Self::Snapshot { fence, log, bytes, behind, keep } => {
+            Self::Snapshot { fence, log, bytes, behind, keep, purged } => {
                 check_fence(*fence, row(0))?;
                 let (first, end) = (storage::received_key(log, Offset(0)), behind.from);
                 let mut writes = vec![
@@ -288,6 +293,7 @@ impl Commit {
                 if row(1).is_none() {
                     writes.push(Write::Put(storage::received_key(log, end), row::encode(behind)));
                 }
+                writes.extend(purged.iter().map(|purged| purged.write(log)));
                 Ok((writes, Committed::Done))
             }
             Self::Settle(settle) => {
@@ -306,6 +312,10 @@ impl Commit {
             Self::Prune(prune) => {
                 check_fence(prune.fence, row(0))?;
                 Ok((prune.writes(), Committed::Done))
+            }
+            Self::Purge(purge) => {
+                check_fence(purge.fence, row(0))?;
+                Ok((purge.writes(), Committed::Done))
             }
         }
     }

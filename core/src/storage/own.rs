@@ -63,7 +63,12 @@ impl Own {
     fn read_group(&mut self, bytes: &[u8], first: Seq, end: Option<Seq>, from: Seq) -> Result<Seq, InvalidEntry> {
         let (mut at, mut rest) = (first, bytes);
         while !rest.is_empty() && end.is_none_or(|end| at < end) {
-            if let Some((entry, behind)) = whole(rest)?.filter(|(entry, _)| entry.header.seq == at) {
+            let fits = |seq: Seq| seq >= at && end.is_none_or(|end| seq < end);
+            if let Some((entry, behind)) = whole(rest)?.filter(|(entry, _)| fits(entry.header.seq)) {
+                let seq = entry.header.seq;
+                // What stood between was taken out.
+                self.missing(at.max(from), seq);
+                at = seq;
                 if at >= from {
                     self.entries.push(entry);
                 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::id::{ActorId, EntryId, LogName, Offset, Seq};
 use crate::packed::Void;
 use crate::storage::commit::{CommitAbort, Committed, Decision, check_actor, check_fence};
+use crate::storage::purge::Purged;
 use crate::storage::row::{self, DeadLetter, Verdicts, Voids};
 use crate::storage::{self, Key, Write};
 
@@ -62,6 +63,8 @@ impl Rewind {
         };
         writes.extend(self.letters.iter().map(put));
         if self.rebuild {
+            // What was erased comes again from the server, and so does the word that it is.
+            writes.push(Purged::new(Some(0), Offset(0)).write(log));
             let received = storage::received_key(log, Offset(0));
             writes.push(Write::Delete(storage::snapshot_key(log)));
             writes.push(Write::DeleteRange(received, storage::received_key(log, Offset(u64::MAX))));

@@ -54,7 +54,11 @@ impl StoreRead {
         let wanted = self.until.map_or(u64::MAX, |until| until.0.saturating_sub(at.from.next.0));
         let count = FRAME_ENTRIES_MAX.min(usize::try_from(wanted).unwrap_or(usize::MAX));
         // In the transaction that the entries are read in: what is truncated meanwhile is never a gap.
-        if at.from.next < reads.kept(&log)?.first.next {
+        let first = match self.until {
+            Some(_) => reads.kept(&log)?.first.next,
+            None => reads.folds_from(&log)?,
+        };
+        if at.from.next < first {
             return Ok(EntriesRead::SnapshotNeeded);
         }
         let placed = reads.entries(&log, at.from.next, count, FRAME_BYTES_TARGET)?;
@@ -90,7 +94,7 @@ impl StoreRead {
                 Err(error) => return Err(error),
             }
         }
-        match reads.kept(&log)?.first.next {
+        match reads.folds_from(&log)? {
             Offset(0) => Ok(None),
             _ => Err(StoreError::corrupt("snapshots", "no whole one is left, and the entries before it are not kept")),
         }

@@ -17,6 +17,8 @@ const REFUSED_MAX: usize = 1_024;
 pub(crate) enum Ending {
     /// A newer socket of the same actor took over.
     Superseded,
+    /// Its author was erased: when it comes back it is somebody new.
+    Erased,
     /// Its connection is inactive, for this reason and since then. It may come back after so many milliseconds, or when
     /// the server says to everybody.
     Downgraded { reason: Downgrade, since: WallMs, away_ms: Option<u64> },
@@ -55,6 +57,14 @@ impl Sessions {
             let _ = older.try_send(Ending::Superseded);
         }
         Registration { live: Arc::clone(&self.live), actor, number }
+    }
+
+    /// Ends the sessions of actors that were erased.
+    pub(crate) fn end_all(&self, actors: &[ActorId]) {
+        let live = lock(&self.live);
+        for (_, ended) in actors.iter().filter_map(|actor| live.sessions.get(actor)) {
+            let _ = ended.try_send(Ending::Erased);
+        }
     }
 
     /// How many sessions are live.

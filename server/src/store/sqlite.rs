@@ -5,7 +5,9 @@
 
 mod audit;
 pub(super) mod connections;
+pub(super) mod erase;
 pub(super) mod letters;
+mod purge;
 pub(super) mod read;
 mod reissued;
 mod sum;
@@ -71,6 +73,7 @@ impl Store {
         connection.execute_batch(
             "PRAGMA synchronous = FULL;
              PRAGMA fullfsync = ON;
+             PRAGMA secure_delete = ON;
              PRAGMA wal_autocheckpoint = 8192;
              PRAGMA journal_size_limit = 67108864;
              PRAGMA temp_store = MEMORY;

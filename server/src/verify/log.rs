@@ -49,7 +49,7 @@ pub(super) fn check(
 ) -> Result<(), StoreError> {
     report.logs += 1;
     let Some(log) = reads.log(name)? else { return Err(StoreError::corrupt("logs", "its name leads nowhere")) };
-    let ((end, accepted), first) = (reads.end(&log)?, reads.kept(&log)?.first);
+    let ((end, accepted), first, folds) = (reads.end(&log)?, reads.kept(&log)?.first, reads.folds_from(&log)?);
     let mut state = State::new(log.log_id);
     match reads.epochs(&log) {
         Ok(epochs) => {
@@ -65,14 +65,14 @@ pub(super) fn check(
             Err(error) => report.find_error(Some(name), error)?,
         }
     }
-    if first.next > Offset(0) && snapshots.iter().all(|snapshot| snapshot.cursor.next < first.next) {
+    if folds > Offset(0) && snapshots.iter().all(|snapshot| snapshot.cursor.next < folds) {
         report.find(Some(name), "snapshots", "none covers the entries that are not kept");
     }
     let mut walk = Walk {
         report,
         chain: Some(first.chain),
         // What the entries before said is only known from a snapshot.
-        state: (first == Cursor::start(log.log_id)).then_some(state),
+        state: (folds == Offset(0)).then_some(state),
         log,
         accepted: Time::MIN,
         snapshots,

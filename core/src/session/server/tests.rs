@@ -95,7 +95,7 @@ fn read(session: &mut ServerSession) -> Read {
 
 fn entries(bytes: usize, next: u64) -> EntriesRead {
     let after = Cursor { next: Offset(next), chain: Chain::log_start(LogId([3; 16])) };
-    EntriesRead::Frame(EntriesFrame { bytes: vec![0; bytes].into(), after })
+    EntriesRead::Frame(EntriesFrame { bytes: vec![0; bytes].into(), after, expires: None })
 }
 
 #[test]

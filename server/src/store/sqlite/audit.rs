@@ -6,6 +6,7 @@ use driftlog_core::id::{ActorId, LogName, Offset, Seq};
 use driftlog_core::sequencer::{AuthorRow, Binding};
 use rusqlite::Row;
 
+use super::erase::ERASURE_SUMMED;
 use super::read::{LETTER_SUMMED, LOG_SUMMED, Reads, blob, unsigned};
 use super::{FORMAT, Reader, Store, sum};
 use crate::store::{AuthorKey, LogKey, StoreError};
@@ -14,10 +15,11 @@ use crate::store::{AuthorKey, LogKey, StoreError};
 const COMPLAINTS_MAX: u32 = 100;
 
 /// Tables whose rows are read here, and how many columns their sum covers. Entries are read with their logs.
-const SUMMED: [(&str, &str, usize); 9] = [
+const SUMMED: [(&str, &str, usize); 10] = [
     (
         "logs",
-        "SELECT log, name, log_id, epochs, next, chain, accepted, first, first_chain, kept_bytes, sum FROM logs",
+        "SELECT log, name, log_id, epochs, next, chain, accepted, first, first_chain, kept_bytes, folds,
+         sum FROM logs",
         LOG_SUMMED,
     ),
     ("epochs", "SELECT log, number, epoch, first, sum FROM epochs", 4),
@@ -36,11 +38,13 @@ const SUMMED: [(&str, &str, usize); 9] = [
         "SELECT connection, user, client, actor, device, inactive, since_ms, first_ms, seen_ms, sum FROM connections",
         9,
     ),
+    ("erasures", "SELECT log, offset, request, what, at_ms, reached, done_ms, sum FROM erasures", ERASURE_SUMMED),
     ("cursors", "SELECT connection, log, next, sum FROM cursors", 3),
 ];
 
 /// Tables whose rows belong to a log.
-const OF_LOGS: [&str; 7] = ["epochs", "entries", "actors", "replacements", "snapshots", "dead_letters", "cursors"];
+const OF_LOGS: [&str; 8] =
+    ["epochs", "entries", "actors", "replacements", "snapshots", "dead_letters", "erasures", "cursors"];
 /// … and to an author.
 const OF_AUTHORS: [&str; 3] = ["entries", "actors", "dead_letters"];
 /// … and to a connection.

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use driftlog_core::chain::{Chain, Cursor};
 use driftlog_core::codec;
-use driftlog_core::entry::{Digest, Entry, Logged, Replaced};
+use driftlog_core::entry::InvalidEntry;
+use driftlog_core::entry::{Digest, Entry, Gone, Header, Logged, Replaced};
 use driftlog_core::id::{ActorId, EpochId, LogId, LogName, Offset, Seq, UserId};
 use driftlog_core::sequencer::{AuthorRow, Binding, Known, Place, Wanted};
 use driftlog_core::snapshot;
@@ -29,6 +30,8 @@ pub(super) struct LogEnd {
     pub(super) end: Cursor,
     pub(super) accepted: Time,
     pub(super) kept: Retained,
+    /// From where on entries fold; those before may lack their body.
+    pub(super) folds: Offset,
 }
 
 /// Everything of an entry but its bytes.
@@ -40,13 +43,17 @@ struct EntryRow {
     base: Offset,
     digest: Digest,
     chain: Chain,
+    gone: Option<Gone>,
 }
 
 /// The columns of an [`EntryRow`], their sum last.
-const ENTRY_COLUMNS: &str = "log, offset, author, seq, accepted, base, digest, chain, sum";
-const LOG_COLUMNS: &str = "log, name, log_id, epochs, next, chain, accepted, first, first_chain, kept_bytes, sum";
+const ENTRY_COLUMNS: &str = "log, offset, author, seq, accepted, base, digest, chain, expires, gone, sum";
 /// How many of them the sum covers.
-pub(super) const LOG_SUMMED: usize = 10;
+pub(super) const ENTRY_SUMMED: usize = 10;
+const LOG_COLUMNS: &str =
+    "log, name, log_id, epochs, next, chain, accepted, first, first_chain, kept_bytes, folds, sum";
+/// How many of them the sum covers.
+pub(super) const LOG_SUMMED: usize = 11;
 /// The columns of a dead letter but its bytes, their sum last.
 pub(super) const LETTER_COLUMNS: &str = "letter, log, author, seq, digest, source, code, reason, attempts, first_ms, last_ms, line_actor, line_seq, line_digest, sum";
 /// How many of them the sum covers.
@@ -63,7 +70,7 @@ impl Reads<'_> {
     }
 
     /// A log by its number.
-    pub(super) fn log_of_key(self, key: LogKey) -> Result<LogRow, StoreError> {
+    pub(crate) fn log_of_key(self, key: LogKey) -> Result<LogRow, StoreError> {
         let mut statement = self.0.prepare_cached(&format!("SELECT {LOG_COLUMNS} FROM logs WHERE log = ?1"))?;
         let mut rows = statement.query([key.0])?;
         let Some(row) = rows.next()? else { return Err(StoreError::corrupt("logs", "a log of dead letters is gone")) };
@@ -295,12 +302,16 @@ impl Reads<'_> {
         row: &Row<'_>,
         authors: &mut BTreeMap<AuthorKey, (ActorId, UserId)>,
     ) -> Result<(Placed, usize), StoreError> {
-        let EntryRow { offset, author, seq, accepted, base, digest, chain } = entry_row(row)?;
-        let bytes = row.get_ref(9)?.as_blob().map_err(rusqlite::Error::from)?;
-        if Digest::of(&[bytes]) != digest {
-            return Err(StoreError::corrupt("entries", format!("the digest at offset {offset} does not match")));
-        }
-        let entry = Entry::from_bytes(bytes).map_err(|error| StoreError::CorruptEntry { offset, error })?;
+        let EntryRow { offset, author, seq, accepted, base, digest, chain, gone } = entry_row(row)?;
+        let bytes = row.get_ref(ENTRY_SUMMED + 1)?.as_blob().map_err(rusqlite::Error::from)?;
+        let entry = match gone {
+            Some(gone) => remains(bytes, digest, gone),
+            None if Digest::of(&[bytes]) != digest => {
+                return Err(StoreError::corrupt("entries", format!("the digest at offset {offset} does not match")));
+            }
+            None => Entry::from_bytes(bytes),
+        };
+        let entry = entry.map_err(|error| StoreError::CorruptEntry { offset, error })?;
         if entry.header.seq != seq {
             return Err(StoreError::corrupt("entries", format!("offset {offset} has another seq")));
         }
@@ -362,6 +373,13 @@ impl Reads<'_> {
     }
 }
 
+/// What is left of an entry whose body is gone: its header, in a record of its own, since the digest is that of what it was.
+fn remains(bytes: &[u8], digest: Digest, gone: Gone) -> Result<Entry, InvalidEntry> {
+    let mut rest = bytes;
+    let header: Header = codec::from_bytes(codec::unseal(&mut rest)?)?;
+    Entry::without_body(header, digest, gone)
+}
+
 fn missing(offset: Offset) -> StoreError {
     StoreError::corrupt("entries", format!("no entry at offset {offset}"))
 }
@@ -373,7 +391,8 @@ fn log_row(row: &Row<'_>) -> Result<(LogRow, LogEnd), StoreError> {
     let end = Cursor { next: Offset(unsigned(row, 4)?), chain: Chain(Digest(blob(row, 5)?)) };
     let first = Cursor { next: Offset(unsigned(row, 7)?), chain: Chain(Digest(blob(row, 8)?)) };
     let kept = Retained { first, bytes: unsigned(row, 9)? };
-    let end = LogEnd { epochs: unsigned(row, 3)?, end, accepted: Time(unsigned(row, 6)?), kept };
+    let (epochs, accepted, folds) = (unsigned(row, 3)?, Time(unsigned(row, 6)?), Offset(unsigned(row, 10)?));
+    let end = LogEnd { epochs, end, accepted, kept, folds };
     Ok((LogRow { key: LogKey(row.get(0)?), name, log_id: LogId(blob(row, 2)?) }, end))
 }
 
@@ -385,7 +404,8 @@ fn binding_row(row: &Row<'_>) -> Result<(AuthorKey, ActorId, Binding), StoreErro
 }
 
 fn entry_row(row: &Row<'_>) -> Result<EntryRow, StoreError> {
-    sum::check("entries", row, 8)?;
+    sum::check("entries", row, ENTRY_SUMMED)?;
+    let gone: Option<u8> = row.get(9)?;
     Ok(EntryRow {
         offset: Offset(unsigned(row, 1)?),
         author: AuthorKey(row.get(2)?),
@@ -394,6 +414,13 @@ fn entry_row(row: &Row<'_>) -> Result<EntryRow, StoreError> {
         base: Offset(unsigned(row, 5)?),
         digest: Digest(blob(row, 6)?),
         chain: Chain(Digest(blob(row, 7)?)),
+        gone: match gone {
+            None => None,
+            Some(number) => {
+                let unknown = || StoreError::corrupt("entries", format!("{number} is no reason to be gone"));
+                Some(Gone::of_number(number).ok_or_else(unknown)?)
+            }
+        },
     })
 }
 

@@ -11,6 +11,7 @@ CREATE TABLE logs (
   first INTEGER NOT NULL,
   first_chain BLOB NOT NULL,
   kept_bytes INTEGER NOT NULL,
+  folds INTEGER NOT NULL,
   sum INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE epochs (
@@ -37,11 +38,14 @@ CREATE TABLE entries (
   base INTEGER NOT NULL,
   digest BLOB NOT NULL,
   chain BLOB NOT NULL,
+  expires INTEGER,
+  gone INTEGER,
   sum INTEGER NOT NULL,
   bytes BLOB NOT NULL,
   PRIMARY KEY (log, offset)
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX entries_by_id ON entries (log, author, seq);
+CREATE INDEX entries_by_expiry ON entries (expires) WHERE expires IS NOT NULL;
 CREATE TABLE actors (
   log INTEGER NOT NULL,
   author INTEGER NOT NULL,
@@ -87,6 +91,17 @@ CREATE TABLE dead_letters (
 ) STRICT;
 CREATE INDEX dead_letters_by_id ON dead_letters (log, author, seq);
 CREATE INDEX dead_letters_by_digest ON dead_letters (digest);
+CREATE TABLE erasures (
+  log INTEGER NOT NULL,
+  offset INTEGER NOT NULL,
+  request BLOB,
+  what BLOB NOT NULL,
+  at_ms INTEGER NOT NULL,
+  reached INTEGER NOT NULL,
+  done_ms INTEGER,
+  sum INTEGER NOT NULL,
+  PRIMARY KEY (log, offset)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE connections (
   connection INTEGER PRIMARY KEY,
   user TEXT NOT NULL,

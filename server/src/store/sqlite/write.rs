@@ -5,7 +5,7 @@ use std::fs::File;
 use driftlog_core::chain::Cursor;
 use driftlog_core::codec;
 use driftlog_core::entry::Digest;
-use driftlog_core::id::{ActorId, EntryId, EpochId, LogId, LogName};
+use driftlog_core::id::{ActorId, EntryId, EpochId, LogId, LogName, Offset};
 use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{AuthorRow, Binding, Refused, Wanted};
 use driftlog_core::time::{Time, WallMs};
@@ -19,7 +19,7 @@ use crate::store::{AuthorKey, LogKey, LogRow, Placed, Retained, StoreError, Stor
 
 /// The one connection that writes.
 pub(crate) struct Writer {
-    connection: Connection,
+    pub(super) connection: Connection,
     damaged: Damaged,
     /// Held as long as this writes; a VFS has none.
     _lock: Option<File>,
@@ -129,22 +129,22 @@ impl<'c> Writes<'c> {
         let log = LogRow { key: LogKey(self.next_key("logs", "log")?), name: name.clone(), log_id };
         let start = Cursor::start(log_id);
         let kept = Retained { first: start, bytes: 0 };
-        let end = LogEnd { epochs: 0, end: start, accepted: Time::MIN, kept };
-        let sql = "INSERT INTO logs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+        let end = LogEnd { epochs: 0, end: start, accepted: Time::MIN, kept, folds: Offset(0) };
+        let sql = "INSERT INTO logs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
         self.put(sql, "logs", &log_values(&log, &end))?;
         Ok(log)
     }
 
     /// Moves the end of a log, behind its new entries, which take so many bytes.
     pub(crate) fn set_end(self, log: &LogRow, end: Cursor, accepted: Time, bytes: u64) -> Result<(), StoreError> {
-        let LogEnd { epochs, kept, .. } = self.reads().log_end(log)?;
-        let kept = Retained { bytes: kept.bytes + bytes, ..kept };
-        self.put_log_end(log, LogEnd { epochs, end, accepted, kept })
+        let before = self.reads().log_end(log)?;
+        let kept = Retained { bytes: before.kept.bytes + bytes, ..before.kept };
+        self.put_log_end(log, LogEnd { end, accepted, kept, ..before })
     }
 
     pub(super) fn put_log_end(self, log: &LogRow, end: LogEnd) -> Result<(), StoreError> {
         let sql = "UPDATE logs SET epochs = ?4, next = ?5, chain = ?6, accepted = ?7, first = ?8, first_chain = ?9,
-                   kept_bytes = ?10, sum = ?11 WHERE log = ?1 AND name = ?2 AND log_id = ?3";
+                   kept_bytes = ?10, folds = ?11, sum = ?12 WHERE log = ?1 AND name = ?2 AND log_id = ?3";
         match self.put(sql, "logs", &log_values(log, &end))? {
             1 => Ok(()),
             _ => Err(StoreError::corrupt("logs", "an open log is gone")),
@@ -199,7 +199,7 @@ impl<'c> Writes<'c> {
     }
 
     /// The same with bytes behind the sum: they carry a digest, which costs less to check than to check twice.
-    fn put_with_bytes(
+    pub(super) fn put_with_bytes(
         self,
         sql: &str,
         table: &str,
@@ -231,8 +231,10 @@ impl<'c> Writes<'c> {
             number_value(logged.base.0),
             ValueRef::Blob(&digest.0),
             ValueRef::Blob(&after.chain.0.0),
+            logged.expires().map_or(ValueRef::Null, number_value),
+            ValueRef::Null,
         ];
-        let sql = "INSERT INTO entries VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        let sql = "INSERT INTO entries VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
         self.put_with_bytes(sql, "entries", &values, &bytes)?;
         if let Some(target) = &entry.header.replaces {
             let values = [
@@ -384,5 +386,6 @@ fn log_values<'a>(log: &'a LogRow, end: &'a LogEnd) -> [ValueRef<'a>; LOG_SUMMED
         number_value(end.kept.first.next.0),
         ValueRef::Blob(&end.kept.first.chain.0.0),
         number_value(end.kept.bytes),
+        number_value(end.folds.0),
     ]
 }
