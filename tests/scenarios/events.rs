@@ -36,6 +36,41 @@ fn an_event_that_expires_before_it_is_delivered_is_a_gap_and_its_author_is_told(
 }
 
 #[test]
+fn what_has_expired_leaves_the_servers_files_and_every_device() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.act(add("a", "milk"));
+    alice.act(event("code-123456", 60_000));
+    alice.act(event("for-an-hour", 3_600_000));
+    alice.act(event("code-654321", 60_000));
+    story.run_until_quiet();
+    for word in ["code-123456", "code-654321"] {
+        assert!(story.server_holds(word) && alice.holds(word) && bob.holds(word));
+    }
+    story.run_for(61_000);
+    story.run_until_purged();
+    story.run_for(60_000);
+    for word in ["code-123456", "code-654321"] {
+        assert!(!story.server_holds(word), "the server");
+        assert!(!alice.holds(word), "who said it");
+        assert!(!bob.holds(word), "who heard it");
+    }
+    assert!(story.server_holds("for-an-hour") && alice.holds("for-an-hour"), "its time has not come");
+    // Who comes now stands where the others do, also after everybody has started again.
+    let carol = story.person("carol");
+    alice.act(add("b", "bread"));
+    story.run_until_quiet();
+    alice.reload();
+    bob.reload();
+    story.run_until_quiet();
+    assert_eq!((story.entries(), carol.ids(), bob.ids()), (5, alice.ids(), alice.ids()));
+    story.run_for(3_600_000);
+    alice.reload();
+    story.run_for(61_000);
+    assert!(!alice.holds("for-an-hour"), "a device that starts again knows what is to leave");
+}
+
+#[test]
 fn an_event_in_time_is_accepted_without_an_outcome_and_gone_for_who_comes_later() {
     let story = Story::begin();
     let (alice, bob) = (story.person("alice"), story.person("bob"));

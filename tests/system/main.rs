@@ -4,6 +4,7 @@ mod bad_input;
 mod connections;
 mod crash;
 mod dead_letters;
+mod erase;
 mod fan_out;
 mod files;
 mod gate;

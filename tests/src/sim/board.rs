@@ -22,7 +22,11 @@ pub fn name(text: &str) -> Name {
     Name::new(text).expect("a name")
 }
 
-fn id(text: &str) -> RecordId {
+/// The id of a todo.
+///
+/// # Panics
+/// If the text is no id.
+pub fn id(text: &str) -> RecordId {
     RecordId::new(text).expect("a record's id")
 }
 

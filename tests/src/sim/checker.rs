@@ -12,9 +12,11 @@ use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::MarkedStatus;
 use driftlog_core::replica::Replica;
 use driftlog_core::time::Time;
+use driftlog_server::Erased;
 use driftlog_server::stepped::Server;
 
 use super::device::{DeviceNumber, TabNumber};
+use super::erasing::log_of;
 
 /// Bytes of answers that the server lets wait for a page that does not read.
 const ANSWERS_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -51,6 +53,10 @@ pub struct Checker {
     pub(super) discarded: BTreeSet<(LogName, EntryId, Seq)>,
     /// Actions whose bytes are damaged on their device.
     pub(super) struck: BTreeSet<(LogName, WriteId)>,
+    /// Logs of which something was erased: what their devices kept of it besides the log may be gone.
+    pub(super) erased: BTreeSet<LogName>,
+    /// Events with a lifetime: nobody keeps them when it is over.
+    pub(super) passing: BTreeSet<(LogName, WriteId)>,
     /// The disk was put back to a backup: the next start may know less.
     restoring: bool,
     restored: bool,
@@ -328,6 +334,14 @@ impl Checker {
             let id = told.id.map_or(Seq(0), |id| id.seq);
             let what = format!("{log} {write} was stored as seq {id}, and a page that opens shows it up to {folded}");
             self.violated("stored-lost", what);
+        }
+    }
+
+    /// An operator erased something.
+    pub(super) fn erased(&mut self, erased: &Erased) {
+        match log_of(erased) {
+            Some(log) => drop(self.erased.insert(log.clone())),
+            None => self.erased.extend(self.logs.keys().cloned()),
         }
     }
 

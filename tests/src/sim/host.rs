@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use driftlog_core::random::Random;
-use driftlog_server::stepped::{MadeSnapshot, Moment, Server, SessionNumber};
+use driftlog_server::stepped::{MadeSnapshot, Moment, Order, Server, SessionNumber};
 use driftlog_server::{Access, Claims, Config, LogClaim, Right, Secret, StoreError, token};
 
 use super::network::{Cut, SocketNumber};
@@ -30,6 +30,8 @@ pub struct Host {
     pub forgetful: bool,
     /// Counts starts, so that what was meant for an earlier one is not taken for this one's.
     start: u64,
+    /// What operators ordered to be erased: it is kept beside the disk.
+    pub(super) orders: Vec<Order>,
     now: u64,
     config: Config,
     secret: Secret,
@@ -61,6 +63,7 @@ impl Host {
             clock_ms: 0,
             forgetful: false,
             start: 0,
+            orders: Vec::new(),
             now,
             config,
             secret,
@@ -137,6 +140,7 @@ impl Host {
         let moment = self.moment();
         let server = Server::open(self.config.clone(), moment, seed)?;
         self.start += 1;
+        self.orders.iter().for_each(|order| server.order(order));
         (self.commit_due, self.read_due, self.timer_at) = (false, false, None);
         self.server = Some(server);
         if self.forgetful {
@@ -155,6 +159,7 @@ impl World {
         match self.host.open() {
             Ok(()) => {
                 note!(self, "server: start {}", self.host.start());
+                self.host_look();
                 self.checker.server_started(self.host.server.as_ref());
             }
             Err(error) => {

@@ -97,6 +97,10 @@ impl World {
 
     /// Whether a device, or a copy of it, still holds an action, or whoever may let go of it did.
     fn is_kept(&self, missing: &Missing, lines: &Lines) -> bool {
+        let of = (missing.log.clone(), missing.write);
+        if self.checker.erased.contains(&missing.log) || self.checker.passing.contains(&of) {
+            return true;
+        }
         let Some(id) = missing.id else { return false };
         let (log, device) = (&missing.log, missing.device);
         let first_of = |target: &Replaced| lines.get(target).map_or(target.clone(), |(line, _)| line.clone());

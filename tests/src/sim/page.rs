@@ -30,8 +30,11 @@ impl World {
         log: &LogName,
         draft: Draft,
     ) -> Result<WriteId, CallError> {
-        let (now, action) = (self.device_now(device), draft.name.clone());
+        let (now, action, passing) = (self.device_now(device), draft.name.clone(), draft.lifetime_ms.is_some());
         let outcome = self.devices[device].engine(tab).act(log, draft, now);
+        if let (Ok(write), true) = (&outcome, passing) {
+            self.checker.passing.insert((log.clone(), *write));
+        }
         match &outcome {
             Ok(write) => note!(self, "{}: tab {tab} {log} {action} is {write}", self.devices[device].name),
             Err(error) => note!(self, "{}: tab {tab} {log} {action}: {error}", self.devices[device].name),

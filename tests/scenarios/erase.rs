@@ -1,0 +1,137 @@
+//! What is erased is gone from the server's files and from every device, and stays away.
+
+use driftlog_core::notice::WriteStatus;
+use driftlog_core::protocol::frame::MarkedStatus;
+use driftlog_tests::disk::Loss;
+use driftlog_tests::sim::board::{add, add_with_note, rename, splice, tag, vote};
+use driftlog_tests::sim::story::{Person, Story};
+
+fn outcome(person: &Person, write: driftlog_core::id::WriteId) -> Option<MarkedStatus> {
+    match person.told(write) {
+        Some(WriteStatus::Accepted(accepted)) => accepted.outcome,
+        other => panic!("{write} is {other:?}"),
+    }
+}
+
+#[test]
+fn an_erased_record_is_gone_from_every_file_and_every_device() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.act(add_with_note("a", "a secret", "first secret"));
+    alice.act(add("b", "bread"));
+    bob.act(tag("a", "hidden"));
+    story.run_until_quiet();
+    bob.act(splice("a", 0, 5, "second"));
+    story.run_until_quiet();
+    assert!(story.server_holds("secret") && alice.holds("secret") && bob.holds("hidden"));
+    story.erase("a");
+    story.run_until_purged();
+    story.run_until_quiet();
+    for word in ["secret", "hidden", "second"] {
+        assert!(!story.server_holds(word), "the server holds {word}");
+        assert!(!alice.holds(word) && !bob.holds(word), "a device holds {word}");
+    }
+    // Who comes new has what the others have, and work goes on.
+    let carol = story.person("carol");
+    carol.act(rename("b", "rye"));
+    story.run_until_quiet();
+    assert_eq!((alice.ids(), carol.ids(), bob.field("b", "title")), (vec!["b".into()], bob.ids(), "rye".to_owned()));
+}
+
+#[test]
+fn who_was_away_hears_of_an_erase_first_and_what_comes_late_is_void_and_goes_too() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.act(add("a", "a secret"));
+    alice.act(add("b", "bread"));
+    story.run_until_quiet();
+    bob.offline();
+    let late = bob.act(rename("a", "a late secret"));
+    let again = bob.act(add("a", "an even later secret"));
+    let other = bob.act(rename("b", "rye"));
+    story.erase("a");
+    story.run_until_purged();
+    assert!(!story.server_holds("secret") && bob.holds("late secret"));
+    bob.online();
+    story.run_until_quiet();
+    story.run_until_purged();
+    story.run_until_quiet();
+    assert_eq!((outcome(&bob, late), outcome(&bob, other)), (Some(MarkedStatus::RecordGone), None));
+    assert_eq!(outcome(&bob, again), Some(MarkedStatus::RecordGone), "its id stays erased");
+    assert!(!story.server_holds("secret") && !bob.holds("secret") && !alice.holds("secret"));
+    assert_eq!((bob.ids(), alice.field("b", "title")), (vec!["b".to_owned()], "rye".to_owned()));
+}
+
+#[test]
+fn an_erased_board_is_empty_and_can_be_used_again() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.act(add("a", "a secret"));
+    alice.act(vote("a", 3));
+    story.run_until_quiet();
+    bob.offline();
+    let late = bob.act(add("c", "a late secret"));
+    story.erase_board();
+    alice.act(add("a", "something new"));
+    story.run_until_purged();
+    bob.online();
+    story.run_until_quiet();
+    story.run_until_purged();
+    story.run_until_quiet();
+    assert_eq!(outcome(&bob, late), Some(MarkedStatus::RecordGone));
+    for person in [&alice, &bob] {
+        assert!(!person.holds("secret"));
+        assert_eq!((person.ids(), person.field("a", "title")), (vec!["a".to_owned()], "something new".to_owned()));
+    }
+    assert!(!story.server_holds("secret") && story.server_holds("something new"));
+}
+
+#[test]
+fn a_server_that_is_put_back_to_a_backup_erases_again() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.act(add("a", "a secret"));
+    alice.act(add("b", "bread"));
+    story.run_until_quiet();
+    let backup = story.world().host.backup();
+    bob.offline();
+    story.erase("a");
+    story.run_until_purged();
+    story.run_until_quiet();
+    assert!(!story.server_holds("secret") && !alice.holds("secret"));
+    story.world().crash_server(Loss::Nothing);
+    story.world().restore_server(&backup);
+    assert!(story.server_holds("secret"));
+    story.world().start_server();
+    story.run_until_purged();
+    bob.online();
+    story.run_until_quiet();
+    story.run_until_purged();
+    story.run_until_quiet();
+    assert!(!story.server_holds("secret") && !alice.holds("secret") && !bob.holds("secret"));
+    assert_eq!((alice.ids(), bob.ids()), (vec!["b".to_owned()], vec!["b".to_owned()]));
+}
+
+#[test]
+fn an_erase_goes_on_where_a_crash_cut_it() {
+    let story = Story::begin();
+    let alice = story.person("alice");
+    alice.act(add("a", "a secret"));
+    alice.act(add("b", "bread"));
+    story.run_until_quiet();
+    for loss in [Loss::Unsynced, Loss::Nothing, Loss::Unsynced] {
+        story.world().erase(driftlog_server::Erased::Record(
+            driftlog_tests::sim::board::log(1),
+            driftlog_tests::sim::board::name("todos"),
+            driftlog_tests::sim::board::id("a"),
+        ));
+        story.world().crash_server(loss);
+        story.world().start_server();
+        story.world().purge();
+        alice.reload();
+    }
+    story.run_until_purged();
+    story.run_until_quiet();
+    assert!(!story.server_holds("secret") && !alice.holds("secret"));
+    assert_eq!(alice.ids(), ["b"]);
+}
