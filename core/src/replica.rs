@@ -40,6 +40,7 @@ use crate::witness::Marker;
 pub use act::ActError;
 pub use arrivals::{ArrivalError, Arrivals, Storable, resolve};
 pub use dead_letters::RedriveError;
+pub use leaving::Leaves;
 use places::Places;
 
 /// The server would see own entries later.
@@ -96,6 +97,8 @@ pub struct Replica {
     erased: bool,
     /// Erases before this offset were carried out here.
     purged: Offset,
+    /// Something that was erased had to stay in the rows when they were purged last.
+    erased_open: bool,
     notices: Vec<Notice>,
     /// What was confirmed since the last look, while somebody looks.
     confirmed: Option<Vec<Read>>,
@@ -138,6 +141,7 @@ impl Replica {
             leaves_at: None,
             erased: false,
             purged: Offset(0),
+            erased_open: false,
             notices: Vec::new(),
             confirmed: None,
             unlaid: BTreeSet::new(),
@@ -280,6 +284,7 @@ impl Replica {
         touched.extend(self.overlay.settle(&self.state));
         touched.extend(self.settle_elsewhere());
         self.outbox.release(self.covered());
+        self.note_closed();
         self.refresh(&touched);
         self.progress();
     }

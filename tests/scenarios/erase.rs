@@ -1,9 +1,11 @@
 //! What is erased is gone from the server's files and from every device, and stays away.
 
 use driftlog_core::notice::WriteStatus;
+use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::MarkedStatus;
+use driftlog_core::sequencer::{Case, Ruling};
 use driftlog_tests::disk::Loss;
-use driftlog_tests::sim::board::{add, add_with_note, rename, splice, tag, vote};
+use driftlog_tests::sim::board::{add, add_with_note, named, rename, splice, tag, vote};
 use driftlog_tests::sim::story::{Person, Story};
 
 fn outcome(person: &Person, write: driftlog_core::id::WriteId) -> Option<MarkedStatus> {
@@ -134,4 +136,57 @@ fn an_erase_goes_on_where_a_crash_cut_it() {
     story.run_until_quiet();
     assert!(!story.server_holds("secret") && !alice.holds("secret"));
     assert_eq!(alice.ids(), ["b"]);
+}
+
+#[test]
+fn what_an_erased_author_wrote_is_gone_everywhere_and_its_own_device_begins_anew() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    bob.act(add("b", "bread"));
+    alice.act(add("a", "a secret"));
+    story.run_until_quiet();
+    alice.act(tag("b", "hidden"));
+    bob.act(rename("a", "bob's"));
+    bob.act(tag("a", "hidden by bob"));
+    story.run_until_quiet();
+    alice.offline();
+    alice.act(rename("b", "a late secret"));
+    story.erase_author("alice");
+    story.run_until_purged();
+    story.run_until_quiet();
+    assert!(!story.server_holds("secret") && !story.server_holds("alice") && !bob.holds("secret"));
+    assert_eq!((bob.field("a", "title"), bob.field("b", "tags")), ("bob's".to_owned(), String::new()));
+    alice.online();
+    story.run_until_quiet();
+    story.run_until_purged();
+    story.run_until_quiet();
+    assert!(!alice.holds("secret"), "its own device, dead letters included");
+    assert_eq!((alice.ids(), alice.field("a", "tags")), (bob.ids(), "hidden by bob".to_owned()));
+}
+
+#[test]
+fn refused_actions_on_what_is_erased_go_from_the_server_and_their_device() {
+    let story = Story::begin();
+    story.set_policy(|case: &Case<'_>| match case.name().as_str() {
+        "forbidden" => Ruling::Refuse { code: Code::EntryForbidden, reason: "forbidden".to_owned() },
+        _ => Ruling::Allow,
+    });
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.act(add("a", "milk"));
+    alice.act(named("forbidden", "a", "a secret"));
+    let kept = alice.act(named("forbidden", "b", "another"));
+    bob.offline();
+    let late = bob.act(named("forbidden", "a", "a late secret"));
+    story.run_for(5_000);
+    assert_eq!(alice.dead_letters().len(), 2);
+    story.erase("a");
+    story.run_until_purged();
+    assert!(!story.server_holds("secret") && !alice.holds("secret"));
+    assert_eq!((alice.dead_letters().len(), alice.refusal(kept).code), (1, Some(Code::EntryForbidden)));
+    bob.online();
+    story.run_for(5_000);
+    story.run_until_purged();
+    story.run_until_quiet();
+    assert_eq!(bob.refusal(late).code, Some(Code::EntryForbidden));
+    assert!(!story.server_holds("secret") && !bob.holds("secret") && bob.dead_letters().is_empty());
 }

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 
 use crate::fold::Checkpoint;
 use crate::id::{EntryId, LogName, Offset};
+use crate::replica::Leaves;
 use crate::storage::commit::Commit;
 use crate::storage::purge::{Purge, Purged};
 use crate::storage::{self, Key, KeyRange, Row, row};
@@ -193,16 +194,21 @@ impl Engine {
             let Ok(entries) = row::decode_group(&bytes) else { continue };
             let count = entries.len();
             let stay = entries.into_iter().filter(|entry| match slot.replica.leaves(actor, entry, now) {
-                Ok(()) => false,
-                Err(later) => {
-                    expires = [expires, later].into_iter().flatten().min();
+                Leaves::Now => false,
+                Leaves::At(at) => {
+                    expires = [expires, Some(at)].into_iter().flatten().min();
                     true
                 }
+                Leaves::Never => true,
             });
             let stay: Vec<_> = stay.collect();
             if stay.len() < count {
                 written.push((key, row::encode_group(&stay)));
             }
+        }
+        // What had to stay is looked at again with its verdict, or by the next start.
+        if slot.replica.is_erased_open() {
+            slot.purges.erased = slot.replica.purged();
         }
         let erased = slot.purges.erased;
         let purged = next.is_none().then(|| Purged::new(expires, erased));

@@ -4,7 +4,7 @@
 //! (`engine/purge.rs`); here is known when it is due, and what goes.
 
 use crate::entry::{Entry, Gone, Logged};
-use crate::id::{ActorId, EntryId, Offset, Seq};
+use crate::id::{ActorId, EntryId, Offset};
 use crate::packed::Gap;
 use crate::time::WallMs;
 
@@ -55,15 +55,18 @@ impl Replica {
         std::mem::take(&mut self.erased)
     }
 
-    /// Dead letters of what was erased.
-    pub fn letters_erased(&self) -> Vec<EntryId> {
+    /// Dead letters of what was erased, as far as they are decided.
+    pub fn letters_erased(&mut self) -> Vec<EntryId> {
         let letters = self.dead_letters.iter().filter(|(id, letter)| {
             // What does not read may be of it.
             let entry = Entry::from_bytes(&letter.entry);
             let is_of = |entry: &Entry| self.state.has_erased(id.actor, entry.header.base.end, entry);
             entry.as_ref().map_or(!self.state.erasures().is_empty(), is_of)
         });
-        letters.map(|(id, _)| *id).collect()
+        let letters: Vec<_> = letters.map(|(id, _)| *id).collect();
+        let (closed, open): (Vec<_>, Vec<_>) = letters.into_iter().partition(|id| self.is_closed(*id));
+        self.erased_open |= !open.is_empty();
+        closed
     }
 
     /// A gap stands where events were: those of this device are still in its rows.
@@ -79,21 +82,48 @@ impl Replica {
         Ok(())
     }
 
-    /// Through which own seq everything is decided and covered, so that its bodies serve nobody but the user.
-    pub fn closed_through(&self) -> Seq {
-        self.covered().min(self.outbox.verdicts().through)
+    /// Whether an own entry is decided and either in confirmed state or in nobody's: its bytes serve nobody but the
+    /// user. Rows of an actor before this one, behind its last seq, stand in rows of this one too.
+    fn is_closed(&self, EntryId { actor, seq }: EntryId) -> bool {
+        let verdicts = self.outbox.verdicts();
+        let absent = verdicts.mark(seq).is_some_and(|mark| !mark.is_accepted());
+        let decided = seq <= verdicts.through && (absent || seq <= self.covered());
+        decided || actor != self.outbox.author_of(seq)
     }
 
-    /// Whether an own entry of a row has to leave; in what time, if it has to later.
-    pub fn leaves(&self, actor: ActorId, entry: &Entry, now: WallMs) -> Result<(), Option<WallMs>> {
-        let seq = entry.header.seq;
-        // Rows of an actor before this one, behind its last seq, stand in rows of this one too.
-        let closed = seq <= self.closed_through() || actor != self.outbox.author_of(seq);
-        if closed && self.state.has_erased(actor, entry.header.base.end, entry) {
-            return Ok(());
+    /// When an own entry of a row has to leave.
+    pub fn leaves(&mut self, actor: ActorId, entry: &Entry, now: WallMs) -> Leaves {
+        let closed = self.is_closed(EntryId { actor, seq: entry.header.seq });
+        if self.state.has_erased(actor, entry.header.base.end, entry) {
+            self.erased_open |= !closed;
+            return if closed { Leaves::Now } else { Leaves::Never };
         }
-        let Some(lifetime) = entry.body.lifetime_ms.filter(|_| closed) else { return Err(None) };
+        let Some(lifetime) = entry.body.lifetime_ms.filter(|_| closed) else { return Leaves::Never };
         let at = entry.header.time.ms().saturating_add(lifetime);
-        if at < now { Ok(()) } else { Err(Some(at)) }
+        if at < now { Leaves::Now } else { Leaves::At(at) }
     }
+
+    /// Whether something that was erased has to stay for now, since it is undecided. It leaves with its verdict.
+    pub fn is_erased_open(&self) -> bool {
+        self.erased_open
+    }
+
+    /// More is decided, or covered, than before: what was erased and had to stay may leave.
+    pub(super) fn note_closed(&mut self) {
+        if std::mem::take(&mut self.erased_open) {
+            // Due, but not before the pause between two purges is over: much may be decided one by one.
+            self.leaves_by(Some(1));
+        }
+    }
+}
+
+/// When an own entry leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaves {
+    /// It has to.
+    Now,
+    /// It has to behind this time, by the server's clock.
+    At(WallMs),
+    /// Not by itself, as far as is known now.
+    Never,
 }

@@ -22,6 +22,7 @@ impl Replica {
             touched.extend(self.decided(decided, folded, places));
         }
         self.outbox.release(folded);
+        self.note_closed();
         if self.hold.as_ref().is_some_and(|hold| hold.seq <= self.outbox.verdicts().through) {
             self.hold = None;
         }
