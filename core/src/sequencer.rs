@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::chain::{Chain, Cursor};
 use crate::entry::{Digest, Entry, Logged, Replaced};
-use crate::id::{ActorId, Base, EntryId, EpochId, LogName, Offset, Seq, UserId};
+use crate::id::{ActorId, EntryId, EpochId, LogName, Offset, Seq, UserId};
 use crate::limits;
 use crate::op::{Erase, Op};
 use crate::packed::{Pushed, Void};
@@ -373,7 +373,7 @@ impl Sequencer {
         entry: Entry,
         accepted: Time,
     ) -> Result<(Logged, Option<MarkedStatus>), (Code, String)> {
-        let base = self.effective_base(entry.header.base);
+        let base = self.state.effective_base(entry.header.base);
         let Author { actor, user } = author;
         let offset = self.state.cursor().next;
         let logged = Logged { offset, actor, user: user.clone(), accepted, base, entry };
@@ -386,14 +386,6 @@ impl Sequencer {
             Outcome::Applied => None,
         };
         Ok((logged, mark))
-    }
-
-    /// A base brought down to what its author can really have seen of this history.
-    fn effective_base(&self, base: Base) -> Offset {
-        let epochs = self.state.epochs();
-        let Some(at) = epochs.iter().position(|(epoch, _)| *epoch == base.epoch) else { return Offset(0) };
-        let fork = epochs.get(at + 1).map_or(Offset(u64::MAX), |(_, first)| *first);
-        base.end.min(fork).min(self.state.cursor().next)
     }
 
     /// The fold of everything before the end.

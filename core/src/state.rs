@@ -32,7 +32,7 @@ pub use text::{Text, TextError};
 
 use crate::chain::Cursor;
 use crate::entry::Logged;
-use crate::id::{ActorId, EntryId, EpochId, LogId, Name, Offset, RecordId, Seq, UserId};
+use crate::id::{ActorId, Base, EntryId, EpochId, LogId, Name, Offset, RecordId, Seq, UserId};
 use crate::op::Op;
 use crate::packed::Gap;
 use crate::time::Time;
@@ -202,6 +202,13 @@ impl State {
     /// The history's epochs with their first offsets.
     pub fn epochs(&self) -> &[(EpochId, Offset)] {
         &self.epochs
+    }
+
+    /// A base brought down to what its author can really have seen of this history.
+    pub fn effective_base(&self, base: Base) -> Offset {
+        let Some(at) = self.epochs.iter().position(|(epoch, _)| *epoch == base.epoch) else { return Offset(0) };
+        let fork = self.epochs.get(at + 1).map_or(Offset(u64::MAX), |(_, first)| *first);
+        base.end.min(fork).min(self.cursor.next)
     }
 
     /// Accepted time of the last folded entry.

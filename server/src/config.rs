@@ -43,6 +43,9 @@ pub struct Config {
     pub snapshot_bytes: u64,
     /// What is kept of each log's entries behind its snapshots: by default 90 days.
     pub retention: Retention,
+    /// How old an entry is when it is in a backup that the server could be put back to; none: nobody says. Clients keep
+    /// their own entries until then, to offer them again to a server that has lost them.
+    pub backed_up_after: Option<Duration>,
     /// The ledger of erases; none: `erased.jsonl` in the directory. Backups of the data do not have it: keep it elsewhere.
     pub erase_ledger: Option<PathBuf>,
     /// From one purge of what is over to the next.
@@ -197,6 +200,7 @@ impl Config {
             snapshot_entries: 2_000,
             snapshot_bytes: 1024 * 1024,
             retention: Retention::default(),
+            backed_up_after: None,
             erase_ledger: None,
             purge: Duration::from_secs(10),
             hot_logs: 256,

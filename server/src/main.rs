@@ -68,6 +68,11 @@ struct Serve {
     /// 90 days are kept where none does.
     #[arg(long, value_name = "PATTERN=POLICY")]
     retention: Vec<RetentionRule>,
+    /// How old an entry is, at most, when it is in a backup that this server could be put back to: the time between two
+    /// backups, and what one takes. Devices keep their accepted actions until then, and offer them again to a server that
+    /// was put back. Where nothing is said they go by age and size.
+    #[arg(long, value_parser = duration)]
+    backed_up_after: Option<Duration>,
     /// The ledger of erases, `erased.jsonl` in the data directory where nothing is said. It is read at each start, so that
     /// data put back from a backup is erased again: keep it apart from the backups.
     #[arg(long)]
@@ -205,6 +210,7 @@ fn run(options: Serve) -> Outcome {
     };
     config.retention =
         options.retention.iter().fold(Retention::default(), |all, rule| all.with(&rule.pattern, rule.keep));
+    config.backed_up_after = options.backed_up_after;
     config.erase_ledger = options.erase_ledger;
     config.room_bytes = options.room_bytes;
     config.waits =

@@ -35,7 +35,7 @@ use crate::fanout::Feeds;
 use crate::ledger::Order;
 use crate::room::Claim;
 use crate::snapshot::{Job, SnapshotJobs};
-use crate::store::{AuthorKey, ConnectionNote, LogRow, StoreError, StoredSnapshot, Writer, Writes};
+use crate::store::{AuthorKey, ConnectionNote, LogRow, Reads, StoreError, StoredSnapshot, Writer, Writes};
 
 pub(crate) use erase::Ordered;
 use hot::HotLogs;
@@ -249,7 +249,7 @@ impl LogWriter {
             Ok(committed)
         })?;
         if purged && self.uncut {
-            self.uncut = !store.checkpoint();
+            self.uncut = !store.checkpoint()?;
         }
         self.hot.evict();
         Ok(committed)
@@ -361,6 +361,7 @@ impl LogWriter {
             end: end.next,
             accepted,
             first_retained: reads.kept(&log)?.first.next,
+            backed_up: self.backed_up(reads, &log, author, &row)?,
             snapshot: reads.snapshots(log.key)?.0.first().map(|snapshot| snapshot.end),
             chain_at_cursor,
             seq: row.seq,
@@ -368,6 +369,19 @@ impl LogWriter {
             checkpoints: row.checkpoints().to_vec(),
             verdicts,
         })
+    }
+
+    /// Through which seq of an author everything is in a backup, by what the operator says.
+    fn backed_up(
+        &self,
+        reads: Reads<'_>,
+        log: &LogRow,
+        author: AuthorKey,
+        row: &AuthorRow,
+    ) -> Result<Option<Seq>, StoreError> {
+        let Some(after) = self.config.backed_up_after else { return Ok(None) };
+        let before = self.environment.now().saturating_sub(after.as_millis() as u64);
+        reads.backed_up(log, author, row, before).map(Some)
     }
 
     /// Sees to it that this start of the server has an epoch in the log, which is durable before anybody hears of it.

@@ -36,6 +36,8 @@ pub(crate) struct Authority {
     session: Option<ServerSession>,
     /// Whether readers without a position get a snapshot instead of the entries.
     pub(crate) snapshots: bool,
+    /// What the server says of its backups.
+    pub(crate) backed_up: Option<Seq>,
     /// What is pushed is decided, and nobody hears of it.
     pub(crate) lose_answers: bool,
     /// The log holds what only a newer server can fold.
@@ -48,7 +50,7 @@ impl Authority {
     /// A server with the same durable contents.
     pub(crate) fn copy(&self) -> Self {
         let (log, authors, refused) = (self.log.clone(), self.authors.clone(), self.refused.clone());
-        Self { log, authors, refused, snapshots: self.snapshots, ..Self::default() }
+        Self { log, authors, refused, snapshots: self.snapshots, backed_up: self.backed_up, ..Self::default() }
     }
 
     pub(crate) fn connect(&mut self, now: u64) {
@@ -214,6 +216,7 @@ impl Authority {
             epochs: vec![(EPOCH, Offset(0))],
             end,
             accepted: self.log.last().map_or(Time::MIN, |(logged, _)| logged.accepted),
+            backed_up: self.backed_up,
             first_retained: if self.snapshots { end } else { Offset(0) },
             snapshot: self.snapshots.then_some(end),
             chain_at_cursor: open.cursor.and_then(|cursor| chain_at(cursor.next.0)),

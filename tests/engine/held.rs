@@ -37,6 +37,7 @@ pub(crate) fn welcome_with(device: &mut Device, tab: usize, (seq, chain): (u64, 
         chain,
         checkpoints: Vec::new(),
         append: true,
+        backed_up: None,
     };
     device.receive(tab, &Frame::Opened(opened));
     number

@@ -83,6 +83,24 @@ fn what_is_accepted_and_in_a_snapshot_goes_and_what_is_pending_stays() {
 }
 
 #[test]
+fn what_no_backup_of_the_server_has_stays() {
+    let (mut device, tab, _) = worked(40);
+    device.authority().backed_up = Some(Seq(10));
+    device.offline();
+    device.online();
+    snapshot(&mut device, tab);
+    assert_eq!(device.database.own_seqs().first(), Some(&10), "the row that may reach beyond it stays too");
+    device.authority().backed_up = Some(Seq(40));
+    let (database, authority) = (device.database.clone(), device.authority().copy());
+    let (mut device, tab) = start(database, authority);
+    snapshot(&mut device, tab);
+    assert_eq!(device.database.own_seqs().len(), 31, "nobody has heard the server yet");
+    device.online();
+    snapshot(&mut device, tab);
+    assert_eq!(device.database.own_seqs(), [40]);
+}
+
+#[test]
 fn the_newest_stay_as_far_as_they_fit() {
     let (mut device, tab, _) = worked(40);
     let last = storage::own_key(&log(), device.actor(tab), Seq(40));

@@ -123,6 +123,7 @@ impl Server {
             chain,
             checkpoints: Vec::new(),
             append: true,
+            backed_up: None,
         };
         vec![Frame::Opened(opened), Frame::Ack(ack)]
     }

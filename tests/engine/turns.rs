@@ -24,6 +24,7 @@ fn opened(device: &Device, tab: usize, log: LogNumber, name: &LogName) -> Frame 
         chain: Chain::actor_start(device.actor(tab), name),
         checkpoints: Vec::new(),
         append: true,
+        backed_up: None,
     })
 }
 

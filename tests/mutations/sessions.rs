@@ -119,6 +119,7 @@ impl Server {
             epochs: self.sequencer.state().epochs().to_vec(),
             end: Offset(7_000),
             accepted: Time::from_ms(NOW),
+            backed_up: None,
             first_retained: Offset(0),
             snapshot: Some(Offset(3)),
             chain_at_cursor: None,

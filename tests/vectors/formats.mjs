@@ -295,6 +295,7 @@ const opened = struct({
   chain,
   checkpoints: list(tuple(natural, chain)),
   append: flag,
+  backed_up: optional(natural),
 });
 const ack = struct({
   log: natural,

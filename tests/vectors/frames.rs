@@ -194,6 +194,7 @@ fn server() -> Vec<Vector> {
         chain: chain(0),
         checkpoints: vec![],
         append: true,
+        backed_up: None,
     };
     let known = Opened {
         epochs: vec![(EPOCH, Offset(0)), (driftlog_core::id::EpochId([0xe2; 8]), Offset(44))],
@@ -203,6 +204,7 @@ fn server() -> Vec<Vector> {
         chain: chain(8),
         checkpoints: vec![(Seq(6), chain(6)), (Seq(4), chain(4))],
         append: false,
+        backed_up: Some(Seq(5)),
         ..opened.clone()
     };
     let range = AckRange { seq: Seq(3), offset: Offset(45), count: 2, accepted: Time::from_parts(NOW, 3) };

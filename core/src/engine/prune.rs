@@ -1,7 +1,7 @@
 //! Letting own entries go that are in the confirmed state of a stored snapshot and decided.
 //!
-//! The newest of them stay, within an age and a size: for lists of what this device did, and to be offered again to a
-//! server that was restored from an older backup. The row that may reach beyond what is decided always stays, so
+//! The newest of them stay, within an age and a size, for lists of what this device did; and where the server says how
+//! far its backups reach, everything behind that, to be offered again to a server that was put back. The row that may reach beyond what is decided always stays, so
 //! **nothing that is pending ever goes**. The work is done in steps of few rows, oldest first, each a commit of its own.
 //!
 //! ```text
@@ -29,6 +29,8 @@ const STEP_ROWS: u32 = 256;
 pub(super) struct Pruned {
     /// Through which own seq the snapshot that is being stored, or was, has everything.
     pub(super) covered: Seq,
+    /// Through which own seq a backup of the server has everything, if the server says so; what the last `opened` said.
+    pub(super) backed_up: Option<Option<Seq>>,
     under_way: bool,
 }
 
@@ -42,7 +44,10 @@ impl Engine {
         if slot.pruned.under_way || slot.folds_keep(end) < end {
             return;
         }
+        // Before the server was heard nobody knows whether it counts on what is kept here.
+        let Some(backed_up) = slot.pruned.backed_up else { return };
         let through = slot.pruned.covered.min(slot.replica.outbox().verdicts().through);
+        let through = through.min(backed_up.unwrap_or(through));
         slot.pruned.under_way = true;
         let newest = KeyRange {
             start: storage::own_key(name, actor, Seq(0)),

@@ -12,12 +12,13 @@
 
 use std::collections::BTreeSet;
 
+use crate::entry::Entry;
 use crate::fold::Checkpoint;
-use crate::id::{EntryId, LogName, Offset};
+use crate::id::{ActorId, EntryId, LogName, Offset, Seq};
 use crate::replica::Leaves;
 use crate::storage::commit::Commit;
 use crate::storage::purge::{Purge, Purged};
-use crate::storage::{self, Key, KeyRange, Row, row};
+use crate::storage::{self, Key, KeyRange, Row, own, row};
 use crate::time::WallMs;
 
 use super::{Engine, Hint, Phase, Request, Slot};
@@ -90,6 +91,19 @@ impl Slot {
         self.purges.stored = purged.expires;
         self.replica.purged_to(purged.erased);
         self.replica.leaves_by(purged.expires);
+    }
+
+    /// The entries of an own row, and whether bytes in it are damaged that may be of what was erased: those are decided,
+    /// and go as well. None: seqs in it are damaged that are not decided; they are given up first.
+    fn own_closed(&self, actor: ActorId, key: &Key, bytes: &[u8]) -> Option<(Vec<Entry>, bool)> {
+        if let Ok(entries) = row::decode_group(bytes) {
+            return Some((entries, false));
+        }
+        let first = Seq(storage::number_of(key)?);
+        let own = own::read([(key.clone(), bytes.to_vec())], first, None).ok()?;
+        let closed = |seq: &Seq| self.replica.is_closed(EntryId { actor, seq: *seq });
+        let erased = self.replica.state().erased_end() > Offset(0);
+        own.damaged.iter().all(|damaged| closed(damaged.seqs.end())).then_some((own.entries, erased))
     }
 
     /// What folds came to before the last erase, and their dead letters.
@@ -190,8 +204,7 @@ impl Engine {
         let (mut expires, mut written) = (slot.purges.expires, Vec::new());
         for (key, bytes) in rows {
             let Some(actor) = storage::actor_of(&key) else { continue };
-            // What is damaged is given up with its seqs, and not here.
-            let Ok(entries) = row::decode_group(&bytes) else { continue };
+            let Some((entries, damaged)) = slot.own_closed(actor, &key, &bytes) else { continue };
             let count = entries.len();
             let stay = entries.into_iter().filter(|entry| match slot.replica.leaves(actor, entry, now) {
                 Leaves::Now => false,
@@ -202,7 +215,7 @@ impl Engine {
                 Leaves::Never => true,
             });
             let stay: Vec<_> = stay.collect();
-            if stay.len() < count {
+            if stay.len() < count || damaged {
                 written.push((key, row::encode_group(&stay)));
             }
         }

@@ -241,6 +241,7 @@ impl Engine {
             let reason = format!("{name}: another copy of this database has written under its actor");
             return self.fork(Heritage::Reissued, &reason);
         }
+        slot.pruned.backed_up = Some(opened.backed_up);
         let push_after = replica.outbox().push_after(opened.seq);
         replica.follow(opened.end, !slot.unreadable, opened.append);
         if opened.append

@@ -236,6 +236,9 @@ pub struct Opened {
     pub checkpoints: Vec<(Seq, Chain)>,
     /// Whether this actor may append.
     pub append: bool,
+    /// Through which seq the actor's entries are in a backup that the server could be put back to: the client may let
+    /// go of those. None: nobody says, and the client goes by age and size.
+    pub backed_up: Option<Seq>,
 }
 
 /// See [`Frame::Ack`]: every seq up to `through` has a durable verdict, and is accepted unless it is marked.

@@ -60,7 +60,8 @@ impl Replica {
         let letters = self.dead_letters.iter().filter(|(id, letter)| {
             // What does not read may be of it.
             let entry = Entry::from_bytes(&letter.entry);
-            let is_of = |entry: &Entry| self.state.has_erased(id.actor, entry.header.base.end, entry);
+            let is_of =
+                |entry: &Entry| self.state.has_erased(id.actor, self.state.effective_base(entry.header.base), entry);
             entry.as_ref().map_or(!self.state.erasures().is_empty(), is_of)
         });
         let letters: Vec<_> = letters.map(|(id, _)| *id).collect();
@@ -84,7 +85,7 @@ impl Replica {
 
     /// Whether an own entry is decided and either in confirmed state or in nobody's: its bytes serve nobody but the
     /// user. Rows of an actor before this one, behind its last seq, stand in rows of this one too.
-    fn is_closed(&self, EntryId { actor, seq }: EntryId) -> bool {
+    pub fn is_closed(&self, EntryId { actor, seq }: EntryId) -> bool {
         let verdicts = self.outbox.verdicts();
         let absent = verdicts.mark(seq).is_some_and(|mark| !mark.is_accepted());
         let decided = seq <= verdicts.through && (absent || seq <= self.covered());
@@ -94,13 +95,15 @@ impl Replica {
     /// When an own entry of a row has to leave.
     pub fn leaves(&mut self, actor: ActorId, entry: &Entry, now: WallMs) -> Leaves {
         let closed = self.is_closed(EntryId { actor, seq: entry.header.seq });
-        if self.state.has_erased(actor, entry.header.base.end, entry) {
+        if self.state.has_erased(actor, self.state.effective_base(entry.header.base), entry) {
             self.erased_open |= !closed;
             return if closed { Leaves::Now } else { Leaves::Never };
         }
         let Some(lifetime) = entry.body.lifetime_ms.filter(|_| closed) else { return Leaves::Never };
-        let at = entry.header.time.ms().saturating_add(lifetime);
-        if at < now { Leaves::Now } else { Leaves::At(at) }
+        let time = entry.header.time.ms();
+        // It was accepted before now: what its clock says beyond that does not count.
+        let at = time.saturating_add(lifetime);
+        if at < now || time > now { Leaves::Now } else { Leaves::At(at) }
     }
 
     /// Whether something that was erased has to stay for now, since it is undecided. It leaves with its verdict.

@@ -32,6 +32,6 @@ impl Sequencer {
 
     /// Whether an entry has content that was erased.
     pub fn has_erased(&self, actor: ActorId, entry: &Entry) -> bool {
-        self.state.has_erased(actor, self.effective_base(entry.header.base), entry)
+        self.state.has_erased(actor, self.state.effective_base(entry.header.base), entry)
     }
 }

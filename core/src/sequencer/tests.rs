@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::codec::Opaque;
 use crate::entry::{Body, Header, Salt};
-use crate::id::{EntryId, LogId, LogName, Name, RecordId, RunId};
+use crate::id::{Base, EntryId, LogId, LogName, Name, RecordId, RunId};
 use crate::op::{Delete, DeletePolicy, Edit, FieldOp, Insert, Op, RichChange, Update};
 use crate::protocol::frame::{AckRange, Marked};
 

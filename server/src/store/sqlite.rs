@@ -4,6 +4,7 @@
 //! main file is written rarely; readers never wait for the writer.
 
 mod audit;
+mod backed_up;
 pub(super) mod connections;
 pub(super) mod erase;
 pub(super) mod letters;

@@ -267,7 +267,7 @@ fn filled(config: &Config) -> Writer {
         ask(&mut writer, writes, requests, &feeds)?;
         let log = writes.reads().log(&log_name(LOGS[0]))?.expect("there");
         let mut state = snapshot::fold(writes.reads(), &log)?.state;
-        writes.put_snapshot(log.key, &StoredSnapshot { cursor: state.cursor(), bytes: encode(&mut state) })
+        writes.put_snapshot(log.key, &StoredSnapshot { cursor: state.cursor(), bytes: encode(&mut state) }).map(drop)
     });
     filled.expect("commits");
     while let Ok(answer) = answers.try_recv() {

@@ -15,7 +15,9 @@ impl LogWriter {
         log: LogRow,
         snapshot: &StoredSnapshot,
     ) -> Result<(), StoreError> {
-        writes.put_snapshot(log.key, snapshot)?;
+        if !writes.put_snapshot(log.key, snapshot)? {
+            return Ok(());
+        }
         self.hot.snapshot_stored(log.key, snapshot.cursor.next, snapshot.bytes.len() as u64);
         self.want_truncated(log);
         Ok(())

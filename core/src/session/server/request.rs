@@ -119,6 +119,8 @@ pub struct LogFacts {
     pub accepted: Time,
     /// First offset that is still there as an entry.
     pub first_retained: Offset,
+    /// Through which seq the actor's entries are in a backup, if anybody says.
+    pub backed_up: Option<Seq>,
     /// Where the newest snapshot ends.
     pub snapshot: Option<Offset>,
     /// The log chain at the client's cursor, if the log reaches there.

@@ -128,6 +128,7 @@ impl Subscription {
             chain: facts.chain,
             checkpoints: facts.checkpoints.clone(),
             append: self.append,
+            backed_up: facts.backed_up,
         }
     }
 

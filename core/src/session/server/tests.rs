@@ -45,6 +45,7 @@ fn facts(end: u64, snapshot: Option<u64>) -> LogFacts {
         epochs: vec![(EpochId([4; 8]), Offset(0))],
         end: Offset(end),
         accepted: Time::MIN,
+        backed_up: None,
         first_retained: Offset(0),
         snapshot: snapshot.map(Offset),
         chain_at_cursor: None,

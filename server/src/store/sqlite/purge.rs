@@ -92,18 +92,18 @@ impl Writes<'_> {
 impl Writer {
     /// Brings everything that is committed into the main file and cuts the database's own log, so that what was purged
     /// is in neither. Whether that worked out: not while somebody reads.
-    pub(crate) fn checkpoint(&self) -> bool {
-        let cut = || -> rusqlite::Result<bool> {
-            // The writer waits for no reader: the next purge tries again.
-            self.connection.execute_batch("PRAGMA busy_timeout = 0")?;
-            let busy: i64 = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-            Ok(busy == 0)
-        };
-        let done = cut();
-        let waits = self.connection.execute_batch("PRAGMA busy_timeout = 5000");
-        if let Err(error) = done.as_ref().and(waits.as_ref()) {
-            tracing::warn!(%error, "what was purged stays in the store's own log until the next purge");
+    ///
+    /// # Errors
+    /// [`StoreError`]: the disk failed, and the server ends as with a commit.
+    pub(crate) fn checkpoint(&self) -> Result<bool, StoreError> {
+        // The writer waits for no reader: the next purge tries again.
+        self.connection.execute_batch("PRAGMA busy_timeout = 0")?;
+        let cut = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        self.connection.execute_batch("PRAGMA busy_timeout = 5000")?;
+        match cut {
+            Ok(busy) => Ok(busy == 0),
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Ok(false),
+            Err(error) => Err(error.into()),
         }
-        done.unwrap_or(false)
     }
 }

@@ -351,10 +351,15 @@ impl<'c> Writes<'c> {
         Ok(())
     }
 
-    /// Stores a snapshot. The one before stays, in case this one is damaged; older ones go.
-    pub(crate) fn put_snapshot(self, log: LogKey, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
+    /// Stores a snapshot. The one before stays, in case this one is damaged; older ones go. Whether it was stored: one
+    /// that ends before the newest was overtaken, and entries behind it may be gone already.
+    pub(crate) fn put_snapshot(self, log: LogKey, snapshot: &StoredSnapshot) -> Result<bool, StoreError> {
         let StoredSnapshot { cursor, bytes } = snapshot;
-        let before = self.reads().snapshots(log)?.0.first().map_or(0, |newest| newest.number);
+        let newest = self.reads().snapshots(log)?.0.first().copied();
+        if newest.is_some_and(|newest| newest.end > cursor.next) {
+            return Ok(false);
+        }
+        let before = newest.map_or(0, |newest| newest.number);
         let values =
             [integer(log.0), number_value(before + 1), number_value(cursor.next.0), ValueRef::Blob(&cursor.chain.0.0)];
         // The number may be that of a damaged row.
@@ -362,7 +367,7 @@ impl<'c> Writes<'c> {
         self.put_with_bytes(sql, "snapshots", &values, bytes)?;
         let sql = "DELETE FROM snapshots WHERE log = ?1 AND number NOT IN (?2, ?3)";
         self.0.prepare_cached(sql)?.execute([log.0, signed(before), signed(before + 1)])?;
-        Ok(())
+        Ok(true)
     }
 }
 
