@@ -1,11 +1,13 @@
 //! Servers that were put back to a backup, overtaken since, or wiped: own entries come again once, the rest is listed.
 
+use std::time::Duration;
+
 use driftlog_core::notice::LogStatus;
 use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{Case, Ruling};
 use driftlog_core::session::link::LinkState;
 use driftlog_tests::disk::{Backup, Loss};
-use driftlog_tests::sim::board::{add, named, rename, tag, untag, vote};
+use driftlog_tests::sim::board::{add, event, named, rename, tag, untag, vote};
 use driftlog_tests::sim::story::{Person, Story};
 
 fn restore(story: &Story, backup: &Backup) {
@@ -183,4 +185,38 @@ fn a_log_that_goes_back_is_cut_off_anywhere_and_everything_comes_again_once() {
         let seen = (alice.field("a", "votes"), alice.ids().len(), story.entries());
         assert_eq!(seen, ("11".to_owned(), 2, 4), "cut off after {} ms", 10 * at);
     }
+}
+
+#[test]
+fn what_no_backup_has_comes_again_however_long_ago_it_was_accepted() {
+    let story = Story::begin();
+    story.world().host.config_mut().backed_up_after = Some(Duration::from_secs(3_600));
+    story.world().stop_server();
+    story.world().start_server();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.act(add("a", "milk"));
+    let backup = backup(&story);
+    // More than a device keeps of what is accepted, and a snapshot behind it.
+    for at in 0..20 {
+        alice.act(add(&format!("b{at}"), "bread"));
+        story.run_for(1_000);
+    }
+    alice.act(event("ring", 10));
+    story.run_until_quiet();
+    story.run_for(120_000);
+    bob.close();
+    restore(&story, &backup);
+    story.run_until_quiet();
+    assert_eq!((alice.ids().len(), codes(&alice)), (21, vec![Some(Code::LostByServer)]), "but for what has expired");
+    // Two hours later everything is in a backup, and a device lets it go.
+    story.run_for(7_200_000);
+    alice.reload();
+    alice.act(event("ring", 10));
+    story.run_until_quiet();
+    story.run_for(120_000);
+    alice.act(event("ring", 10));
+    story.run_until_quiet();
+    story.run_for(120_000);
+    let kept = alice.database().own_entries().len();
+    assert!(kept < 10, "{kept} own entries are kept");
 }

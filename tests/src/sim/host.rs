@@ -159,7 +159,9 @@ impl World {
         match self.host.open() {
             Ok(()) => {
                 note!(self, "server: start {}", self.host.start());
-                self.host_look();
+                if !self.host.orders.is_empty() {
+                    self.host_look();
+                }
                 self.checker.server_started(self.host.server.as_ref());
             }
             Err(error) => {

@@ -85,7 +85,7 @@ impl World {
     }
 
     /// The fold of everything that the server has of a log.
-    fn fold(&self, log: &LogName) -> Result<Option<State>, String> {
+    pub(super) fn fold(&self, log: &LogName) -> Result<Option<State>, String> {
         let Some(server) = &self.host.server else { return Ok(None) };
         let Some(identity) = server.log(log).map_err(|error| error.to_string())? else { return Ok(None) };
         let mut state = State::new(identity.log_id);

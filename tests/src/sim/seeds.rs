@@ -101,6 +101,7 @@ pub fn drawn(seed: u64) -> World {
         }
         world.open_tab(device);
     }
+    world.draw_erasing(seed);
     world
 }
 
@@ -117,6 +118,7 @@ pub fn run(seed: u64) -> Outcome {
     }
     world.calm_down();
     world.run_until_quiet();
+    world.run_until_gone();
     outcome(seed, &world, gap)
 }
 

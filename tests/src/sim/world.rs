@@ -64,6 +64,8 @@ pub enum Event {
     Strike,
     /// Something that broke is mended.
     Mend(Mishap),
+    /// An operator erases, the server purges, or somebody says what is over soon.
+    Erasing,
 }
 
 /// The world of one run.
@@ -84,6 +86,8 @@ pub struct World {
     pub checker: Checker,
     /// The newest backup of the server's disk.
     pub backup: Option<Backup>,
+    /// For what is erased and what expires; none: nothing does.
+    pub erasing: Option<Random>,
     pub(super) sockets: Sockets,
     pub(super) tab_last: TabNumber,
     pub(super) began: u64,
@@ -111,6 +115,7 @@ impl World {
             devices: Vec::new(),
             checker: Checker::default(),
             backup: None,
+            erasing: None,
             sockets: Sockets::default(),
             tab_last: 0,
             began: BEGIN_MS,
@@ -200,6 +205,7 @@ impl World {
             Event::User(device) => self.user_acts(device),
             Event::Strike => self.strike(),
             Event::Mend(mishap) => self.mend(mishap),
+            Event::Erasing => self.erase_at_random(),
         }
     }
 
