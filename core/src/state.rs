@@ -436,11 +436,13 @@ mod tests {
         let mut gap = Gap::new(Gone::Expired, skipped.cursor());
         for at in 1..4 {
             let tab = if at == 2 { &mut bob } else { &mut alice };
-            let entry = tab.act(at, 100 * at, vec![]);
+            log.now_ms += 1_000;
+            let entry = tab.act(at, 2 * log.now_ms, vec![]);
             let logged = log.accept(tab, entry);
             log.state.fold(&logged).expect("an event folds");
             gap.pass(&logged, log.state.cursor());
         }
+        assert!(log.state.effective_max() > skipped.effective_max());
         skipped.skip(&gap).expect("forward");
         assert_eq!(skipped.digest(), log.state.digest());
     }

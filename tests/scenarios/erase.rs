@@ -21,6 +21,8 @@ fn an_erased_record_is_gone_from_every_file_and_every_device() {
     let (alice, bob) = (story.person("alice"), story.person("bob"));
     alice.act(add_with_note("a", "a secret", "first secret"));
     alice.act(add("b", "bread"));
+    // Large enough that it stands in pages of its own, which are free when it is gone.
+    alice.act(rename("a", &"another secret ".repeat(2_000)));
     bob.act(tag("a", "hidden"));
     story.run_until_quiet();
     bob.act(splice("a", 0, 5, "second"));
