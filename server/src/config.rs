@@ -46,7 +46,7 @@ pub struct Config {
     /// How old an entry is when it is in a backup that the server could be put back to; none: nobody says. Clients keep
     /// their own entries until then, to offer them again to a server that has lost them.
     pub backed_up_after: Option<Duration>,
-    /// The ledger of erases; none: `erased.jsonl` in the directory. Backups of the data do not have it: keep it elsewhere.
+    /// The ledger of erases; none: `erased.jsonl` in the directory, or with a VFS no ledger. Backups of the data do not have it: keep it elsewhere.
     pub erase_ledger: Option<PathBuf>,
     /// From one purge of what is over to the next.
     pub purge: Duration,
@@ -210,8 +210,10 @@ impl Config {
         }
     }
 
-    pub(crate) fn ledger(&self) -> PathBuf {
-        self.erase_ledger.clone().unwrap_or_else(|| self.directory.join("erased.jsonl"))
+    /// Where the ledger of erases stands; none where the data stands on a disk of the caller's own, who keeps it then.
+    pub(crate) fn ledger(&self) -> Option<PathBuf> {
+        let beside = self.vfs.is_none().then(|| self.directory.join("erased.jsonl"));
+        self.erase_ledger.clone().or(beside)
     }
 }
 

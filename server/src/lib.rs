@@ -140,7 +140,8 @@ pub async fn serve_all(
         }
     }
     let store = Store::open(&config.directory, config.vfs.as_deref())?;
-    let (ledger, orders) = Ledger::open(&config.ledger())?;
+    let opened = config.ledger().map(|path| Ledger::open(&path)).transpose()?;
+    let (ledger, orders) = opened.map(|(ledger, orders)| (Arc::new(ledger), orders)).unzip();
     let (failed, mut store_failed) = oneshot::channel();
     let feeds = Arc::new(Feeds::new(config.tail_bytes, config.tails_bytes));
     let environment: Arc<dyn Environment> = Arc::new(System::new());
@@ -152,7 +153,7 @@ pub async fn serve_all(
     let letters_dropped = log_writer.letters_dropped();
     let thread = writer::start(log_writer, writer_store, requests, Arc::clone(&feeds), failed)?;
     // Before anybody is served: what was put back from a backup is erased again.
-    for order in orders {
+    for order in orders.into_iter().flatten() {
         writer.send(Request::Erase(order, oneshot::channel().0));
     }
     let pins = Arc::<Pins>::default();
@@ -187,7 +188,7 @@ pub async fn serve_all(
         connections,
         presences: Presences::default(),
         letters_dropped,
-        ledger: Some(Arc::new(ledger)),
+        ledger,
     });
     let reads = Arc::new(Semaphore::new(READS_MAX));
     let router = router::router(Arc::new(Shell { shared, reads, ending: ending.clone(), alive }));
