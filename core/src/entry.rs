@@ -149,6 +149,8 @@ pub struct Entry {
     /// What it says.
     pub body: Arc<Body>,
     digest: Digest,
+    /// The digest of what its author pushed, where the gate translated some of it.
+    pushed: Option<Digest>,
     size: u32,
     gone: Option<Gone>,
 }
@@ -247,7 +249,8 @@ impl Entry {
         }
         check_header(&header)?;
         check_body(&body)?;
-        Ok(Self { digest: Digest::of(&[head, tail]), size: got as u32, header, body, gone: None })
+        let pushed = is_translated(&body).then(|| Digest::of(&[head, &codec::to_bytes(&as_pushed(&body))]));
+        Ok(Self { digest: Digest::of(&[head, tail]), pushed, size: got as u32, header, body, gone: None })
     }
 
     /// What is left of an entry whose body is gone: its header, and the digest of what it was. It has no ops, so it
@@ -258,7 +261,7 @@ impl Entry {
     pub fn without_body(header: Header, digest: Digest, gone: Gone) -> Result<Self, InvalidEntry> {
         check_header(&header)?;
         let body = Arc::new(Body::new(Name::gone(), None, Vec::new(), None, Salt::default()));
-        Ok(Self { header, body, digest, size: 0, gone: Some(gone) })
+        Ok(Self { header, body, digest, pushed: None, size: 0, gone: Some(gone) })
     }
 
     /// Reads header and body that stand one after the other.
@@ -297,10 +300,29 @@ impl Entry {
         self.digest
     }
 
+    /// The digest of what its author pushed. The log may hold other bytes: changes of an old root are translated.
+    pub fn pushed_digest(&self) -> Digest {
+        self.pushed.unwrap_or(self.digest)
+    }
+
+    /// Whether the log holds other bytes than were pushed, so that its author needs them too.
+    pub fn is_translated(&self) -> bool {
+        self.pushed.is_some()
+    }
+
+    /// The same entry with what the gate made of its ops.
+    ///
+    /// # Errors
+    /// [`InvalidEntry::TooLarge`]: it has no room for both.
+    pub(crate) fn translated(&self, ops: Vec<Op>) -> Result<Self, InvalidEntry> {
+        let Body { name, args, lifetime_ms, salt, .. } = (*self.body).clone();
+        Self::new(self.header.clone(), Arc::new(Body::new(name, args, ops, lifetime_ms, salt)))
+    }
+
     /// The line that an entry with this id belongs to: the first one, which all others replace. Of a line one entry is
     /// accepted at most, whoever re-issues whichever of it.
     pub fn line(&self, id: EntryId) -> Replaced {
-        self.header.replaces.clone().unwrap_or(Replaced { id, digest: self.digest })
+        self.header.replaces.clone().unwrap_or(Replaced { id, digest: self.pushed_digest() })
     }
 
     /// The original of an entry that its author's successor `actor` issues again; none if it is no such entry. A re-issue
@@ -309,6 +331,15 @@ impl Entry {
         let line = self.header.replaces.as_ref()?;
         (line.id.actor != actor && line.id.seq == self.header.seq).then_some(line)
     }
+}
+
+fn is_translated(body: &Body) -> bool {
+    use crate::op::{Edit, FieldOp};
+    body.ops.iter().flat_map(Op::field_ops).any(|(_, op)| matches!(op, FieldOp::Edit(Edit::Moved(_))))
+}
+
+fn as_pushed(body: &Body) -> Body {
+    Body { ops: body.ops.iter().map(Op::as_pushed).collect(), ..body.clone() }
 }
 
 fn check_header(header: &Header) -> Result<(), InvalidEntry> {
@@ -350,7 +381,9 @@ fn check_field_op(op: &crate::op::FieldOp) -> Result<(), InvalidEntry> {
         FieldOp::Increment(by) if by.unsigned_abs() > crate::value::INT_MAX as u64 => {
             Err(InvalidEntry::IncrementRange(*by))
         }
-        FieldOp::Edit(Edit::Change(change)) if change.bytes.len() > limits::RICH_CHANGE_BYTES_MAX => {
+        FieldOp::Edit(Edit::Change(change) | Edit::Moved(crate::op::Moved { original: change, .. }))
+            if change.bytes.len() > limits::RICH_CHANGE_BYTES_MAX =>
+        {
             Err(InvalidEntry::RichChangeTooLarge { got: change.bytes.len(), max: limits::RICH_CHANGE_BYTES_MAX })
         }
         _ => Ok(()),
@@ -370,7 +403,7 @@ pub struct Logged {
     pub accepted: Time,
     /// `base.end`, brought down to what its author can really have seen: min(base, fork of its epoch, own offset).
     pub base: Offset,
-    /// The entry as pushed.
+    /// The entry as pushed, but that changes of an old root are translated.
     pub entry: Entry,
 }
 

@@ -35,6 +35,8 @@ pub const RICH_PUSH_OPS_MAX: usize = 2 * RICH_CHANGE_OPS_MAX;
 pub const RICH_CHANGE_DEPENDENCIES_MAX: usize = 256;
 /// Other authors whose characters one rich change may refer to.
 pub const RICH_CHANGE_ACTORS_MAX: usize = 4096;
+/// Bytes of a text that is given a new root: its content stands in one entry. A larger one keeps its history.
+pub const ROOT_CONTENT_BYTES_MAX: usize = ENTRY_BYTES_MAX - 4096;
 /// Living concurrent values a register keeps; beyond it the lowest by time goes.
 pub const REGISTER_VALUES_MAX: usize = 16;
 /// Bytes of one frame. Larger is refused before it is decoded.

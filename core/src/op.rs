@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{Opaque, tagged};
 use crate::id::{ActorId, Name, RecordId};
+use crate::time::Time;
 use crate::value::Value;
 
 /// One effect of an action.
@@ -138,11 +139,15 @@ pub enum Edit {
     InitialText(String),
     /// One change, as the merge kernel encodes it.
     Change(RichChange),
+    /// A new root, as the log itself gives one to a text whose history has grown far beyond its content.
+    Root(Root),
+    /// A change that was made on the root before and that the gate has translated. Only the gate makes it.
+    Moved(Moved),
     /// A kind from a newer version, by its number, with its content as it came.
     Unknown(u8, Opaque),
 }
 
-tagged!(Edit { InitialText(String) = 0, Change(RichChange) = 1 } unknown Unknown);
+tagged!(Edit { InitialText(String) = 0, Change(RichChange) = 1, Root(Root) = 2, Moved(Moved) = 3 } unknown Unknown);
 
 /// One change of a rich field.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -152,6 +157,29 @@ pub struct RichChange {
     /// Counts this tab's new starts on this document; part of the change's derived actor.
     pub incarnation: u32,
     /// One raw automerge change chunk, never deflated.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+}
+
+/// A new root of a rich field: its content without the history that made it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Root {
+    /// Its name: the offset of the entry that says this.
+    pub root: u64,
+    /// The text as it is before this entry.
+    pub content: String,
+    /// The end of the grace: changes of the root before are translated while they are accepted no later than this.
+    pub until: Time,
+}
+
+/// A change of an old root, translated: what counts, and what its author pushed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Moved {
+    /// What was pushed. Translating what builds on it takes this, and so does telling that it was pushed before.
+    pub original: RichChange,
+    /// The root that the translation is for.
+    pub root: u64,
+    /// The change that counts; empty if nothing is left of it, since what it deletes was deleted before.
     #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
 }
@@ -214,6 +242,22 @@ impl Op {
             Self::Delete(_) | Self::Erase(_) | Self::Unknown(..) => (&[][..], None),
         };
         inserted.iter().map(|(field, op)| (field, op)).chain(updated)
+    }
+
+    /// The op as its author pushed it: without what the gate made of the changes of old roots.
+    pub(crate) fn as_pushed(&self) -> Self {
+        let pushed = |op: &FieldOp| match op {
+            FieldOp::Edit(Edit::Moved(moved)) => FieldOp::Edit(Edit::Change(moved.original.clone())),
+            other => other.clone(),
+        };
+        match self {
+            Self::Insert(op) => {
+                let fields = op.fields.iter().map(|(field, op)| (field.clone(), pushed(op))).collect();
+                Self::Insert(Insert { fields, ..op.clone() })
+            }
+            Self::Update(op) => Self::Update(Update { op: pushed(&op.op), ..op.clone() }),
+            Self::Delete(_) | Self::Erase(_) | Self::Unknown(..) => self.clone(),
+        }
     }
 
     /// The number of a kind that this build does not know, wherever it stands in the op.

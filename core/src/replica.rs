@@ -14,6 +14,7 @@ mod arrivals;
 mod dead_letters;
 mod kept;
 mod leaving;
+mod moved;
 mod parking;
 mod places;
 mod rewind;
@@ -41,6 +42,7 @@ pub use act::ActError;
 pub use arrivals::{ArrivalError, Arrivals, Storable, resolve};
 pub use dead_letters::RedriveError;
 pub use leaving::Leaves;
+use moved::Moving;
 use places::Places;
 
 /// The server would see own entries later.
@@ -71,6 +73,8 @@ pub struct Replica {
     dead_letters: BTreeMap<EntryId, DeadLetter>,
     /// Dead letters whose replacement is not durable yet.
     redriving: BTreeMap<EntryId, WriteId>,
+    /// What was refused for its old root and is made again.
+    moving: Moving,
     places: Places,
     /// Own entries known to be accepted, but not yet where: another tab took the verdict. The fold tells it.
     unplaced: BTreeSet<Seq>,
@@ -125,6 +129,7 @@ impl Replica {
             arrivals: Arrivals::default(),
             dead_letters: BTreeMap::new(),
             redriving: BTreeMap::new(),
+            moving: Moving::default(),
             places: Places::default(),
             unplaced: BTreeSet::new(),
             covered_untold: BTreeSet::new(),

@@ -52,13 +52,17 @@ mod kernel;
 #[cfg(not(feature = "rich"))]
 #[path = "rich/absent.rs"]
 mod kernel;
+mod rebase;
 mod sequence;
+mod translation;
 mod tree;
 
 pub use change::{ChangeHash, ChangeRefusal};
-pub use document::{Admitted, Applied, ApplyError, Candidate, Document, EditError, Splice, initial};
+pub use document::{Admitted, Applied, ApplyError, Candidate, Document, EditError, Splice, initial, rooted};
 pub use inspect::inspect;
 pub use kernel::KernelError;
+pub(crate) use rebase::{Rebase, difference};
+pub use translation::Translation;
 
 use change::ElementId;
 
@@ -96,6 +100,16 @@ impl RichActor {
     /// The fixed author of the initial content of a text.
     fn of_initial_text(content: &str) -> Self {
         Self::from_parts(&[b"driftlog rich initial\0text\0", content.as_bytes()])
+    }
+
+    /// The fixed author of the content that a re-rooting begins with.
+    fn of_root(root: u64) -> Self {
+        Self::from_parts(&[b"driftlog rich root\0", &root.to_le_bytes()])
+    }
+
+    /// The author of what this one did on the root before, where it is translated to this root.
+    fn moved_to(&self, root: u64) -> Self {
+        Self::from_parts(&[b"driftlog rich moved\0", &root.to_le_bytes(), &self.0])
     }
 
     fn from_parts(parts: &[&[u8]]) -> Self {

@@ -12,6 +12,7 @@ mod erase;
 mod gate;
 mod policy;
 mod redrive;
+mod reroot;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::chain::{Chain, Cursor};
 use crate::entry::{Digest, Entry, Logged, Replaced};
 use crate::id::{ActorId, EntryId, EpochId, LogName, Offset, Seq, UserId};
 use crate::limits;
-use crate::op::{Erase, Op};
+use crate::op::{Edit, Erase, FieldOp, Op};
 use crate::packed::{Pushed, Void};
 use crate::protocol::Code;
 use crate::protocol::frame::MarkedStatus;
@@ -31,9 +32,10 @@ use crate::time::{self, Time, WallMs};
 
 pub use author::{AuthorRow, Verdicts};
 pub use binding::{BindError, Binding};
-pub use gate::rich_changes;
+pub use gate::{Refusal, admit, rich_changes};
 pub use policy::{AllowAll, Case, Policy, Ruling};
 pub use redrive::{Redrive, RedriveError, Redriven};
+pub use reroot::{Grown, Rerooting};
 
 /// How long the rest of a push waits whose rich changes have many ops. The ops before it take the writer less.
 const RICH_PAUSE: Duration = Duration::from_millis(500);
@@ -108,7 +110,7 @@ pub struct Place {
     pub offset: Offset,
     /// When it was taken.
     pub accepted: Time,
-    /// Its digest.
+    /// The digest of what its author pushed.
     pub digest: Digest,
 }
 
@@ -377,7 +379,7 @@ impl Sequencer {
         let Author { actor, user } = author;
         let offset = self.state.cursor().next;
         let logged = Logged { offset, actor, user: user.clone(), accepted, base, entry };
-        gate::admit(&mut self.state, &logged)?;
+        let logged = gate::admit(&mut self.state, logged)?;
         // Kinds were checked, and offset and seq are ours: what does not fold is kept out, whatever it is.
         let fold = self.state.fold(&logged).map_err(|error| (Code::MalformedEntry, error.to_string()))?;
         let mark = match fold.outcome {
@@ -437,6 +439,12 @@ fn judge(row: &AuthorRow, actor: ActorId, entry: &Entry, replaced: &BTreeSet<Rep
     if entry.body.ops.iter().any(|op| matches!(op, Op::Erase(_))) {
         return Err((Code::EntryForbidden, "only the log itself erases".to_owned()));
     }
+    if entry.body.ops.iter().flat_map(Op::field_ops).any(|(_, op)| is_of_the_log(op)) {
+        return Err((
+            Code::MalformedEntry,
+            "only the log itself gives a text a new root or translates to it".to_owned(),
+        ));
+    }
     if let Some(need) = entry.header.needs.iter().find(|need| row.is_absent(**need)) {
         return Err((Code::DependsOn, format!("seq {need}, which it builds on, is not in the log")));
     }
@@ -445,6 +453,11 @@ fn judge(row: &AuthorRow, actor: ActorId, entry: &Entry, replaced: &BTreeSet<Rep
         true => Err((Code::AlreadyReplaced, format!("{} is in the log, or was replaced before", line.id))),
         false => Ok(()),
     }
+}
+
+/// What only the log writer makes.
+fn is_of_the_log(op: &FieldOp) -> bool {
+    matches!(op, FieldOp::Edit(Edit::Root(_) | Edit::Moved(_)))
 }
 
 /// An item that was not decided before, and the actor chain behind it.
@@ -469,7 +482,7 @@ fn check_push(author: Author<'_>, row: &AuthorRow, push: &PushItems, known: &Kno
         match item {
             Pushed::Entry(entry) if from < next => check_repeated(entry, row, known)?,
             Pushed::Entry(entry) => {
-                chain = chain.with_pushed(from, entry.digest());
+                chain = chain.with_pushed(from, entry.pushed_digest());
                 fresh.push((item.clone(), chain));
             }
             Pushed::Void(void) if through >= next => {
@@ -496,7 +509,7 @@ fn check_repeated(entry: &Entry, row: &AuthorRow, known: &Known) -> Result<(), P
     let seq = entry.header.seq;
     let digest = known.places.get(&seq).map(|place| place.digest).or_else(|| known.refused.get(&seq).copied());
     let void = row.marked(seq) == Some(MarkedStatus::Void);
-    if void || digest.is_some_and(|digest| digest != entry.digest()) {
+    if void || digest.is_some_and(|digest| digest != entry.pushed_digest()) {
         return Err(PushError::BytesDiffer { seq });
     }
     Ok(())

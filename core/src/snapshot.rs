@@ -17,6 +17,7 @@ use crate::entry::Digest;
 use crate::id::{ActorId, EntryId, EpochId, LogId, Name, Offset, RecordId, RunId, Seq, UserId, WriteId};
 use crate::limits;
 use crate::op::{Edit, Erase};
+use crate::state::text::OldRoot;
 use crate::state::{Collection, Elements, Erasure, Field, Folded, Living, Record, Stamp, State, Text};
 use crate::time::Time;
 use crate::value::Value;
@@ -105,10 +106,24 @@ struct StoredField<'a> {
 
 #[derive(Serialize, Deserialize)]
 struct StoredText<'a> {
+    root: u64,
+    begun: u64,
     base: Option<Cow<'a, serde_bytes::Bytes>>,
     folded: u64,
     edits: Vec<Cow<'a, Edit>>,
     shown: Option<Cow<'a, str>>,
+    initials: Vec<Digest>,
+    old: Vec<StoredRoot<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredRoot<'a> {
+    root: u64,
+    next: u64,
+    base: Option<Cow<'a, serde_bytes::Bytes>>,
+    edits: Vec<Cow<'a, Edit>>,
+    until: Time,
+    late: Vec<Cow<'a, Edit>>,
 }
 
 /// The bytes of a state. Texts with many edits are compacted first, which changes nothing that the state says.
@@ -254,14 +269,62 @@ impl Tables {
             register: field.register.iter().map(|it| (Cow::Borrowed(&it.value), self.stamp(&it.stamp))).collect(),
             counter: field.counter,
             set: field.set.as_deref().map(elements),
-            text: field.text.as_deref().map(|text| StoredText {
-                base: text.base.as_deref().map(|base| Cow::Borrowed(serde_bytes::Bytes::new(base))),
-                folded: text.folded,
-                edits: text.edits.iter().map(|edit| Cow::Borrowed(&**edit)).collect(),
-                shown: text.shown.as_deref().map(Cow::Borrowed),
-            }),
+            text: field.text.as_deref().map(stored_text),
         }
     }
+}
+
+fn stored_text(text: &Text) -> StoredText<'_> {
+    StoredText {
+        root: text.root,
+        begun: text.begun,
+        base: stored_base(&text.base),
+        folded: text.folded,
+        edits: stored_edits(&text.edits),
+        shown: text.shown.as_deref().map(Cow::Borrowed),
+        initials: text.initials.iter().copied().collect(),
+        old: text.old.iter().map(|old| stored_root(old)).collect(),
+    }
+}
+
+fn stored_root(old: &OldRoot) -> StoredRoot<'_> {
+    let OldRoot { root, next, until, .. } = *old;
+    StoredRoot {
+        root,
+        next,
+        base: stored_base(&old.base),
+        edits: stored_edits(&old.edits),
+        until,
+        late: stored_edits(&old.late),
+    }
+}
+
+fn stored_base(base: &Option<Arc<[u8]>>) -> Option<Cow<'_, serde_bytes::Bytes>> {
+    base.as_deref().map(|base| Cow::Borrowed(serde_bytes::Bytes::new(base)))
+}
+
+fn stored_edits(edits: &[Arc<Edit>]) -> Vec<Cow<'_, Edit>> {
+    edits.iter().map(|edit| Cow::Borrowed(&**edit)).collect()
+}
+
+fn text(stored: StoredText<'_>) -> Result<Box<Text>, SnapshotError> {
+    ascending(stored.initials.iter(), "first contents")?;
+    let base = |base: Option<Cow<'_, serde_bytes::Bytes>>| base.map(|base| Arc::from(&base[..]));
+    let edits = |edits: Vec<Cow<'_, Edit>>| edits.into_iter().map(|edit| Arc::new(edit.into_owned())).collect();
+    let old = stored.old.into_iter().map(|old| {
+        let StoredRoot { root, next, until, .. } = old;
+        Arc::new(OldRoot { root, next, base: base(old.base), edits: edits(old.edits), until, late: edits(old.late) })
+    });
+    Ok(Box::new(Text {
+        root: stored.root,
+        begun: stored.begun,
+        base: base(stored.base),
+        edits: edits(stored.edits),
+        folded: stored.folded,
+        shown: stored.shown.map(|shown| shown.into()),
+        initials: stored.initials.into_iter().collect(),
+        old: old.collect(),
+    }))
 }
 
 /// What differences run against; both ends keep the same.
@@ -360,16 +423,11 @@ impl Reader<'_> {
             let elements = stored.into_iter().map(|(element, adds)| Ok((element.into_owned(), self.stamps(adds)?)));
             elements.collect::<Result<Elements, SnapshotError>>().map(Box::new)
         };
-        let text = |stored: StoredText<'_>| {
-            let base = stored.base.map(|base| Arc::from(&base[..]));
-            let edits = stored.edits.into_iter().map(|edit| Arc::new(edit.into_owned())).collect();
-            Box::new(Text { base, edits, folded: stored.folded, shown: stored.shown.map(|shown| shown.into()) })
-        };
         let field = Field {
             register,
             counter: stored.counter,
             set: stored.set.map(elements).transpose()?,
-            text: stored.text.map(text),
+            text: stored.text.map(text).transpose()?,
         };
         Ok((entry_of(self.names, stored.name)?.clone(), field))
     }

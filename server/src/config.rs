@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftlog_core::connection::Limits;
-use driftlog_core::sequencer::{AllowAll, Policy};
+use driftlog_core::sequencer::{AllowAll, Policy, Rerooting};
 
 use crate::auth::Secret;
 use crate::gate::Gate;
@@ -50,6 +50,8 @@ pub struct Config {
     pub erase_ledger: Option<PathBuf>,
     /// From one purge of what is over to the next.
     pub purge: Duration,
+    /// When a text whose history has grown far beyond its content is given a new root.
+    pub rerooting: Rerooting,
     /// Logs whose state is kept in memory.
     pub hot_logs: usize,
     /// Bytes of newest entries kept in memory for each followed log.
@@ -203,6 +205,7 @@ impl Config {
             backed_up_after: None,
             erase_ledger: None,
             purge: Duration::from_secs(10),
+            rerooting: Rerooting::default(),
             hot_logs: 256,
             tail_bytes: 512 * 1024,
             tails_bytes: 64 * 1024 * 1024,

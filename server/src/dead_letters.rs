@@ -220,6 +220,8 @@ fn field_op_json(op: &FieldOp) -> Json {
         FieldOp::Remove(elements) => json!({ "remove": values(elements) }),
         FieldOp::Edit(Edit::InitialText(text)) => json!({ "text": text }),
         FieldOp::Edit(Edit::Change(change)) => json!({ "edit_bytes": change.bytes.len() }),
+        FieldOp::Edit(Edit::Moved(moved)) => json!({ "edit_bytes": moved.bytes.len() }),
+        FieldOp::Edit(Edit::Root(root)) => json!({ "root": root.root, "text": root.content }),
         FieldOp::Edit(Edit::Unknown(kind, _)) | FieldOp::Unknown(kind, _) => json!({ "unknown": kind }),
     }
 }

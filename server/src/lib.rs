@@ -158,6 +158,7 @@ pub async fn serve_all(
     }
     let pins = Arc::<Pins>::default();
     let maker = Maker {
+        rerooting: config.rerooting,
         pool: Arc::clone(&pool),
         environment: Arc::clone(&environment),
         retention: config.retention.clone(),

@@ -73,6 +73,9 @@ struct Serve {
     /// was put back. Where nothing is said they go by age and size.
     #[arg(long, value_parser = duration)]
     backed_up_after: Option<Duration>,
+    /// How long edits of a text that were made before it began anew are translated; later ones their device makes again.
+    #[arg(long, default_value = "7d", value_parser = duration)]
+    text_grace: Duration,
     /// The ledger of erases, `erased.jsonl` in the data directory where nothing is said. It is read at each start, so that
     /// data put back from a backup is erased again: keep it apart from the backups.
     #[arg(long)]
@@ -211,6 +214,7 @@ fn run(options: Serve) -> Outcome {
     config.retention =
         options.retention.iter().fold(Retention::default(), |all, rule| all.with(&rule.pattern, rule.keep));
     config.backed_up_after = options.backed_up_after;
+    config.rerooting.grace = options.text_grace;
     config.erase_ledger = options.erase_ledger;
     config.room_bytes = options.room_bytes;
     config.waits =

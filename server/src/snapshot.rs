@@ -6,6 +6,7 @@
 use std::sync::{Arc, mpsc};
 
 use driftlog_core::id::Offset;
+use driftlog_core::sequencer::{Grown, Rerooting};
 use driftlog_core::snapshot::{decode, encode};
 use driftlog_core::state::State;
 
@@ -117,6 +118,7 @@ pub(crate) struct Maker {
     pub(crate) environment: Arc<dyn Environment>,
     pub(crate) retention: Retention,
     pub(crate) pins: Arc<Pins>,
+    pub(crate) rerooting: Rerooting,
 }
 
 impl Maker {
@@ -127,8 +129,8 @@ impl Maker {
     pub(crate) fn carry_out(&self, job: Job) -> Result<Option<Request>, StoreError> {
         match job {
             Job::Snapshot(log) => {
-                let snapshot = self.pool.read(|reads| make(reads, &log))?;
-                Ok(Some(Request::Snapshot { log, snapshot }))
+                let (snapshot, grown) = self.pool.read(|reads| make(reads, &log, &self.rerooting))?;
+                Ok(Some(Request::Snapshot { log, snapshot, grown }))
             }
             Job::Truncate(log) => {
                 let (keep, now) = (self.retention.of(&log.name), (self.environment.now(), self.environment.steady()));
@@ -160,9 +162,16 @@ impl Maker {
     }
 }
 
-/// Folds a log and encodes its state.
-pub(crate) fn make(reads: Reads<'_>, log: &LogRow) -> Result<StoredSnapshot, StoreError> {
+/// Folds a log and encodes its state; names the texts that have grown far beyond their content.
+pub(crate) fn make(
+    reads: Reads<'_>,
+    log: &LogRow,
+    rerooting: &Rerooting,
+) -> Result<(StoredSnapshot, Vec<Grown>), StoreError> {
     let mut folded = fold(reads, log)?;
+    folded.state.forget_old_roots(|_, _| false);
+    // First, since texts that were read for it need not be opened by whoever starts from the snapshot.
+    let grown = rerooting.grown(&mut folded.state);
     let bytes = encode(&mut folded.state);
-    Ok(StoredSnapshot { cursor: folded.state.cursor(), bytes })
+    Ok((StoredSnapshot { cursor: folded.state.cursor(), bytes }, grown))
 }

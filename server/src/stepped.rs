@@ -111,6 +111,7 @@ impl Server {
         let given = Arc::clone(&environment) as Arc<dyn Environment>;
         let connections = Connections::new(&config.connections, given, handle.clone(), active);
         let maker = Maker {
+            rerooting: config.rerooting,
             pool: Arc::clone(&pool),
             environment: Arc::clone(&environment) as Arc<dyn Environment>,
             retention: config.retention.clone(),

@@ -11,6 +11,7 @@ mod erase;
 mod hot;
 mod letters;
 mod purge;
+mod reroot;
 mod truncate;
 
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ use driftlog_core::id::{ActorId, LogId, LogName, Offset, Seq, UserId};
 use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::{Hello, Nonce};
 use driftlog_core::random::Random;
-use driftlog_core::sequencer::{Author, AuthorRow, BindError, Decided, PushError, Sequencer};
+use driftlog_core::sequencer::{Author, AuthorRow, BindError, Decided, Grown, PushError, Sequencer};
 use driftlog_core::session::server::{Append, LogFacts, Open, PushOutcome, Refusal, RequestId};
 use driftlog_core::time::WallMs;
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
@@ -100,6 +101,8 @@ pub(crate) enum Request {
     Snapshot {
         log: LogRow,
         snapshot: StoredSnapshot,
+        /// Texts that have grown far beyond their content.
+        grown: Vec<Grown>,
     },
     /// Let the entries of a log before an offset go, or the first of them.
     Truncate {
@@ -292,10 +295,7 @@ impl LogWriter {
                 }
                 None
             }
-            Request::Snapshot { log, snapshot } => {
-                self.snapshot_made(writes, log, &snapshot)?;
-                Some(self.erase_behind_snapshot(writes)?)
-            }
+            Request::Snapshot { log, snapshot, grown } => Some(self.snapshot_stored(writes, log, &snapshot, &grown)?),
             Request::Truncate { log, below } => {
                 self.truncate(writes, log, below)?;
                 None
@@ -421,6 +421,7 @@ impl LogWriter {
         writes.check_replacements(&wanted)?;
         let mut known = reads.known(log.key, author, &row, &wanted)?;
         reads.reissued(&log, (actor, &binding), &row, &push, &mut known)?;
+        reads.pushed_digests(&log, &push, &mut known)?;
         known.read = read;
         let now = self.environment.now();
         let hot = self.hot.load(reads, &log)?;

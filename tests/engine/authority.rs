@@ -147,7 +147,8 @@ impl Authority {
         let row = self.authors.entry(actor).or_insert_with(|| AuthorRow::new(actor, &log()));
         let own = self.log.iter().filter(|(logged, _)| logged.actor == actor);
         let place = |(logged, _): &(Logged, Cursor)| {
-            let place = Place { offset: logged.offset, accepted: logged.accepted, digest: logged.entry.digest() };
+            let place =
+                Place { offset: logged.offset, accepted: logged.accepted, digest: logged.entry.pushed_digest() };
             (logged.entry.header.seq, place)
         };
         let refused = self.refused.iter().filter(|((author, _), _)| *author == actor);

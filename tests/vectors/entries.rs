@@ -5,7 +5,7 @@ use std::sync::Arc;
 use driftlog_core::codec::{self, Opaque, to_bytes};
 use driftlog_core::entry::{Body, Digest, Entry, Header, Replaced, Salt};
 use driftlog_core::id::{ActorId, Base, EntryId, EpochId, Name, Offset, RecordId, RunId, Seq};
-use driftlog_core::op::{Delete, DeletePolicy, Edit, Erase, FieldOp, Insert, Op, RichChange, Update};
+use driftlog_core::op::{Delete, DeletePolicy, Edit, Erase, FieldOp, Insert, Moved, Op, RichChange, Root, Update};
 use driftlog_core::time::Time;
 use driftlog_core::value::{INT_MAX, Value};
 use serde::Serialize;
@@ -85,6 +85,8 @@ fn ops() -> Vec<Vector> {
     });
     let delete = Op::Delete(Delete { collection: name("todos"), record: record("t1"), policy: DeletePolicy::Wins });
     let change = RichChange { root: 0, incarnation: 1, bytes: vec![0x85, 0x6f, 0x4a, 0x83, 0, 1, 2, 3] };
+    let root = Root { root: 40, content: "é😀".to_owned(), until: Time::from_ms(1_700_000_000_000) };
+    let moved = Moved { original: change.clone(), root: 40, bytes: vec![0x85, 0x6f, 0x4a, 0x83, 4, 5, 6] };
     let deep = update("deep", FieldOp::Set(values::nested(32)));
     let every = update("tags", FieldOp::Add(values::ascending()));
     let erase = Op::Erase;
@@ -114,6 +116,16 @@ fn ops() -> Vec<Vector> {
             "rich change",
             "opaque to the entry; whether it is a change is the gate's question",
             acting(9, vec![update("note", FieldOp::Edit(Edit::Change(change)))]),
+        ),
+        vector(
+            "root",
+            "a text begins anew: only the log itself says so",
+            acting(17, vec![update("note", FieldOp::Edit(Edit::Root(root)))]),
+        ),
+        vector(
+            "moved change",
+            "a change of the root before, and what the gate made of it",
+            acting(18, vec![update("note", FieldOp::Edit(Edit::Moved(moved)))]),
         ),
         vector("delete", "", acting(10, vec![delete.clone()])),
         vector(

@@ -183,7 +183,9 @@ const timeStep = tuple(integer, natural);
 const epoch = tuple(random(8), natural);
 
 const change = struct({ root: natural, incarnation: natural, bytes });
-const edit = tagged({ 0: text, 1: change }, any);
+const root = struct({ root: natural, content: text, until: natural });
+const moved = struct({ original: change, root: natural, bytes });
+const edit = tagged({ 0: text, 1: change, 2: root, 3: moved }, any);
 const fieldOp = tagged({ 0: any, 1: integer, 2: list(any), 3: list(any), 4: edit }, any);
 const erase = (name) => tagged({ 0: tuple(name, text), 1: nothing, 2: list(actor), 3: nothing }, any);
 const ops = (name) =>
@@ -427,7 +429,20 @@ const field = struct({
   register: list(tuple(any, natural)),
   counter: optional(integer),
   set: optional(list(tuple(any, list(natural)))),
-  text: optional(struct({ base: optional(bytes), folded: natural, edits: list(edit), shown: optional(text) })),
+  text: optional(
+    struct({
+      root: natural,
+      begun: natural,
+      base: optional(bytes),
+      folded: natural,
+      edits: list(edit),
+      shown: optional(text),
+      initials: list(bytes),
+      old: list(
+        struct({ root: natural, next: natural, base: optional(bytes), edits: list(edit), until: natural, late: list(edit) }),
+      ),
+    }),
+  ),
 });
 const record = struct({ id: text, inserts: list(natural), created: natural, updated: natural, fields: list(field) });
 const snapshot = struct({

@@ -102,6 +102,7 @@ export interface ErrorDetails {
   'outcome-unknown': Refusal;
   /** The server had the entry and has lost it: it was put back to a backup. Redrive it, or export it. */
   'lost-by-server': Refusal;
+  'old-root': Refusal;
 }
 
 /** What a server's verdict other than plain acceptance carries. */
@@ -181,6 +182,7 @@ export const REFUSALS: ReadonlySet<string> = new Set<ErrorCode>([
   'actor-forked',
   'outcome-unknown',
   'lost-by-server',
+  'old-root',
 ]);
 
 /** The error that a verdict rejects `accepted` with. @internal */

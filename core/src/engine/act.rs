@@ -44,6 +44,16 @@ impl Engine {
         Ok(write)
     }
 
+    /// Makes entries again that were refused for their old root; only one tab does.
+    pub(super) fn remake_moved(&mut self, name: &LogName) {
+        if self.fence.is_none() {
+            return;
+        }
+        let (now, clock_now) = (self.acts + 1, self.server_now());
+        let Some(slot) = self.slots.get_mut(name).filter(|slot| slot.phase == Phase::Ready) else { return };
+        self.acts += slot.replica.remake_moved(now, clock_now, &mut self.clock, &mut self.random);
+    }
+
     /// Issues a dead letter again, with a new draft or as it was: it is in the view when this returns.
     ///
     /// # Errors

@@ -201,6 +201,7 @@ impl Engine {
         if catching_up || grown || left && !self.elected {
             return self.refresh(name);
         }
+        self.remake_moved(name);
         self.subscribe(name);
     }
 
@@ -309,6 +310,7 @@ impl Engine {
         if let Some(opened) = self.slots.get_mut(name).and_then(|slot| slot.opened.take()) {
             self.log_met(name, opened);
         }
+        self.remake_moved(name);
         self.subscribe(name);
     }
 

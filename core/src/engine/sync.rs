@@ -287,10 +287,11 @@ impl Engine {
         let decoded = snapshot::decode(&bytes);
         slot.replica.marker().done();
         match decoded {
-            Ok(state)
+            Ok(mut state)
                 if state.cursor() == cursor && (!slot.replica.met() || state.log() == slot.replica.state().log()) =>
             {
                 let behind = Received::behind(&state);
+                let bytes = if slot.replica.carry_old_roots(&mut state) { snapshot::encode(&mut state) } else { bytes };
                 slot.replica.restart(state, bytes.len());
                 slot.replica.arrivals_mut().restart();
                 if slot.pass_trap() {
@@ -433,6 +434,7 @@ impl Engine {
         if status_changed {
             self.tell_status(name);
         }
+        self.remake_moved(name);
         self.hint(&Hint::Grew(name.clone()));
         self.make_snapshot(name);
     }
@@ -455,6 +457,7 @@ impl Engine {
         if slot.snapshotting || !slot.replica.arrivals_mut().is_idle() {
             return;
         }
+        slot.replica.forget_old_roots();
         let bytes = snapshot::encode(slot.replica.state_mut());
         let behind = Received::behind(slot.replica.state());
         slot.replica.snapshot_made(bytes.len());

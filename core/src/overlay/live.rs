@@ -2,17 +2,21 @@
 //!
 //! Changes of a rich field commute, so remote ones are applied beside own pending ones and nothing is laid again. Only
 //! when a pending edit leaves unaccepted, or the record becomes another one, is the document built anew, and the field
-//! gets a new incarnation: bytes once made are never made again under the same author.
+//! gets a new incarnation: bytes once made are never made again under the same author. When the log gives a text a new
+//! root, pending edits of the old one are translated here as the gate will translate them: in the view, never in their
+//! bytes.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::Overlay;
-use crate::entry::Body;
+use crate::entry::{Body, Digest};
 use crate::id::{ActorId, Name, RunId, WriteId};
 use crate::op::{Edit, FieldOp, Op, RichChange};
-use crate::rich::{Document, EditError, RichActor, Splice};
-use crate::state::{self, Effect, FieldKey, Record, RecordKey, State, TextError, text};
+use crate::rich::{Document, EditError, RichActor, Splice, Translation};
+use crate::state::text::OldRoot;
+use crate::state::{self, Effect, FieldKey, Record, RecordKey, State, Text, TextError, text};
 
 /// Why no change was made for a local edit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +40,12 @@ pub(super) fn identity(record: &Record) -> Identity {
 #[derive(Debug, Clone)]
 struct Live {
     document: Document,
+    /// The root it stands on.
+    root: u64,
+    /// The root before, and how its changes are translated, once there was one.
+    old: Option<(Arc<OldRoot>, Option<Box<Translation>>)>,
+    /// First contents that do nothing when they are given again.
+    initials: BTreeSet<Digest>,
     /// The record it belongs to; none if it was not there yet when the document was opened.
     identity: Option<Identity>,
     /// Confirmed edits it has: the next one's number.
@@ -46,10 +56,64 @@ struct Live {
 }
 
 impl Live {
+    /// A document with the confirmed content of its field.
+    fn of(content: Option<&Text>, document: Document) -> Self {
+        Self {
+            document,
+            root: content.map_or(0, Text::root),
+            old: content.and_then(Text::old_root).map(|old| (old.clone(), None)),
+            initials: content.map(|content| content.initials.clone()).unwrap_or_default(),
+            identity: None,
+            through: content.map_or(0, Text::end),
+            misfits: BTreeSet::new(),
+        }
+    }
+
     fn take(&mut self, write: WriteId, edit: &Edit) {
-        if text::apply(&mut self.document, [edit].into_iter()).is_err() {
+        if self.lay(edit).is_err() {
             self.misfits.insert(write);
         }
+    }
+
+    /// Lays a pending edit; one of the root before as what it is on this one.
+    fn lay(&mut self, edit: &Edit) -> Result<(), Unfit> {
+        let moved = match edit {
+            Edit::InitialText(content) if self.initials.contains(&text::initial_digest(content)) => return Ok(()),
+            Edit::Change(change) if change.root != self.root => {
+                let translation = self.translation(change.root)?.ok_or(Unfit)?;
+                text::translate(translation, edit, None)?
+            }
+            _ => {
+                // What follows may build on it.
+                if let (Edit::InitialText(_), Some(old)) = (edit, self.old.as_ref().map(|(old, _)| old.root)) {
+                    self.translation(old)?.map(|translation| text::translate(translation, edit, None)).transpose()?;
+                }
+                text::apply(&mut self.document, [edit].into_iter())?;
+                return Ok(());
+            }
+        };
+        match moved {
+            Some(bytes) => self.document.apply(&[&bytes]).map(drop).map_err(|_| Unfit),
+            None => Ok(()),
+        }
+    }
+
+    /// The translation of an old root; none if it is not the one before.
+    fn translation(&mut self, root: u64) -> Result<Option<&mut Translation>, TextError> {
+        let Some((old, translation)) = self.old.as_mut().filter(|(old, _)| old.root == root) else { return Ok(None) };
+        if translation.is_none() {
+            *translation = Some(Box::new(old.translation()?));
+        }
+        Ok(translation.as_deref_mut())
+    }
+}
+
+/// A pending edit does not fit its document.
+struct Unfit;
+
+impl From<TextError> for Unfit {
+    fn from(_: TextError) -> Self {
+        Self
     }
 }
 
@@ -145,6 +209,7 @@ impl Documents {
                 confirmed.filter(|_| same).and_then(|record| record.field(name)).and_then(|f| f.text.as_ref());
             let Some(content) = content else { continue };
             match content.since(live.through) {
+                _ if content.root() != live.root => forgotten.push(name.clone()),
                 Some([]) => {}
                 // What did not fit may fit now.
                 Some(_) if !live.misfits.is_empty() => forgotten.push(name.clone()),
@@ -192,18 +257,20 @@ impl Overlay {
         let of_record: Vec<_> = earlier.iter().filter(|op| RecordKey::of(op).as_ref() == Some(&field.key)).collect();
         let deleted = of_record.iter().rposition(|op| matches!(op, Op::Delete(_)));
         let edits = of_record.iter().skip(deleted.map_or(0, |at| at + 1)).flat_map(|op| edits_of(op, &field.field));
-        let bytes = if deleted.is_some() {
+        let (root, bytes) = if deleted.is_some() {
             let mut document = Document::genesis();
             text::apply(&mut document, edits)?;
-            document.edit(actor, splices)?
+            (0, document.edit(actor, splices)?)
         } else {
             self.open(state, field)?;
             let live = self.documents.live.get_mut().get_mut(&field.key).and_then(|live| live.get_mut(&field.field));
             let Some(live) = live else { return Err(EditError::Empty.into()) };
-            text::apply(&mut live.document, edits)?;
-            live.document.edit(actor, splices)?
+            let initials = &live.initials;
+            let known = |edit: &&Edit| matches!(edit, Edit::InitialText(content) if initials.contains(&text::initial_digest(content)));
+            text::apply(&mut live.document, edits.filter(|edit| !known(edit)))?;
+            (live.root, live.document.edit(actor, splices)?)
         };
-        Ok(RichChange { root: 0, incarnation, bytes })
+        Ok(RichChange { root, incarnation, bytes })
     }
 
     /// Forgets a change that [`Overlay::edit_text`] made and that was not pushed.
@@ -273,18 +340,22 @@ impl Overlay {
     /// The text, if only initial contents make it.
     fn plain(&self, state: &State, field: &FieldKey) -> Option<String> {
         let laid = self.laid(&field.key)?;
-        let confirmed = state.content(field).map_or(Some(""), |content| content.plain())?;
+        let content = state.content(field);
+        let confirmed = content.map_or(Some(""), |content| content.plain())?;
+        let (mut known, mut rooted) =
+            (content.map(|content| &content.initials), content.is_some_and(|it| it.root() > 0));
         let mut edits = vec![Edit::InitialText(confirmed.to_owned())];
         let mut record = state.record(&field.key.collection, &field.key.record).map(Record::without_rich_content);
         let mut changed = false;
         laid.each_op(&self.entries, |author, op| match (state::lay(&mut record, author, op), op) {
             (Effect::Applied, Op::Delete(_)) => {
                 edits.clear();
-                changed = false;
+                (changed, rooted, known) = (false, false, None);
             }
             (Effect::Applied, op) => edits_of(op, &field.field).for_each(|edit| match edit {
-                Edit::InitialText(_) => edits.push(edit.clone()),
-                Edit::Change(_) | Edit::Unknown(..) => changed = true,
+                Edit::InitialText(text) if known.is_some_and(|all| all.contains(&text::initial_digest(text))) => {}
+                Edit::InitialText(_) if !rooted => edits.push(edit.clone()),
+                _ => changed = true,
             }),
             (Effect::Gone, _) => {}
         });
@@ -300,12 +371,10 @@ impl Overlay {
             return Ok(());
         }
         let mut record = state.record(&field.key.collection, &field.key.record).map(Record::without_rich_content);
-        let through = state.content(field).map_or(0, |content| content.end());
-        let document = state.take_document(field)?;
-        let mut live = Live { document, identity: None, through, misfits: BTreeSet::new() };
+        let mut live = Live::of(state.content(field), state.take_document(field)?);
         if let Some(laid) = self.laid(&field.key) {
             laid.each_op(&self.entries, |author, op| match (state::lay(&mut record, author, op), op) {
-                (Effect::Applied, Op::Delete(_)) => (live.document, live.through) = (Document::genesis(), 0),
+                (Effect::Applied, Op::Delete(_)) => live = Live::of(None, Document::genesis()),
                 (Effect::Applied, op) => {
                     self.marker.own(author.stamp.write());
                     edits_of(op, &field.field).for_each(|edit| live.take(author.stamp.write(), edit));

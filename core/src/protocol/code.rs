@@ -121,6 +121,8 @@ codes! {
     /// The server had the entry and has lost it, because it was put back to a backup. Never sent: it marks a dead letter
     /// on a device that still holds the entry, or that knows only that there was one.
     LostByServer = 513, "lost-by-server";
+    /// The change of a text was made on a root whose grace is over. The client makes it again on the new one by itself.
+    OldRoot = 514, "old-root";
 
     /// The server is going down; come back after the given time.
     ShuttingDown = 600, "shutting-down";

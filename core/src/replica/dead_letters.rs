@@ -47,7 +47,7 @@ pub enum RedriveError {
     Act(#[from] ActError),
 }
 
-fn line_of(id: EntryId, entry: &Entry) -> Replaced {
+pub(super) fn line_of(id: EntryId, entry: &Entry) -> Replaced {
     entry.line(EntryId { seq: entry.header.seq, ..id })
 }
 
@@ -147,6 +147,7 @@ impl Replica {
         if let Some(first) = gone.iter().map(|id| id.seq).min() {
             let own = gone.iter().all(|id| id.actor == self.actor);
             self.letters_changed(if own { first } else { Seq(0) });
+            self.tell_moved();
             self.progress();
         }
     }
@@ -161,7 +162,7 @@ impl Replica {
     }
 
     /// Letters of an earlier actor are not in the order of this one's seqs: with them the list is read as a whole.
-    fn letters_changed(&mut self, from: Seq) {
+    pub(super) fn letters_changed(&mut self, from: Seq) {
         let mixed = self.dead_letters.keys().any(|id| id.actor != self.actor);
         let from = if mixed { Seq(0) } else { from };
         self.notices.push(Notice::DeadLetters(self.name.clone(), from));
@@ -176,6 +177,7 @@ impl Replica {
         if all != self.dead_letters {
             self.dead_letters = all;
             self.letters_changed(Seq(0));
+            self.tell_moved();
         }
     }
 
@@ -217,7 +219,7 @@ fn draft_of(entry: &Entry) -> Option<Draft> {
     Some(Draft { name: body.name.clone(), args: body.args.clone(), ops, lifetime_ms: body.lifetime_ms })
 }
 
-fn field_op(op: &FieldOp) -> Option<DraftFieldOp> {
+pub(super) fn field_op(op: &FieldOp) -> Option<DraftFieldOp> {
     Some(match op {
         FieldOp::Set(value) => DraftFieldOp::Set(value.clone()),
         FieldOp::Increment(by) => DraftFieldOp::Increment(*by),

@@ -23,6 +23,7 @@ impl Replica {
         }
         self.outbox.release(folded);
         self.note_closed();
+        self.tell_moved();
         if self.hold.as_ref().is_some_and(|hold| hold.seq <= self.outbox.verdicts().through) {
             self.hold = None;
         }
@@ -38,6 +39,10 @@ impl Replica {
         let (status, touched) = match decided.mark {
             Some(mark) if !mark.is_accepted() => {
                 let letter = self.dead_letters.get(&id);
+                if self.is_moved(entry, id, letter.and_then(|letter| letter.code)) {
+                    self.move_later(id, write);
+                    return self.overlay.drop(&self.state, write);
+                }
                 let refused = Refused {
                     id,
                     status: mark,

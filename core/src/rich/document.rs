@@ -10,14 +10,14 @@ use thiserror::Error;
 
 use super::change::{self, ChangeHash, ChangeRefusal, TextChange, TextOp};
 use super::kernel::{Kernel, KernelError};
-use super::sequence::Sequence;
+use super::sequence::{Sequence, Stretch};
 use super::{GENESIS_ACTOR, RichActor, TEXT_OBJECT};
 use crate::limits;
 
 mod edit;
 mod splices;
 
-pub use edit::{EditError, initial};
+pub use edit::{EditError, initial, rooted};
 use splices::Journal;
 pub use splices::Splice;
 
@@ -274,8 +274,17 @@ impl Document {
         Ok(())
     }
 
+    /// The characters ever inserted in their order, in runs.
+    pub(super) fn stretches(&self) -> impl Iterator<Item = Stretch> {
+        self.sequence.stretches()
+    }
+
     /// Checks a change and lays it into the text; `None` if the document has it already.
-    fn take(&mut self, bytes: &[u8], expected: Option<RichActor>) -> Result<Option<Admitted>, ChangeRefusal> {
+    pub(super) fn take(
+        &mut self,
+        bytes: &[u8],
+        expected: Option<RichActor>,
+    ) -> Result<Option<Admitted>, ChangeRefusal> {
         let (change, hash) = change::decode(bytes)?;
         if let Some(expected) = expected.filter(|expected| *expected != change.actor) {
             return Err(ChangeRefusal::Actor { expected, got: change.actor });

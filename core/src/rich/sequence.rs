@@ -36,6 +36,14 @@ pub(super) struct Sequence {
     tree: Tree,
 }
 
+/// Consecutive ids of one actor that stand next to each other, all of them deleted or none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stretch {
+    pub(super) first: ElementId,
+    pub(super) elements: u32,
+    pub(super) is_visible: bool,
+}
+
 /// Takes back the last thing done.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Undo {
@@ -115,6 +123,12 @@ impl Sequence {
             self.chunks[chunk as usize].iter().for_each(|run| text.push_str(&run.text));
         }
         text
+    }
+
+    /// Everything ever inserted, in order.
+    pub(super) fn stretches(&self) -> impl Iterator<Item = Stretch> {
+        let runs = self.tree.chunks().flat_map(|chunk| &self.chunks[chunk as usize]);
+        runs.map(|run| Stretch { first: self.id(run, 0), elements: run.elements, is_visible: run.is_visible() })
     }
 
     /// The width of the visible text.

@@ -2,7 +2,8 @@
 //!
 //! Changes go into the open document of confirmed state before their entry is folded; folding then finds them there.
 //! An entry is let through whole or not at all: after a refusal the documents it touched are opened anew when they are
-//! needed next. An edit of a record that is gone is void and never reaches a document.
+//! needed next. An edit of a record that is gone is void and never reaches a document. A change of the root before is
+//! translated to the root of its text, once: the log says what it is there, and keeps what was pushed beside it.
 //!
 //! The gate has two parts. What reads foreign bytes needs no state ([`rich_changes`] gives them, with the author that
 //! each must have, to [`rich::inspect`](crate::rich::inspect)): a server does it in a process that it can kill, and
@@ -14,16 +15,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::entry::{Entry, Header, Logged};
 use crate::id::ActorId;
 use crate::limits;
-use crate::op::{Edit, FieldOp, Op, RichChange};
+use crate::op::{Edit, FieldOp, Moved, Op, RichChange};
 use crate::protocol::Code;
-use crate::rich::{Candidate, ChangeRefusal, RichActor};
+use crate::rich::{Candidate, ChangeRefusal, RichActor, inspect};
 use crate::state::{Author, FieldKey, RecordKey, State, TextError, text};
 
-/// The only root there is before re-rooting: the fixed genesis.
-const GENESIS_ROOT: u64 = 0;
-
 /// Why an entry is refused.
-pub(super) type Refusal = (Code, String);
+pub type Refusal = (Code, String);
 
 /// The rich changes of an entry, each with the author that it must have been made by.
 pub fn rich_changes(actor: ActorId, entry: &Entry) -> impl Iterator<Item = Candidate<'_>> {
@@ -44,17 +42,36 @@ fn candidate<'a>(actor: ActorId, header: &Header, at: &FieldKey, change: &'a Ric
     Candidate { bytes: &change.bytes, actor }
 }
 
-/// Lets the entry's rich changes into their documents, or none of them.
-pub(super) fn admit(state: &mut State, logged: &Logged) -> Result<(), Refusal> {
+/// Lets the entry's rich changes into their documents, or none of them. Gives the entry as the log is to have it.
+///
+/// # Errors
+/// Why it is refused, as a number and for people.
+pub fn admit(state: &mut State, mut logged: Logged) -> Result<Logged, Refusal> {
+    let Some(ops) = admit_edits(state, &logged)? else { return Ok(logged) };
+    match logged.entry.translated(ops) {
+        Ok(entry) => logged.entry = entry,
+        // Its author makes it again on the new root, where it needs no translation beside it.
+        Err(error) => {
+            forget(state, &logged);
+            return Err((Code::OldRoot, format!("what it is on the new root does not fit beside it: {error}")));
+        }
+    }
+    Ok(logged)
+}
+
+/// Lets the edits in; gives the ops as the log is to have them, where that is otherwise than they were pushed.
+fn admit_edits(state: &mut State, logged: &Logged) -> Result<Option<Vec<Op>>, Refusal> {
     let edits = edits(state, logged);
     if edits.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    let (mut admitted, mut ops) = (0, 0);
+    let (mut admitted, mut ops, mut moved) = (0, 0, BTreeMap::new());
     let all = AssertUnwindSafe(|| {
-        edits.iter().try_for_each(|(at, edit)| {
-            ops += lay(state, logged, at, edit)?;
+        edits.iter().try_for_each(|(at, place, edit)| {
+            let laid = lay(state, logged, at, edit)?;
+            ops += laid.ops;
             admitted += 1;
+            moved.extend(laid.moved.map(|edit| (*place, edit)));
             within_bounds(ops)
         })
     });
@@ -64,14 +81,46 @@ pub(super) fn admit(state: &mut State, logged: &Logged) -> Result<(), Refusal> {
         Err(_) => (Err((Code::RichChange, "the change brings the merge kernel down".to_owned())), edits.len()),
     };
     if outcome.is_err() {
-        // A refused change leaves no trace by itself; those let in before it must go.
-        edits[..touched].iter().for_each(|(field, _)| state.forget_document(field));
+        // A refused change leaves no trace by itself; those let in before it must go, and what was translated of it.
+        edits[..edits.len().min(touched + 1)].iter().for_each(|(field, ..)| state.forget_document(field));
     }
-    outcome
+    outcome?;
+    Ok((!moved.is_empty()).then(|| with_moved(&logged.entry.body.ops, moved)))
+}
+
+/// Forgets what was let in: the entry does not come to the log after all.
+fn forget(state: &mut State, logged: &Logged) {
+    let keys = logged.entry.body.ops.iter().filter_map(|op| Some((RecordKey::of(op)?, op)));
+    for (key, op) in keys {
+        for (field, _) in op.field_ops().filter(|(_, op)| matches!(op, FieldOp::Edit(_))) {
+            state.forget_document(&FieldKey { key: key.clone(), field: field.clone() });
+        }
+    }
+}
+
+/// Where an edit stands in an entry: its op, and its field within the op.
+type EditPlace = (usize, usize);
+
+/// The ops with the changes that were translated in their places.
+fn with_moved(ops: &[Op], mut moved: BTreeMap<EditPlace, Edit>) -> Vec<Op> {
+    let mut ops = ops.to_vec();
+    for (at, op) in ops.iter_mut().enumerate() {
+        let fields: Vec<&mut FieldOp> = match op {
+            Op::Insert(op) => op.fields.iter_mut().map(|(_, op)| op).collect(),
+            Op::Update(op) => vec![&mut op.op],
+            Op::Delete(_) | Op::Erase(_) | Op::Unknown(..) => Vec::new(),
+        };
+        for (place, op) in fields.into_iter().enumerate() {
+            if let Some(moved) = moved.remove(&(at, place)) {
+                *op = FieldOp::Edit(moved);
+            }
+        }
+    }
+    ops
 }
 
 /// The edits that will not be void, in their order.
-fn edits<'a>(state: &State, logged: &'a Logged) -> Vec<(FieldKey, &'a Edit)> {
+fn edits<'a>(state: &State, logged: &'a Logged) -> Vec<(FieldKey, EditPlace, &'a Edit)> {
     let ops = &logged.entry.body.ops;
     let is_edit = |(_, op): (_, &FieldOp)| matches!(op, FieldOp::Edit(_));
     if !ops.iter().any(|op| op.field_ops().any(is_edit)) {
@@ -81,7 +130,7 @@ fn edits<'a>(state: &State, logged: &'a Logged) -> Vec<(FieldKey, &'a Edit)> {
     // What earlier ops of the same entry made of a record.
     let mut living: BTreeMap<RecordKey, bool> = BTreeMap::new();
     let mut edits = Vec::new();
-    for op in ops {
+    for (at, op) in ops.iter().enumerate() {
         let Some(key) = RecordKey::of(op) else { continue };
         let lives = match op {
             Op::Insert(_) => !state.is_erased(&author, op),
@@ -92,34 +141,80 @@ fn edits<'a>(state: &State, logged: &'a Logged) -> Vec<(FieldKey, &'a Edit)> {
         if !lives {
             continue;
         }
-        for (field, op) in op.field_ops() {
+        for (place, (field, op)) in op.field_ops().enumerate() {
             if let FieldOp::Edit(edit) = op {
-                edits.push((FieldKey { key: key.clone(), field: field.clone() }, edit));
+                edits.push((FieldKey { key: key.clone(), field: field.clone() }, (at, place), edit));
             }
         }
     }
     edits
 }
 
-/// Lays one edit; gives the number of its ops.
-fn lay(state: &mut State, logged: &Logged, at: &FieldKey, edit: &Edit) -> Result<usize, Refusal> {
-    let damaged = |error: TextError| (Code::RichChange, error.to_string());
-    let document = state.document_mut(at).map_err(damaged)?;
-    let Edit::Change(change) = edit else {
-        return text::apply(document, [edit].into_iter()).map(|_| 0).map_err(damaged);
+/// What laying one edit did.
+#[derive(Default)]
+struct LaidEdit {
+    /// How many ops it has.
+    ops: usize,
+    /// What the log is to have in its place.
+    moved: Option<Edit>,
+}
+
+/// Lays one edit.
+fn lay(state: &mut State, logged: &Logged, at: &FieldKey, edit: &Edit) -> Result<LaidEdit, Refusal> {
+    let change = match edit {
+        Edit::Change(change) => change,
+        Edit::InitialText(text) if state.content(at).is_some_and(|content| content.knows_initial(text)) => {
+            return Ok(LaidEdit::default());
+        }
+        edit => {
+            state.translate_initial(at, edit, logged.accepted).map_err(unfit)?;
+            let document = state.document_mut(at).map_err(unfit)?;
+            return text::apply(document, [edit].into_iter()).map(|_| LaidEdit::default()).map_err(unfit);
+        }
     };
-    if change.root != GENESIS_ROOT {
-        return Err((Code::RichChange, format!("there is no root {}", change.root)));
+    let root = state.content(at).map_or(0, |content| content.root());
+    let candidate = candidate(logged.actor, &logged.entry.header, at, change);
+    if change.root != root {
+        return lay_moved(state, logged, at, (change, candidate.actor), root);
     }
-    let refused = |refusal: ChangeRefusal| {
-        let code = match refusal {
-            ChangeRefusal::UnknownDependency { .. } => Code::RichDependency,
-            _ => Code::RichChange,
-        };
-        (code, refusal.to_string())
+    let verdicts = state.document_mut(at).map_err(unfit)?.gate(&[candidate]);
+    let ops = verdicts.into_iter().map(|verdict| verdict.map(|admitted| admitted.ops).map_err(refused));
+    Ok(LaidEdit { ops: ops.sum::<Result<_, _>>()?, moved: None })
+}
+
+/// Translates a change of an old root and lays what it is now.
+fn lay_moved(
+    state: &mut State,
+    logged: &Logged,
+    at: &FieldKey,
+    (change, author): (&RichChange, RichActor),
+    root: u64,
+) -> Result<LaidEdit, Refusal> {
+    let Some(bytes) = state.translate(at, (change, author), logged.accepted).map_err(unfit)? else {
+        return Err((
+            Code::OldRoot,
+            format!("the text has the root {root}; root {} is not kept any more", change.root),
+        ));
     };
-    let verdicts = document.gate(&[candidate(logged.actor, &logged.entry.header, at, change)]);
-    verdicts.into_iter().map(|verdict| verdict.map(|admitted| admitted.ops).map_err(refused)).sum()
+    let ops = inspect(&Candidate { bytes: &change.bytes, actor: author }).map_err(refused)?;
+    let moved = Edit::Moved(Moved { original: change.clone(), root, bytes });
+    text::apply(state.document_mut(at).map_err(unfit)?, [&moved].into_iter()).map_err(unfit)?;
+    Ok(LaidEdit { ops, moved: Some(moved) })
+}
+
+fn unfit(error: TextError) -> Refusal {
+    match error {
+        TextError::Apply(error) => refused(error.refusal),
+        error => (Code::RichChange, error.to_string()),
+    }
+}
+
+fn refused(refusal: ChangeRefusal) -> Refusal {
+    let code = match refusal {
+        ChangeRefusal::UnknownDependency { .. } => Code::RichDependency,
+        _ => Code::RichChange,
+    };
+    (code, refusal.to_string())
 }
 
 fn within_bounds(ops: usize) -> Result<(), Refusal> {

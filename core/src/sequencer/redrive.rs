@@ -105,7 +105,7 @@ impl Sequencer {
 
 fn check(redrive: &Redrive<'_>) -> Result<(), (Code, String)> {
     let Redrive { id, entry, replaced, missing, .. } = redrive;
-    let is_change = |(_, op): (_, &FieldOp)| matches!(op, FieldOp::Edit(Edit::Change(_)));
+    let is_change = |(_, op): (_, &FieldOp)| matches!(op, FieldOp::Edit(edit) if !matches!(edit, Edit::InitialText(_)));
     if *replaced {
         return Err((Code::AlreadyReplaced, format!("{id} was replaced before")));
     }

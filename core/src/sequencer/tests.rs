@@ -105,7 +105,7 @@ impl Scene {
         }
         for target in wanted.replaces {
             let replaced = self.log.iter().any(|logged| {
-                let accepted = logged.id() == target.id && logged.entry.digest() == target.digest;
+                let accepted = logged.id() == target.id && logged.entry.pushed_digest() == target.digest;
                 accepted || logged.entry.header.replaces.as_ref() == Some(&target)
             });
             if replaced {
@@ -116,7 +116,7 @@ impl Scene {
         let decided = self.sequencer.decide(NOW, author, &mut self.row, push, &known, &mut random())?;
         for (logged, _) in decided.appended {
             let Logged { offset, accepted, .. } = logged;
-            let place = Place { offset, accepted, digest: logged.entry.digest() };
+            let place = Place { offset, accepted, digest: logged.entry.pushed_digest() };
             if logged.actor == ACTOR {
                 self.places.insert(logged.entry.header.seq, place);
             }

@@ -9,12 +9,15 @@ use std::collections::BTreeMap;
 use super::text::{self, TextError};
 use super::{FieldKey, RecordKey, State, Text};
 use crate::id::Name;
-use crate::op::{Edit, FieldOp, Op};
-use crate::rich::Document;
+use crate::op::{Edit, FieldOp, Op, RichChange};
+use crate::rich::{Document, RichActor, Translation};
+use crate::time::Time;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Documents {
     open: RefCell<BTreeMap<RecordKey, BTreeMap<Name, Open>>>,
+    /// What the gate translates late changes with, of fields that some came for.
+    translations: BTreeMap<FieldKey, Translation>,
 }
 
 #[derive(Debug, Clone)]
@@ -38,7 +41,7 @@ impl Open {
     fn follow(&mut self, edit: &Edit, first: bool) -> Result<(), TextError> {
         let applied = text::apply(&mut self.document, [edit].into_iter())?;
         // A known initial content may be a gate's work, or a repetition.
-        let told = applied.known == 0 || first || matches!(edit, Edit::Change(_));
+        let told = applied.known == 0 || first || !matches!(edit, Edit::InitialText(_));
         self.folded = self.folded.filter(|_| told).map(|folded| folded + applied.added + applied.known);
         Ok(())
     }
@@ -74,18 +77,30 @@ impl Documents {
 impl State {
     /// Open documents follow an op that was laid on confirmed state.
     pub(super) fn follow(&mut self, op: &Op) {
-        if self.documents.open.get_mut().is_empty() {
+        if self.documents.open.get_mut().is_empty() && self.documents.translations.is_empty() {
             return;
         }
         let Some(key) = RecordKey::of(op) else { return };
         if let Op::Delete(_) = op {
             self.documents.open.get_mut().remove(&key);
+            self.documents.translations.retain(|field, _| field.key != key);
             return;
         }
         for (field, op) in op.field_ops() {
             let FieldOp::Edit(edit) = op else { continue };
             let field = FieldKey { key: key.clone(), field: field.clone() };
-            let first = self.content(&field).is_some_and(|content| content.end() == 1);
+            let Some(content) = self.content(&field) else { continue };
+            let first = content.end() == 1;
+            match edit {
+                Edit::Root(_) => {
+                    self.forget_document(&field);
+                    continue;
+                }
+                Edit::InitialText(text) if content.knows_initial(text) => continue,
+                // It is taken from the content when it is needed next.
+                Edit::InitialText(_) => drop(self.documents.translations.remove(&field)),
+                _ => {}
+            }
             let Some(fields) = self.documents.open.get_mut().get_mut(&key) else { return };
             // One that does not fit closes the document; opening it again says why.
             if fields.get_mut(&field.field).is_some_and(|open| open.follow(edit, first).is_err()) {
@@ -98,6 +113,17 @@ impl State {
     pub fn content(&self, field: &FieldKey) -> Option<&Text> {
         let record = self.record(&field.key.collection, &field.key.record)?;
         record.field(&field.field)?.text.as_deref()
+    }
+
+    /// Every rich content there is.
+    pub(crate) fn contents(&self) -> impl Iterator<Item = (FieldKey, &Text)> {
+        let records = self.collections.iter().flat_map(|(name, records)| records.iter().map(move |it| (name, it)));
+        records.flat_map(|(collection, (id, record))| {
+            record.fields().filter_map(move |(name, field)| {
+                let key = RecordKey { collection: collection.clone(), record: id.clone() };
+                Some((FieldKey { key, field: name.clone() }, field.text.as_deref()?))
+            })
+        })
     }
 
     /// The confirmed text of a field; empty if it has none. Keeps its document open.
@@ -135,11 +161,101 @@ impl State {
     /// Closes the document of a field: what was applied to it and not folded is gone.
     pub fn forget_document(&mut self, field: &FieldKey) {
         self.documents.take(field);
+        self.documents.translations.remove(field);
     }
 
     /// Closes every document; they open again when they are needed.
     pub fn forget_documents(&mut self) {
         self.documents.open.get_mut().clear();
+        self.documents.translations.clear();
+    }
+
+    /// What a change of the root before is on the root of a field; empty if nothing is left of it. None if the field has
+    /// no such root before, or not any more. For the server's gate, like [`State::document_mut`].
+    ///
+    /// # Errors
+    /// [`TextError`]: the change does not fit, or the content is damaged.
+    pub(crate) fn translate(
+        &mut self,
+        field: &FieldKey,
+        (change, author): (&RichChange, RichActor),
+        accepted: Time,
+    ) -> Result<Option<Vec<u8>>, TextError> {
+        let Some(translation) = self.translation(field, Some(change.root), accepted)? else { return Ok(None) };
+        let edit = Edit::Change(change.clone());
+        Ok(Some(text::translate(translation, &edit, Some(author))?.unwrap_or_default()))
+    }
+
+    /// Notes a first content that changes of the root before may build on, like [`State::translate`].
+    ///
+    /// # Errors
+    /// [`TextError`]: it does not fit, or the content is damaged.
+    pub(crate) fn translate_initial(
+        &mut self,
+        field: &FieldKey,
+        initial: &Edit,
+        accepted: Time,
+    ) -> Result<(), TextError> {
+        match self.translation(field, None, accepted)? {
+            Some(translation) => text::translate(translation, initial, None).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The translation from the root before, if that is `root` and within its grace.
+    fn translation(
+        &mut self,
+        field: &FieldKey,
+        root: Option<u64>,
+        accepted: Time,
+    ) -> Result<Option<&mut Translation>, TextError> {
+        let Some(content) = self.content(field) else { return Ok(None) };
+        let old = content.old_root().filter(|old| root.is_none_or(|root| root == old.root) && accepted <= old.until);
+        let Some(old) = old else { return Ok(None) };
+        if !self.documents.translations.contains_key(field) {
+            let translation = old.translation()?;
+            self.documents.translations.insert(field.clone(), translation);
+        }
+        Ok(self.documents.translations.get_mut(field))
+    }
+
+    /// Whether any text has old roots.
+    pub(crate) fn has_old_roots(&self) -> bool {
+        self.contents().any(|(_, content)| !content.old.is_empty())
+    }
+
+    /// Takes over an old root of a text that another state of this log has and this one has not; whether it did.
+    pub(crate) fn carry_old_root(&mut self, from: &State, field: &FieldKey, root: u64) -> bool {
+        let Some(content) = from.content(field) else { return false };
+        let is_same = |state: &State| {
+            let record = state.record(&field.key.collection, &field.key.record);
+            record.map(|record| (record.created().actor(), record.created().write()))
+        };
+        let same = is_same(self) == is_same(from);
+        let records = self.collections.get_mut(&field.key.collection);
+        let text = records
+            .and_then(|records| records.get_mut(&field.key.record))
+            .and_then(|record| record.fields.iter_mut().find(|(name, _)| *name == field.field))
+            .and_then(|(_, field)| field.text.as_deref_mut());
+        let Some(text) = text.filter(|text| same && !text.has_root(root)) else { return false };
+        let Some(old) = content.as_old_root(root) else { return false };
+        text.old.insert(0, old);
+        true
+    }
+
+    /// Lets old roots go whose grace was over when the last entry was accepted, but those that `keep` names.
+    pub fn forget_old_roots(&mut self, keep: impl Fn(&FieldKey, u64) -> bool) {
+        let accepted_last = self.accepted_last;
+        for (collection, records) in &mut self.collections {
+            for (id, record) in records {
+                for (name, field) in &mut record.fields {
+                    let Some(text) = field.text.as_deref_mut().filter(|text| !text.old.is_empty()) else { continue };
+                    let key = RecordKey { collection: collection.clone(), record: id.clone() };
+                    let at = FieldKey { key, field: name.clone() };
+                    text.forget_old(|old| accepted_last <= old.until || keep(&at, old.root));
+                }
+            }
+        }
     }
 
     /// Saves texts that were edited much since they were last saved, so that a snapshot stays small, and leaves the

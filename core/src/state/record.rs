@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::field::Field;
 use super::stamp::{Author, Stamp};
 use crate::id::{Name, RecordId};
-use crate::op::{FieldOp, Op};
+use crate::op::{Edit, FieldOp, Op};
 
 /// Names a record within a log.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -144,7 +144,10 @@ impl Record {
         if !self.is_known_to(author) {
             return Effect::Gone;
         }
-        self.touch(author);
+        // A new root says the same as before: nobody has updated anything.
+        if !matches!(op, FieldOp::Edit(Edit::Root(_))) {
+            self.touch(author);
+        }
         self.field_mut(field).lay(author, op);
         Effect::Applied
     }

@@ -307,3 +307,86 @@ fn a_text_with_many_edits_is_saved_compact_and_goes_on() {
     assert_eq!(bob.tabs[0].text("x"), format!("cbbb{}", "a".repeat(1_200)));
     assert_eq!(alice.tabs[1].text("x"), bob.tabs[0].text("x"));
 }
+
+/// A note of several edits that both have, and that bob edits further without having heard of what follows.
+fn noted() -> (Server, Client, Client) {
+    let (mut server, mut alice, mut bob) = world();
+    act(&mut alice, &server, 0, vec![update("x", "note", initial("one two three"))]);
+    typed(&mut alice, &server, 0, 13, " four");
+    sync(&mut server, &mut [&mut alice, &mut bob]);
+    (server, alice, bob)
+}
+
+#[test]
+fn a_late_edit_of_an_old_root_stands_where_it_was_typed_and_shows_at_once() {
+    let (mut server, mut alice, mut bob) = noted();
+    typed(&mut bob, &server, 0, 3, "!");
+    typed(&mut bob, &server, 0, 4, "?");
+    typed(&mut alice, &server, 0, 0, "> ");
+    push(&mut server, &mut alice);
+    server.reroot("x", 1_000);
+    typed(&mut alice, &server, 0, 2, "# ");
+    push(&mut server, &mut alice);
+    bob.tabs[0].receive(&server.log, usize::MAX);
+    bob.tabs[0].check();
+    assert_eq!(bob.tabs[0].text("x"), "> # one!? two three four", "in the view only");
+    // What he types now builds on what he sees, and is of the new root.
+    typed(&mut bob, &server, 0, 8, "…");
+    bob.tabs[0].check();
+    sync(&mut server, &mut [&mut bob, &mut alice]);
+    assert_eq!(alice.tabs[0].text("x"), "> # one!…? two three four");
+    sync(&mut server, &mut [&mut alice, &mut bob]);
+    assert_eq!(bob.rows().len(), 3);
+    assert!(bob.rows().iter().all(|row| !row.is_translated()), "bytes once appended stay");
+    let mine = server.log.iter().filter(|logged| logged.actor == bob.actor);
+    let translated: Vec<_> = mine.filter(|logged| logged.entry.is_translated()).collect();
+    assert_eq!(translated.len(), 2);
+    for (logged, row) in translated.iter().zip(bob.rows()) {
+        assert_eq!(logged.entry.pushed_digest(), row.digest(), "the log tells what was pushed");
+    }
+}
+
+#[test]
+fn a_late_edit_after_the_grace_is_refused_and_those_of_the_new_root_are_not() {
+    let (mut server, mut alice, mut bob) = noted();
+    typed(&mut bob, &server, 0, 3, "!");
+    server.reroot("x", 10);
+    server.now_ms += 11;
+    act(&mut alice, &server, 0, vec![update("x", "title", set("later"))]);
+    sync(&mut server, &mut [&mut alice, &mut bob]);
+    assert_eq!(alice.tabs[0].text("x"), "one two three four");
+    assert_eq!(bob.tabs[0].text("x"), "one two three four");
+    typed(&mut bob, &server, 0, 3, "!");
+    sync(&mut server, &mut [&mut bob, &mut alice]);
+    assert_eq!(alice.tabs[0].text("x"), "one! two three four");
+}
+
+#[test]
+fn what_builds_on_a_late_edit_is_translated_after_a_restart_of_the_server_too() {
+    let (mut server, mut alice, mut bob) = noted();
+    typed(&mut bob, &server, 0, 3, "!");
+    typed(&mut bob, &server, 0, 4, "?");
+    server.reroot("x", 1_000);
+    bob.store(0);
+    bob.push(&mut server, 1, false, true);
+    server.state = driftlog_core::snapshot::decode(&driftlog_core::snapshot::encode(&mut server.state)).expect("reads");
+    bob.reload(0);
+    bob.tabs[0].check();
+    assert_eq!(bob.tabs[0].text("x"), "one!? two three four");
+    sync(&mut server, &mut [&mut bob, &mut alice]);
+    assert_eq!(alice.tabs[0].text("x"), "one!? two three four");
+}
+
+#[test]
+fn a_first_content_that_was_given_before_a_new_root_is_not_given_again() {
+    let (mut server, mut alice, mut bob) = noted();
+    // Bob's other self gives the same first content, and another one, without having heard of anything.
+    act(&mut bob, &server, 0, vec![insert("x", vec![("note", initial("one two three"))])]);
+    act(&mut bob, &server, 0, vec![update("x", "note", initial("new: "))]);
+    server.reroot("x", 1_000);
+    alice.tabs[0].receive(&server.log, usize::MAX);
+    sync(&mut server, &mut [&mut bob, &mut alice]);
+    sync(&mut server, &mut [&mut alice, &mut bob]);
+    let text = alice.tabs[0].text("x");
+    assert!(text == "new: one two three four" || text == "one two three fournew: ", "{text}");
+}

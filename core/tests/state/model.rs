@@ -9,9 +9,11 @@ use driftlog_core::entry::{Body, Entry, Header, Logged, Salt};
 use driftlog_core::id::{ActorId, Base, EpochId, LogId, Name, Offset, RecordId, RunId, Seq, UserId, WriteId};
 use driftlog_core::op::{Delete, DeletePolicy, Edit, FieldOp, Insert, Op, Update};
 use driftlog_core::overlay::{Overlay, Pending, Status, Touched, Visible};
-use driftlog_core::rich::{Candidate, RichActor, Splice};
+use driftlog_core::random::Random;
+use driftlog_core::rich::Splice;
+use driftlog_core::sequencer::{Grown, Rerooting, Sequencer, admit};
 use driftlog_core::snapshot;
-use driftlog_core::state::{Author, FieldKey, Outcome, RecordKey, State};
+use driftlog_core::state::{FieldKey, Outcome, RecordKey, State};
 use driftlog_core::time::{self, Clock};
 use driftlog_core::value::Value;
 use driftlog_core::view::{
@@ -96,44 +98,35 @@ impl Server {
         let base = entry.header.base.end.min(offset);
         let user = UserId::new(&format!("user{}", actor.0[0])).expect("a user");
         let logged = Logged { offset, actor, user, accepted, base, entry: entry.clone() };
-        let verdict = match refuse || !needs || !self.gate(&logged) {
-            true => Verdict::Refused,
-            false => Verdict::Accepted,
+        let admitted = if refuse || !needs { None } else { admit(&mut self.state, logged).ok() };
+        let verdict = match admitted {
+            None => Verdict::Refused,
+            Some(logged) => {
+                self.state.fold(&logged).expect("the next entry");
+                self.log.push(logged);
+                Verdict::Accepted
+            }
         };
-        if verdict == Verdict::Accepted {
-            self.state.fold(&logged).expect("the next entry");
-            self.log.push(logged);
-        }
         self.verdicts.insert((actor, seq), verdict);
         verdict
     }
 
-    /// Lets rich changes through the gate. A change refused closes the document, with what came before it.
-    fn gate(&mut self, logged: &Logged) -> bool {
-        if let [op @ Op::Update(update)] = logged.entry.body.ops.as_slice()
-            && let FieldOp::Edit(Edit::Change(change)) = &update.op
-        {
-            if self.state.is_void(&Author::of(logged), op) {
-                return true;
-            }
-            let (collection, record, field) =
-                (update.collection.as_str(), update.record.as_str(), update.field.as_str());
-            let run = logged.entry.header.run.0;
-            let actor =
-                RichActor::derive(&logged.actor.origin().0, &run, collection, record, field, change.incarnation);
-            let candidate = Candidate { bytes: &change.bytes, actor };
-            let field = field_key(record, field);
-            let good = self.state.document_mut(&field).expect("opens").gate(&[candidate])[0].is_ok();
-            if !good {
-                self.state.forget_document(&field);
-            }
-            return good;
+    /// Gives a text a new root, whose root before is translated for so long.
+    pub(crate) fn reroot(&mut self, record: &str, grace: u64) {
+        let field = field_key(record, "note");
+        let Some(content) = self.state.content(&field).map(|content| content.root()) else { return };
+        let rerooting = Rerooting {
+            bytes_min: 0,
+            percent: 0,
+            quiet: std::time::Duration::ZERO,
+            grace: std::time::Duration::from_millis(grace),
+        };
+        let grown = Grown { field, root: content, is_pressing: true };
+        let mut sequencer = Sequencer::resume(self.state.clone(), Vec::new());
+        if let Some((logged, _)) = sequencer.reroot(self.now_ms, &grown, &rerooting, &mut Random::new([1; 32])) {
+            self.state.fold(&logged).expect("the next entry");
+            self.log.push(logged);
         }
-        // Several ops in one entry: does all of it read, once folded?
-        let mut scratch = self.state.clone();
-        scratch.forget_documents();
-        scratch.fold(logged).expect("the next entry");
-        scratch.plain().is_ok()
     }
 }
 

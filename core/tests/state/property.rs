@@ -1,4 +1,4 @@
-//! However acting, storing, pushing, losing acks, refusing, receiving, reloading and snapshots interleave: every tab
+//! However acting, storing, pushing, losing acks, refusing, receiving, reloading, new roots and snapshots interleave: every tab
 //! shows what laying its pending entries from scratch gives, and in the end all replicas have the state of a fold from
 //! the beginning.
 
@@ -32,6 +32,7 @@ enum Step {
     Reload(usize, usize),
     Restart(usize, usize),
     Clock(i16),
+    Reroot(u8, u64),
     Skew(usize, usize, i32),
 }
 
@@ -66,6 +67,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => tab().prop_map(|(client, tab)| Step::Reload(client, tab)),
         1 => tab().prop_map(|(client, tab)| Step::Restart(client, tab)),
         1 => any::<i16>().prop_map(Step::Clock),
+        3 => (0..RECORDS, prop_oneof![Just(0u64), 0..200u64]).prop_map(|(record, grace)| Step::Reroot(record, grace)),
         1 => (tab(), any::<i32>()).prop_map(|((client, tab), skew)| Step::Skew(client, tab, skew)),
     ]
 }
@@ -172,6 +174,7 @@ impl World {
                 self.clients[*client].read_rows(tab);
                 self.clients[*client].tabs[tab].restart(&mut self.server.state);
             }
+            Step::Reroot(it, grace) => self.server.reroot(&record(*it), *grace),
             Step::Clock(by) => self.server.now_ms = self.server.now_ms.saturating_add_signed((*by).into()),
             Step::Skew(client, tab, by) => {
                 let tab = tab_of(&self.clients, *client, *tab);

@@ -154,7 +154,7 @@ impl Walk<'_> {
         if base > offset {
             self.find("entries", format!("the base at offset {offset} lies behind it"));
         }
-        if self.logged.entry(*actor).or_default().insert(entry.header.seq, entry.digest()).is_some() {
+        if self.logged.entry(*actor).or_default().insert(entry.header.seq, entry.pushed_digest()).is_some() {
             self.find("entries", format!("offset {offset} has an entry for the second time"));
         }
         if let Some(target) = &entry.header.replaces {

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use driftlog_core::entry;
 use driftlog_core::id::{ActorId, EntryId, LogName, Offset, Seq};
 use driftlog_core::protocol::Code;
-use driftlog_core::sequencer::{self, Redrive, RedriveError};
+use driftlog_core::sequencer::{Redrive, RedriveError};
 use tokio::sync::oneshot;
 
 use super::{Effect, LogWriter};
-use crate::store::{LetterId, LetterTotals, LogKey, LogRow, RefusedEntry, StoreError, Writes};
+use crate::store::{LetterId, LetterTotals, LogKey, LogRow, Placed, RefusedEntry, StoreError, Writes};
 
 /// Work on one dead letter.
 pub(crate) enum LetterRequest {
@@ -140,7 +140,7 @@ impl LogWriter {
             }
         };
         // From here on the log in memory is ahead of the disk.
-        let sizes = write_redriven(writes, log, &redriven).map_err(StoreError::midway)?;
+        let sizes = write_own(writes, log, &redriven.appended).map_err(StoreError::midway)?;
         sizes.iter().for_each(|bytes| hot.grew(*bytes as u64));
         let appended: Vec<_> =
             redriven.appended.into_iter().zip(sizes).map(|((logged, cursor), bytes)| (logged, cursor, bytes)).collect();
@@ -152,12 +152,12 @@ impl LogWriter {
     }
 }
 
-/// Writes what a redrive brought; gives the bytes of each entry.
-fn write_redriven(writes: Writes<'_>, log: &LogRow, redriven: &sequencer::Redriven) -> Result<Vec<usize>, StoreError> {
+/// Writes entries of the log itself; gives the bytes of each.
+pub(super) fn write_own(writes: Writes<'_>, log: &LogRow, own: &[Placed]) -> Result<Vec<usize>, StoreError> {
     let author = writes.log_author()?;
-    let sizes = redriven.appended.iter().map(|placed| writes.append(log.key, author, placed));
+    let sizes = own.iter().map(|placed| writes.append(log.key, author, placed));
     let sizes = sizes.collect::<Result<Vec<_>, _>>()?;
-    if let Some((logged, end)) = redriven.appended.last() {
+    if let Some((logged, end)) = own.last() {
         writes.set_end(log, *end, logged.accepted, sizes.iter().map(|bytes| *bytes as u64).sum())?;
     }
     Ok(sizes)

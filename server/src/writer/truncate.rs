@@ -12,14 +12,14 @@ impl LogWriter {
     pub(super) fn snapshot_made(
         &mut self,
         writes: Writes<'_>,
-        log: LogRow,
+        log: &LogRow,
         snapshot: &StoredSnapshot,
     ) -> Result<(), StoreError> {
         if !writes.put_snapshot(log.key, snapshot)? {
             return Ok(());
         }
         self.hot.snapshot_stored(log.key, snapshot.cursor.next, snapshot.bytes.len() as u64);
-        self.want_truncated(log);
+        self.want_truncated(log.clone());
         Ok(())
     }
 

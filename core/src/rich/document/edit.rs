@@ -53,11 +53,22 @@ pub enum EditError {
 /// # Errors
 /// [`EditError::TooManyOps`] and [`EditError::TooLong`].
 pub fn initial(content: &str) -> Result<Option<Vec<u8>>, EditError> {
+    content_by(RichActor::of_initial_text(content), content)
+}
+
+/// The change that gives a text its content at a new root, the same on every replica; `None` for no content.
+///
+/// # Errors
+/// [`EditError::TooManyOps`] and [`EditError::TooLong`].
+pub fn rooted(root: u64, content: &str) -> Result<Option<Vec<u8>>, EditError> {
+    content_by(RichActor::of_root(root), content)
+}
+
+fn content_by(actor: RichActor, content: &str) -> Result<Option<Vec<u8>>, EditError> {
     if content.is_empty() {
         return Ok(None);
     }
     let splice = Splice { at: 0, delete: 0, insert: content.to_owned() };
-    let actor = RichActor::of_initial_text(content);
     Document::genesis().edit_within(actor, &[splice], CHANGE_BYTES_MAX).map(Some)
 }
 

@@ -23,7 +23,9 @@ pub struct EntriesFrame {
 
 /// Encodes entries that follow `from`, each with the cursor behind it, until the frame is large enough.
 ///
-/// Entries that are not worth delivering any more, or whose body is gone, are passed over in gaps. `own` names an author who holds its bodies from a seq on: those become stubs. None if there is no entry.
+/// Entries that are not worth delivering any more, or whose body is gone, are passed over in gaps. `own` names an author
+/// who holds its bodies from a seq on: those become stubs, but where the log has other bytes than were pushed. None if
+/// there is no entry.
 pub fn entries_frame<'a>(
     now: WallMs,
     log: LogNumber,
@@ -50,7 +52,11 @@ pub fn entries_frame<'a>(
         }
         expires = [expires, logged.expires()].into_iter().flatten().min();
         match own {
-            Some((actor, held)) if logged.actor == actor && logged.entry.header.seq >= held => packer.stub(logged),
+            Some((actor, held))
+                if logged.actor == actor && logged.entry.header.seq >= held && !logged.entry.is_translated() =>
+            {
+                packer.stub(logged)
+            }
             _ => packer.logged(logged),
         }
     }

@@ -11,7 +11,8 @@ use driftlog_core::codec;
 use driftlog_core::entry::InvalidEntry;
 use driftlog_core::entry::{Digest, Entry, Gone, Header, Logged, Replaced};
 use driftlog_core::id::{ActorId, EpochId, LogId, LogName, Offset, Seq, UserId};
-use driftlog_core::sequencer::{AuthorRow, Binding, Known, Place, Wanted};
+use driftlog_core::packed::Pushed;
+use driftlog_core::sequencer::{AuthorRow, Binding, Known, Place, PushItems, Wanted};
 use driftlog_core::snapshot;
 use driftlog_core::time::Time;
 use rusqlite::{Connection, Row, params};
@@ -258,8 +259,38 @@ impl Reads<'_> {
         let sql = format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE log = ?1 AND author = ?2 AND seq = ?3");
         let mut statement = self.0.prepare_cached(&sql)?;
         let mut rows = statement.query(params![log.0, author.0, signed(target.id.seq.0)])?;
-        let found = rows.next()?.map(entry_row).transpose()?;
-        Ok(found.filter(|found| found.digest == target.digest).map(|found| found.offset))
+        let Some(found) = rows.next()?.map(entry_row).transpose()? else { return Ok(None) };
+        let same = found.digest == target.digest || self.was_pushed(log, found.offset, target.digest)?;
+        Ok(same.then_some(found.offset))
+    }
+
+    /// Whether the entry at an offset was pushed with this digest and stands there otherwise, because it was translated.
+    /// Of one whose body was erased that is not known any more, and believed.
+    fn was_pushed(self, log: LogKey, offset: Offset, pushed: Digest) -> Result<bool, StoreError> {
+        let sql = format!("SELECT {ENTRY_COLUMNS}, bytes FROM entries WHERE log = ?1 AND offset = ?2");
+        let mut statement = self.0.prepare_cached(&sql)?;
+        let mut rows = statement.query(params![log.0, signed(offset.0)])?;
+        let Some(row) = rows.next()? else { return Ok(false) };
+        if entry_row(row)?.gone.is_some() {
+            return Ok(true);
+        }
+        let bytes = row.get_ref(ENTRY_SUMMED + 1)?.as_blob().map_err(rusqlite::Error::from)?;
+        let entry = Entry::from_bytes(bytes).map_err(|error| StoreError::CorruptEntry { offset, error })?;
+        Ok(entry.is_translated() && entry.pushed_digest() == pushed)
+    }
+
+    /// Where decided entries of a push stand in the log with other bytes, those that were pushed are looked up.
+    pub(crate) fn pushed_digests(self, log: &LogRow, push: &PushItems, known: &mut Known) -> Result<(), StoreError> {
+        for item in &push.items {
+            let Pushed::Entry(entry) = item else { continue };
+            if let Some(place) = known.places.get_mut(&entry.header.seq)
+                && place.digest != entry.digest()
+                && self.was_pushed(log.key, place.offset, entry.digest())?
+            {
+                place.digest = entry.digest();
+            }
+        }
+        Ok(())
     }
 
     /// Whether an entry with this id was in the log and is not kept: what it said is not known any more, so it may be

@@ -106,7 +106,7 @@ impl Reads<'_> {
         }
         let found = self.entries(log, at, 1, 1)?;
         let same = found.first().map(|(logged, _)| logged).filter(|logged| write_of(&logged.entry) == write_of(entry));
-        Ok(same.map(|logged| Place { offset: at, accepted: logged.accepted, digest: logged.entry.digest() }))
+        Ok(same.map(|logged| Place { offset: at, accepted: logged.accepted, digest: logged.entry.pushed_digest() }))
     }
 
     /// What the actor before was told of an entry that is not in the log with these bytes; none: it is as new.

@@ -1,0 +1,332 @@
+//! Entries that edit an old root of a text whose grace is over: they are made again on the root that there is now,
+//! each by one entry that replaces it, and nobody is asked.
+//!
+//! ```text
+//! refused old-root ──► dead letter ──► the new root is folded ──► made again (redriven) ──► accepted
+//!          ▲ depends-on: refused for needing one of them
+//! ```
+//!
+//! The old document is kept for it, in confirmed state and in its snapshots, as long as something here builds on it; and
+//! carried over where a snapshot of the server, which has it no longer, takes the place of confirmed state. What an entry
+//! did to the old text is then done to the text as it is shown. Until it is, the dead letter holds the entry: a crash at
+//! any line leaves it there, and the next start goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::draft::{Draft, DraftFieldOp, DraftOp};
+use crate::entry::Entry;
+use crate::id::{EntryId, WriteId};
+use crate::notice::{Accepted, Notice, Refused, WriteStatus};
+use crate::op::{Edit, FieldOp, Op, RichChange};
+use crate::overlay::Visible;
+use crate::protocol::Code;
+use crate::random::Random;
+use crate::rich::{self, Document, Rebase, Splice, Translation};
+use crate::state::text::{self, OldRoot};
+use crate::state::{FieldKey, RecordKey, State};
+use crate::time::{Clock, WallMs};
+
+use super::Replica;
+use super::act::{Again, Reissue};
+use super::dead_letters::{field_op, line_of};
+
+/// What was refused and is made again.
+#[derive(Debug, Default)]
+pub(super) struct Moving {
+    /// Refused entries that the app was not told of: what becomes of their replacement is told instead.
+    untold: BTreeMap<EntryId, WriteId>,
+    /// Those that cannot be made again from here: they are dead letters like others.
+    failed: BTreeSet<EntryId>,
+}
+
+impl Replica {
+    /// Lets old roots go that nothing here builds on and whose grace is over.
+    pub fn forget_old_roots(&mut self) {
+        if self.state.has_old_roots() {
+            let needed = self.needed_roots();
+            self.state.forget_old_roots(|field, root| needed.contains(&(field.clone(), root)));
+        }
+    }
+
+    /// Carries old roots that something here builds on over to a state that takes the place of this one; whether there
+    /// were any.
+    pub fn carry_old_roots(&self, to: &mut State) -> bool {
+        let needed = self.needed_roots();
+        needed.iter().filter(|(field, root)| to.carry_old_root(&self.state, field, *root)).count() > 0
+    }
+
+    /// The roots that own entries without a verdict build on, and those that are to be made again.
+    fn needed_roots(&self) -> BTreeSet<(FieldKey, u64)> {
+        let pending = self.outbox.held().map(|entry| &entry.body);
+        let bodies = pending.chain(self.outbox.pending().map(|prepared| &prepared.body));
+        let mut needed: BTreeSet<_> = bodies.flat_map(|body| roots(&body.ops)).collect();
+        for (_, entry) in self.moved_letters() {
+            needed.extend(roots(&entry.body.ops));
+        }
+        needed
+    }
+
+    /// Whether an entry is refused for its old root, or for needing one that is. `code` is why it is refused.
+    pub(super) fn is_moved(&self, entry: &Entry, id: EntryId, code: Option<Code>) -> bool {
+        match code {
+            Some(Code::OldRoot) => true,
+            Some(Code::DependsOn) => {
+                let needed = |seq| EntryId { seq, ..id };
+                let mut dead = entry.header.needs.iter().map(|need| needed(*need));
+                let moved =
+                    |need: &EntryId| self.moving.untold.contains_key(need) && !self.moving.failed.contains(need);
+                dead.clone().any(|need| moved(&need))
+                    && dead.all(|need| moved(&need) || !self.dead_letters.contains_key(&need))
+            }
+            _ => false,
+        }
+    }
+
+    /// An entry leaves the view and will be made again: the app is told what becomes of that.
+    pub(super) fn move_later(&mut self, id: EntryId, write: WriteId) {
+        self.moving.untold.insert(id, write);
+    }
+
+    /// The dead letters that are made again, ascending, each with those that need it behind it.
+    fn moved_letters(&self) -> Vec<(EntryId, Entry)> {
+        let mut moved: Vec<(EntryId, Entry)> = Vec::new();
+        let mut known = BTreeSet::new();
+        if !self.dead_letters.values().any(|letter| letter.code == Some(Code::OldRoot)) {
+            return moved;
+        }
+        for (id, letter) in &self.dead_letters {
+            let code = letter.code.filter(|code| matches!(code, Code::OldRoot | Code::DependsOn));
+            let Some((code, Ok(entry))) = code.map(|code| (code, Entry::from_bytes(&letter.entry))) else { continue };
+            let needs = || entry.header.needs.iter().map(|need| EntryId { seq: *need, ..*id });
+            let follows = || needs().any(|need| known.contains(&need));
+            let only = || needs().all(|need| known.contains(&need) || !self.dead_letters.contains_key(&need));
+            if code == Code::OldRoot || (follows() && only()) {
+                known.insert(*id);
+                moved.push((*id, entry));
+            }
+        }
+        moved
+    }
+
+    /// Makes entries again that were refused for their old root, numbered from `first` on; how many there were. Those
+    /// whose new root has not been folded yet wait.
+    pub fn remake_moved(&mut self, first: u64, now: WallMs, clock: &mut Clock, random: &mut Random) -> u64 {
+        let moved = self.moved_letters();
+        let is_tried = |replica: &Self, id: &EntryId| {
+            let letter = replica.dead_letters.get(id);
+            replica.redriving.contains_key(id)
+                || replica.moving.failed.contains(id)
+                || letter.is_none_or(|letter| letter.redriven.is_some())
+        };
+        let mut made = 0;
+        if moved.iter().any(|(id, _)| !is_tried(self, id)) && !self.awaits_refusals() {
+            let mut replays = BTreeMap::new();
+            for (id, entry) in moved {
+                let is_tried = is_tried(self, &id);
+                if !is_tried && self.waits_for_root(id, &entry) {
+                    break;
+                }
+                // Those before are played too, for those that build on them; what they did is in the text already.
+                let draft = self.draft_again(&entry, &mut replays);
+                if is_tried {
+                    replays.values_mut().for_each(|replay: &mut Replay| replay.rebase = None);
+                    continue;
+                }
+                let reissue = Some(Reissue { replaces: line_of(id, &entry), letter: id });
+                let again = Again { reissue, seen: None };
+                let write = draft
+                    .and_then(|draft| self.act_again(draft.merged(), first + made, now, clock, random, again).ok());
+                match write {
+                    Some(write) => {
+                        made += 1;
+                        self.redriving.insert(id, write);
+                        self.letters_changed(id.seq);
+                    }
+                    None => {
+                        replays.values_mut().for_each(|replay: &mut Replay| replay.rebase = None);
+                        self.moving.failed.insert(id);
+                    }
+                }
+            }
+        }
+        self.tell_moved();
+        made
+    }
+
+    /// Whether the server has still to say of some what it said of others: they are made again together, since one may
+    /// build on the other.
+    fn awaits_refusals(&self) -> bool {
+        let is_old =
+            |(field, root): (FieldKey, u64)| self.state.content(&field).is_some_and(|content| content.root() != root);
+        let mut undecided = self.outbox.stored_behind(self.outbox.verdicts().through);
+        self.hold.is_none() && undecided.any(|entry| roots(&entry.body.ops).any(is_old))
+    }
+
+    /// Whether the root that takes the place of what an entry edits is still to come.
+    fn waits_for_root(&self, id: EntryId, entry: &Entry) -> bool {
+        let is_refused_for_it = self.dead_letters.get(&id).is_some_and(|letter| letter.code == Some(Code::OldRoot));
+        let is_there =
+            |(field, root): &(FieldKey, u64)| self.state.content(field).is_some_and(|content| content.root() == *root);
+        let mut roots = roots(&entry.body.ops).peekable();
+        is_refused_for_it && roots.peek().is_some() && roots.all(|root| is_there(&root))
+    }
+
+    /// What an entry did, as a draft for the texts as they are shown now; none if that cannot be told here.
+    fn draft_again(&mut self, entry: &Entry, replays: &mut BTreeMap<FieldKey, Replay>) -> Option<Draft> {
+        let mut ops = Vec::with_capacity(entry.body.ops.len());
+        for op in &entry.body.ops {
+            match op {
+                Op::Insert(insert) => {
+                    let key = RecordKey { collection: insert.collection.clone(), record: insert.record.clone() };
+                    let mut fields = Vec::with_capacity(insert.fields.len());
+                    for (name, op) in &insert.fields {
+                        let field = FieldKey { key: key.clone(), field: name.clone() };
+                        fields.extend(self.field_again(field, op, replays)?.map(|op| (name.clone(), op)));
+                    }
+                    ops.push(DraftOp::Insert(key.collection, key.record, fields));
+                }
+                Op::Update(update) => {
+                    let key = RecordKey { collection: update.collection.clone(), record: update.record.clone() };
+                    let field = FieldKey { key: key.clone(), field: update.field.clone() };
+                    let again = self.field_again(field, &update.op, replays)?;
+                    ops.extend(again.map(|op| DraftOp::Update(key.collection, key.record, update.field.clone(), op)));
+                }
+                Op::Delete(delete) => ops.push(DraftOp::Delete(delete.collection.clone(), delete.record.clone())),
+                Op::Erase(_) | Op::Unknown(..) => return None,
+            }
+        }
+        let body = &entry.body;
+        Some(Draft { name: body.name.clone(), args: body.args.clone(), ops, lifetime_ms: body.lifetime_ms })
+    }
+
+    /// What a field op is now; none inside if nothing is left of it.
+    fn field_again(
+        &mut self,
+        field: FieldKey,
+        op: &FieldOp,
+        replays: &mut BTreeMap<FieldKey, Replay>,
+    ) -> Option<Option<DraftFieldOp>> {
+        let FieldOp::Edit(edit) = op else { return field_op(op).map(Some) };
+        if !replays.contains_key(&field) {
+            replays.insert(field.clone(), Replay::of(&mut self.state, &field)?);
+        }
+        let replay = replays.get_mut(&field)?;
+        match edit {
+            Edit::InitialText(content) => {
+                replay.take_initial(edit, content);
+                Some(Some(DraftFieldOp::InitialText(content.clone())))
+            }
+            Edit::Change(change) => {
+                if replay.rebase.as_ref().is_none_or(|(root, _)| *root != change.root) {
+                    let shown = Visible::new(&self.state, &self.overlay).text(&field).ok()?;
+                    let shown = if shown.is_empty() { replay.initial.take().unwrap_or_default() } else { shown };
+                    replay.rebase = Some((change.root, Rebase::new(&replay.text(change.root)?, &shown)));
+                }
+                let splices = replay.take(change)?;
+                let splices = replay.rebase.as_mut().map(|(_, rebase)| rebase.splice(&splices))?;
+                Some((!splices.is_empty()).then_some(DraftFieldOp::Splice(splices)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Tells the app what became of entries that were made again: as of themselves.
+    pub(super) fn tell_moved(&mut self) {
+        let verdicts = self.outbox.verdicts();
+        let mut told = Vec::new();
+        for (id, write) in &self.moving.untold {
+            let status = match self.dead_letters.get(id) {
+                None => {
+                    let author = self.state.user(id.actor).cloned();
+                    WriteStatus::Accepted(Accepted { id: *id, offset: None, accepted: None, author, outcome: None })
+                }
+                Some(letter) => {
+                    let dead_again =
+                        letter.redriven.and_then(|seq| verdicts.mark(seq)).is_some_and(|mark| !mark.is_accepted());
+                    if self.redriving.contains_key(id) || !(dead_again || self.moving.failed.contains(id)) {
+                        continue;
+                    }
+                    let (code, reason) = (letter.code, letter.reason.clone());
+                    WriteStatus::Refused(Refused { id: *id, status: letter.status, code, reason })
+                }
+            };
+            told.push((*id, *write, status));
+        }
+        for (id, write, status) in told {
+            self.moving.untold.remove(&id);
+            self.notices.push(Notice::Write(self.name.clone(), write, status));
+        }
+    }
+}
+
+/// The roots of the texts that ops change.
+fn roots(ops: &[Op]) -> impl Iterator<Item = (FieldKey, u64)> {
+    ops.iter().filter_map(|op| Some((RecordKey::of(op)?, op))).flat_map(|(key, op)| {
+        op.field_ops().filter_map(move |(field, op)| match op {
+            FieldOp::Edit(Edit::Change(change)) => {
+                Some((FieldKey { key: key.clone(), field: field.clone() }, change.root))
+            }
+            _ => None,
+        })
+    })
+}
+
+/// The documents of one text, on which what was refused is done once more to see what it did.
+struct Replay {
+    root: u64,
+    current: Document,
+    old: Vec<(Arc<OldRoot>, Translation)>,
+    /// A first content that is given with what follows, where nothing is shown yet.
+    initial: Option<String>,
+    /// The text of a root beside the text that is shown.
+    rebase: Option<(u64, Rebase)>,
+}
+
+impl Replay {
+    fn of(state: &mut State, field: &FieldKey) -> Option<Self> {
+        let content = state.content(field);
+        let (root, old) = content.map_or((0, Vec::new()), |content| (content.root(), content.old.clone()));
+        let old = old.into_iter().map(|old| old.translation().map(|translation| (old, translation)));
+        let old = old.collect::<Result<_, _>>().ok()?;
+        let current = state.document_mut(field).ok()?.clone();
+        Some(Self { root, current, old, initial: None, rebase: None })
+    }
+
+    fn take_initial(&mut self, initial: &Edit, content: &str) {
+        (self.initial, self.rebase) = (Some(content.to_owned()), None);
+        // One that does not fit leaves everything as it is, and what builds on it will not fit either.
+        let _ = text::apply(&mut self.current, std::iter::once(initial));
+        self.old.iter_mut().for_each(|(_, translation)| drop(text::translate(translation, initial, None)));
+    }
+
+    /// The text on a root.
+    fn text(&self, root: u64) -> Option<String> {
+        if root == self.root {
+            return Some(self.current.text());
+        }
+        self.old.iter().find(|(old, _)| old.root == root).map(|(_, translation)| translation.old().text())
+    }
+
+    /// What a change does to the text of its root, which stands in `rebase`.
+    fn take(&mut self, change: &RichChange) -> Option<Vec<Splice>> {
+        let document = if change.root == self.root {
+            self.current.watch();
+            self.current.apply(&[&change.bytes]).ok()?;
+            &self.current
+        } else {
+            let (old, translation) = self.old.iter_mut().find(|(old, _)| old.root == change.root)?;
+            translation.watch();
+            let moved = translation.translate(&change.bytes, None).ok()?;
+            // What was made on the new root may build on it there.
+            if old.next == self.root && !moved.is_empty() {
+                self.current.apply(&[&moved]).ok()?;
+            }
+            translation.old()
+        };
+        match document.changes() {
+            Some(splices) => Some(splices.to_vec()),
+            None => self.rebase.as_ref().map(|(_, rebase)| vec![rich::difference(&rebase.text(), &document.text())]),
+        }
+    }
+}
