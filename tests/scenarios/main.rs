@@ -13,6 +13,7 @@ mod herd;
 mod local;
 mod network;
 mod reported;
+mod reroot;
 mod restores;
 mod rich;
 mod seeds;

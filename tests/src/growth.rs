@@ -1,17 +1,19 @@
-//! What storage comes to when the same fields are overwritten again and again, and how long a new client takes to open
-//! the log then.
+//! What storage comes to when the same fields are overwritten, or one note is edited, again and again; and how long a
+//! new client takes to open the log then.
 //!
 //! A real server on real sockets, with its file on the disk; a real engine, whose database is in memory and counted in
 //! bytes of keys and values. The server keeps of each log what its snapshots do not cover.
 
-use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use driftlog_core::draft::{Draft, DraftFieldOp, DraftOp};
 use driftlog_core::engine::Engine;
 use driftlog_core::id::{LogName, Name, RecordId};
+use driftlog_core::rich::Splice;
+use driftlog_core::state::{FieldKey, RecordKey};
 use driftlog_core::value::Value;
 use driftlog_core::view::{CollectionSchema, FieldSchema, Query, Schema, Strategy};
 use driftlog_server::{Access, Config, Keep, Retention, ServeError, serve};
@@ -31,6 +33,8 @@ const RECORD_FIELDS: u64 = 10;
 const BATCH: u64 = 50;
 /// Actions that may wait for the server.
 const WAITING_MAX: u64 = 4_000;
+/// … where each is an edit of one note.
+const WAITING_EDITS_MAX: u64 = 200;
 /// Looks at the server's file that have to be alike.
 const LOOKS: u32 = 20;
 /// Time between two of them.
@@ -40,15 +44,64 @@ const OPENINGS: usize = 9;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// What is typed into a note at once.
+const WORD_BYTES: usize = 12;
+
 /// What to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Actions, each of which sets one field.
+    /// Actions, each of which sets one field, or types a word into the note.
     pub actions: u64,
-    /// Fields, which take turns.
-    pub fields: u64,
-    /// Bytes of each value.
+    /// What is written.
+    pub subject: Subject,
+    /// How long changes of an old root of the note are translated: what storage comes to is told as it is behind it.
+    pub grace: Duration,
+    /// Bytes of each value, or of the note, which is cut where it was written first as it grows beyond.
     pub value_bytes: u64,
+}
+
+/// What is written again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// So many fields, which take turns.
+    Fields(u64),
+    /// One note.
+    Note,
+}
+
+impl Plan {
+    fn records(&self) -> u64 {
+        match self.subject {
+            Subject::Fields(fields) => fields.div_ceil(RECORD_FIELDS),
+            Subject::Note => 1,
+        }
+    }
+
+    /// As many actions as make everything there is.
+    fn actions_min(&self) -> u64 {
+        match self.subject {
+            Subject::Fields(fields) => fields,
+            Subject::Note => self.value_bytes / WORD_BYTES as u64 + 1,
+        }
+    }
+
+    /// How many actions may wait for the server.
+    fn waiting_max(&self) -> u64 {
+        match self.subject {
+            Subject::Fields(_) => WAITING_MAX,
+            Subject::Note => WAITING_EDITS_MAX,
+        }
+    }
+
+    /// Takes an action by its number; the first ones make what is written.
+    fn act(&self, engine: &mut Engine, log: &LogName, at: u64, now: u64) {
+        let draft = match self.subject {
+            Subject::Fields(fields) => set(fields, self.value_bytes, at),
+            Subject::Note if at == 0 => noted(),
+            Subject::Note => typed(self.value_bytes as usize, note_length(engine, log), at),
+        };
+        engine.act(log, draft, now).expect("nothing bounds the backlog");
+    }
 }
 
 /// What was seen.
@@ -64,7 +117,7 @@ pub struct Report {
     pub client_bytes: u64,
     /// What the client sent.
     pub sent_bytes: u64,
-    /// How long a new client takes from connecting to the first full view, where as many actions as fields made it …
+    /// How long a new client takes from connecting to the first full view, where no more actions than needed made it …
     pub open_small: Duration,
     /// … and where all of them did.
     pub open_large: Duration,
@@ -86,11 +139,12 @@ struct Server {
 }
 
 impl Server {
-    async fn start() -> io::Result<Self> {
+    async fn start(plan: Plan) -> io::Result<Self> {
         let (listener, directory) = (TcpListener::bind("127.0.0.1:0").await?, TempDir::new()?);
         let address = listener.local_addr()?.to_string();
         let mut config = Config::new(directory.path(), Access::Development);
         config.retention = Retention::default().with("*", Keep::Last(0));
+        config.rerooting.grace = plan.grace;
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(serve(listener, config, async {
             let _ = stopped.await;
@@ -136,8 +190,8 @@ fn bytes_in(directory: &Path) -> io::Result<u64> {
 /// The server's, or the system's.
 pub async fn run(plan: Plan) -> Result<Report, Failure> {
     let log = LogName::new("log")?;
-    let (server, client) = started(&log, plan, plan.fields).await?;
-    let open_small = opened(&server, &log, plan, plan.fields).await;
+    let (server, client) = started(&log, plan, plan.actions_min()).await?;
+    let open_small = opened(&server, &log, plan, plan.actions_min()).await;
     client.kill().await;
     server.end().await?;
     let (server, client) = started(&log, plan, plan.actions).await?;
@@ -153,10 +207,15 @@ pub async fn run(plan: Plan) -> Result<Report, Failure> {
 
 /// A server with a log that so many actions made, and the client that made them.
 async fn started(log: &LogName, plan: Plan, actions: u64) -> Result<(Server, NativeClient), Failure> {
-    let server = Server::start().await?;
+    let server = Server::start(plan).await?;
     let client = server.client();
     client.open(log, schema(plan)).await;
-    write(&client, log, plan, actions).await;
+    let behind_grace = (actions / 10).min(actions - plan.actions_min().min(actions));
+    write(&client, log, plan, 0..actions - behind_grace).await;
+    if plan.subject == Subject::Note && behind_grace > 0 {
+        tokio::time::sleep(plan.grace).await;
+    }
+    write(&client, log, plan, actions - behind_grace..actions).await;
     Ok((server, client))
 }
 
@@ -170,15 +229,15 @@ async fn live_bytes(address: &str, log: &LogName) -> Result<u64, Failure> {
     Ok(json["collections"].to_string().len() as u64)
 }
 
-/// Sets the fields in turn, so many times in all, no faster than the server takes it.
-async fn write(client: &NativeClient, log: &LogName, plan: Plan, actions: u64) {
-    let mut made = 0;
-    while made < actions {
-        let (name, from, through) = (log.clone(), made, actions.min(made + BATCH));
+/// Takes these actions, no faster than the server takes it.
+async fn write(client: &NativeClient, log: &LogName, plan: Plan, actions: Range<u64>) {
+    let mut made = actions.start;
+    while made < actions.end {
+        let (name, from, through) = (log.clone(), made, actions.end.min(made + BATCH));
         client
             .call(move |engine, now| {
                 for at in from..through {
-                    engine.act(&name, set(plan, at), now).expect("nothing bounds the backlog");
+                    plan.act(engine, &name, at, now);
                 }
             })
             .await;
@@ -186,14 +245,14 @@ async fn write(client: &NativeClient, log: &LogName, plan: Plan, actions: u64) {
         let name = log.clone();
         let waits =
             move |engine: &mut Engine| engine.replica(&name).map_or(0, |replica| replica.outbox().backlog().entries);
-        client.until(move |engine| (waits(engine) < WAITING_MAX).then_some(())).await;
+        client.until(move |engine| (waits(engine) < plan.waiting_max()).then_some(())).await;
     }
     client.quiet(log).await;
 }
 
 /// From connecting to a view of every record as the log has it: the median of some new clients.
 async fn opened(server: &Server, log: &LogName, plan: Plan, actions: u64) -> Duration {
-    let records = plan.fields.div_ceil(RECORD_FIELDS) as usize;
+    let records = plan.records() as usize;
     let mut times = Vec::new();
     for _ in 0..OPENINGS {
         let begun = Instant::now();
@@ -222,9 +281,13 @@ fn word(text: &str) -> Name {
 }
 
 fn schema(plan: Plan) -> Schema {
-    let names: BTreeSet<u64> = (0..plan.fields.min(RECORD_FIELDS)).collect();
-    let field = |at| (field_name(at), FieldSchema { strategy: Strategy::Register, default: None });
-    let fields = names.into_iter().map(field).collect();
+    let field = |name, strategy| (name, FieldSchema { strategy, default: None });
+    let fields = match plan.subject {
+        Subject::Fields(fields) => {
+            (0..fields.min(RECORD_FIELDS)).map(|at| field(field_name(at), Strategy::Register)).collect()
+        }
+        Subject::Note => [field(word("note"), Strategy::Text)].into(),
+    };
     Schema { collections: [(word("rows"), CollectionSchema { single: false, fields })].into() }
 }
 
@@ -232,19 +295,63 @@ fn field_name(at: u64) -> Name {
     word(&format!("field{at}"))
 }
 
-/// An action by its number; the first round makes the records.
-fn set(plan: Plan, at: u64) -> Draft {
-    let field = at % plan.fields;
+/// Sets a field; the first round makes the records.
+fn set(fields: u64, value_bytes: u64, at: u64) -> Draft {
+    let field = at % fields;
     let (record, field) = (field / RECORD_FIELDS, field_name(field % RECORD_FIELDS));
     let record = RecordId::new(&format!("row{record}")).expect("an id");
     let mut value = format!("{at} ");
-    while (value.len() as u64) < plan.value_bytes {
+    while (value.len() as u64) < value_bytes {
         value.push(char::from(b'a' + (value.len() as u64 * 7 + at) as u8 % 26));
     }
     let op = DraftFieldOp::Set(Value::text(&value));
-    let op = match at < plan.fields {
+    let op = match at < fields {
         true => DraftOp::Insert(word("rows"), record, vec![(field, op)]),
         false => DraftOp::Update(word("rows"), record, field, op),
     };
     Draft { name: word("set"), args: None, ops: vec![op], lifetime_ms: None }
+}
+
+/// The record with the note.
+fn note() -> FieldKey {
+    let record = RecordId::new("row0").expect("an id");
+    FieldKey { key: RecordKey { collection: word("rows"), record }, field: word("note") }
+}
+
+/// A word by its number, with a space behind it.
+fn a_word(number: u64) -> String {
+    // As many as people use.
+    const WORDS: u64 = 1_000;
+    let mut random = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % WORDS + 1;
+    let mut letter = || {
+        random = random.rotate_left(23).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        char::from(b'a' + (random >> 40) as u8 % 26)
+    };
+    (1..WORD_BYTES).map(|_| letter()).chain([' ']).collect()
+}
+
+fn noted() -> Draft {
+    let FieldKey { key, field } = note();
+    let fields = vec![(field, DraftFieldOp::InitialText(a_word(0)))];
+    let ops = vec![DraftOp::Insert(key.collection, key.record, fields)];
+    Draft { name: word("write"), args: None, ops, lifetime_ms: None }
+}
+
+/// Code units of the note as it is shown.
+fn note_length(engine: &mut Engine, log: &LogName) -> usize {
+    let replica = engine.replica(log).expect("an open log");
+    let (_, visible) = replica.view_mut().expect("a log that is shown");
+    visible.text_len_utf16(&note()).expect("a text that reads")
+}
+
+/// Types a word somewhere into the note; once it is long enough, a word at its beginning goes for it.
+fn typed(note_bytes: usize, length: usize, at: u64) -> Draft {
+    let FieldKey { key, field } = note();
+    let place = (at as usize * 7_919) % (length / WORD_BYTES + 1) * WORD_BYTES;
+    let mut splices = vec![Splice { at: place, delete: 0, insert: a_word(at) }];
+    if length >= note_bytes {
+        splices.push(Splice { at: 0, delete: WORD_BYTES, insert: String::new() });
+    }
+    let ops = vec![DraftOp::Update(key.collection, key.record, field, DraftFieldOp::Splice(splices))];
+    Draft { name: word("type"), args: None, ops, lifetime_ms: None }
 }

@@ -24,6 +24,7 @@ pub mod letters;
 pub mod network;
 pub mod page;
 pub mod quiet;
+pub mod reroot;
 pub mod seeds;
 pub mod story;
 pub mod stranger;

@@ -1,12 +1,13 @@
-//! `growth [--actions N] [--fields N] [--value-bytes N]`: overwrites the same fields again and again on a real server,
-//! and tells what storage comes to and how long a new client takes to open the log.
+//! `growth [--note] [--actions N] [--fields N] [--value-bytes N]`: overwrites the same fields, or edits one note, again
+//! and again on a real server, and tells what storage comes to and how long a new client takes to open the log.
 //!
 //! The last line is `actions=… live_bytes=… server_bytes=… client_bytes=… sent_bytes=… open_ms_small=…
 //! open_ms_large=…`. It ends with 0 only if storage stayed within ten times of what lives, on both sides.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use driftlog_tests::growth::{Plan, Report, run};
+use driftlog_tests::growth::{Plan, Report, Subject, run};
 
 /// How many times the bytes of what lives storage may take.
 const FACTOR: u64 = 10;
@@ -14,7 +15,7 @@ const FACTOR: u64 = 10;
 #[tokio::main]
 async fn main() -> ExitCode {
     let Some(plan) = plan() else {
-        eprintln!("usage: growth [--actions N] [--fields N] [--value-bytes N]");
+        eprintln!("usage: growth [--note] [--actions N] [--fields N] [--value-bytes N]");
         return ExitCode::from(2);
     };
     match run(plan).await {
@@ -27,18 +28,26 @@ async fn main() -> ExitCode {
 }
 
 fn plan() -> Option<Plan> {
-    let mut plan = Plan { actions: 1_000_000, fields: 100, value_bytes: 500 };
+    let grace = Duration::from_secs(20);
+    let mut plan = Plan { actions: 1_000_000, subject: Subject::Fields(100), grace, value_bytes: 500 };
     let mut args = std::env::args().skip(1);
     while let Some(option) = args.next() {
+        if option == "--note" {
+            plan = Plan { actions: 100_000, subject: Subject::Note, value_bytes: 50_000, ..plan };
+            continue;
+        }
         let value = args.next()?.parse().ok()?;
         match option.as_str() {
             "--actions" => plan.actions = value,
-            "--fields" => plan.fields = value,
+            "--fields" => plan.subject = Subject::Fields(value),
             "--value-bytes" => plan.value_bytes = value,
             _ => return None,
         }
     }
-    (plan.fields > 0 && plan.actions >= plan.fields).then_some(plan)
+    match plan.subject {
+        Subject::Fields(fields) => (fields > 0 && plan.actions >= fields).then_some(plan),
+        Subject::Note => (plan.actions > 0).then_some(plan),
+    }
 }
 
 fn end(report: &Report) -> ExitCode {

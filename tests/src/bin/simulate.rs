@@ -25,6 +25,8 @@ struct Sum {
     failed: u64,
     entries: u64,
     redriven: u64,
+    rerooted: u64,
+    translated: u64,
     flipped: u64,
     acked_lost: u64,
     stored_lost: u64,
@@ -37,6 +39,8 @@ impl Sum {
     fn add(&mut self, outcome: &Outcome) {
         self.entries += outcome.report.entries;
         self.redriven += outcome.report.redriven;
+        self.rerooted += outcome.report.rerooted;
+        self.translated += outcome.report.translated;
         self.flipped += outcome.report.flipped;
         self.simulated_ms += outcome.simulated_ms;
         self.lively_ms += outcome.lively_ms;
@@ -69,12 +73,14 @@ fn main() -> ExitCode {
     });
     let per_second = sum.lively_ms as f64 / 1_000.0 / begun.elapsed().as_secs_f64();
     println!(
-        "seeds={} failed={} entries={} redriven={} flipped={} acked_lost={} stored_lost={} diverged={} \
+        "seeds={} failed={} entries={} redriven={} rerooted={} translated={} flipped={} acked_lost={} stored_lost={} diverged={} \
          simulated_hours={:.1} per_second={:.0}",
         options.seeds,
         sum.failed,
         sum.entries,
         sum.redriven,
+        sum.rerooted,
+        sum.translated,
         sum.flipped,
         sum.acked_lost,
         sum.stored_lost,

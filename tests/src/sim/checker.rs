@@ -17,6 +17,7 @@ use driftlog_server::stepped::Server;
 
 use super::device::{DeviceNumber, TabNumber};
 use super::erasing::log_of;
+use super::reroot;
 
 /// Bytes of answers that the server lets wait for a page that does not read.
 const ANSWERS_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -34,6 +35,10 @@ pub struct Report {
     pub refused: u64,
     /// Dead letters that came into a log after all.
     pub redriven: u64,
+    /// Texts that were given a new root.
+    pub rerooted: u64,
+    /// Entries that the gate translated.
+    pub translated: u64,
     /// Bits that flipped.
     pub flipped: u64,
     /// What went wrong first, by its kind and in words.
@@ -100,6 +105,13 @@ pub(super) struct Told {
 pub(super) enum Verdict {
     Accepted,
     Refused,
+}
+
+impl Record {
+    /// Whether an entry of the log replaces the one with this id.
+    pub(super) fn is_replaced(&self, id: EntryId) -> bool {
+        self.replaced.keys().any(|target| target.id == id)
+    }
 }
 
 impl Checker {
@@ -182,7 +194,9 @@ impl Checker {
         record.ends.push(end);
         record.entries.push(logged.clone());
         record.writes.insert(write, logged.offset);
-        record.ids.insert(id, (logged.offset, logged.entry.digest()));
+        record.ids.insert(id, (logged.offset, logged.entry.pushed_digest()));
+        self.report.rerooted += u64::from(reroot::is_root(logged));
+        self.report.translated += u64::from(logged.entry.is_translated());
         self.report.redriven += u64::from(replaces.is_some());
         record.replaced.extend(replaces.map(|target| (target, logged.offset)));
         if record.gone.remove(&write) {
@@ -282,7 +296,9 @@ impl Checker {
             WriteStatus::Accepted(accepted) => {
                 self.report.accepted += u64::from(before.verdict.is_none());
                 let place = accepted.offset.or(offset);
-                if gone {
+                // What was made again by itself is told as of itself.
+                let remade = record.is_some_and(|record| record.is_replaced(accepted.id));
+                if gone || remade {
                     None
                 } else if offset.is_none() {
                     Some(("acked-lost", "is said to be accepted, and the server does not have it".to_owned()))

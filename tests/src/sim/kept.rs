@@ -60,7 +60,8 @@ impl World {
         missing
             .map(|((log, write), told)| {
                 let gone = record.gone.contains(write);
-                let accepted = told.verdict == Some(Verdict::Accepted) && !gone;
+                let remade = told.id.is_some_and(|id| record.is_replaced(id));
+                let accepted = told.verdict == Some(Verdict::Accepted) && !gone && !remade;
                 let (id, ids) = (told.id, told.ids.clone());
                 Missing { log: log.clone(), write: *write, id, ids, device: told.device, accepted, gone }
             })

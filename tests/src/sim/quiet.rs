@@ -66,8 +66,10 @@ impl World {
         }
         let reason = replica.log_state().reason;
         Some(format!(
-            "outbox {outbox}, overlay empty {overlay}, {status:?} {reason:?}, at {at} of {end}, link {:?} {:?}",
-            connection.state, connection.reason
+            "outbox {outbox}, overlay {:?}, {status:?} {reason:?}, at {at} of {end}, link {:?} {:?}",
+            replica.overlay().writes().collect::<Vec<_>>(),
+            connection.state,
+            connection.reason
         ))
     }
 

@@ -12,6 +12,7 @@ use driftlog_server::{Keep, Retention};
 
 use super::board;
 use super::checker::Report;
+use super::reroot;
 use super::weather::Weather;
 use super::world::World;
 use crate::database::Database;
@@ -82,6 +83,7 @@ pub fn drawn(seed: u64) -> World {
         _ => Keep::All,
     };
     world.host.config_mut().retention = Retention::default().with("*", keep);
+    world.host.config_mut().rerooting = reroot::drawn(seed);
     world.stop_server();
     world.start_server();
     world.weather = Weather::drawn(&mut world.random);

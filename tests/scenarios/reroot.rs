@@ -1,0 +1,160 @@
+//! Texts whose history has grown far beyond their content begin anew, and nobody notices.
+
+use std::time::Duration;
+
+use driftlog_tests::sim::board::{add_with_note, rename, splice};
+use driftlog_tests::sim::network::Cut;
+use driftlog_tests::sim::story::{Person, Story};
+
+const LONG: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+const SHORT: Duration = Duration::from_secs(60);
+
+/// A note that two have, and of which texts begin anew soon.
+fn noted(grace: Duration) -> (Story, Person, Person) {
+    let story = Story::begin();
+    story.reroot_soon(grace);
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.act(add_with_note("a", "milk", "one two three"));
+    story.run_until_quiet();
+    (story, alice, bob)
+}
+
+fn agree(story: &Story, people: &[&Person], note: &str) {
+    story.run_until_quiet();
+    for person in people {
+        assert_eq!(person.field("a", "note"), note);
+        assert_eq!((person.outbox(), person.dead_letters()), (0, vec![]));
+    }
+}
+
+#[test]
+fn a_text_begins_anew_while_both_write_in_it() {
+    let (story, alice, bob) = noted(LONG);
+    alice.wear_out(&story, "a");
+    bob.act(splice("a", 13, 0, "!"));
+    agree(&story, &[&alice, &bob], "one two three!");
+    let snapshot_reader = story.person("carol");
+    agree(&story, &[&snapshot_reader], "one two three!");
+}
+
+#[test]
+fn an_edit_made_offline_on_the_old_root_merges_where_it_was_typed() {
+    let (story, alice, bob) = noted(LONG);
+    bob.offline();
+    let (first, second) = (bob.types(3, "!"), bob.types(4, "?"));
+    alice.wear_out(&story, "a");
+    alice.act(splice("a", 0, 3, "1"));
+    bob.online();
+    agree(&story, &[&alice, &bob], "1!? two three");
+    assert_eq!(story.translated(), 2);
+    assert!(bob.is_accepted(first) && bob.is_accepted(second));
+}
+
+#[test]
+fn an_old_edit_whose_answer_is_lost_is_sent_again_and_counts_once() {
+    let (story, alice, bob) = noted(LONG);
+    bob.offline();
+    bob.types(3, "!");
+    alice.wear_out(&story, "a");
+    bob.online();
+    story.run_for(60);
+    for _ in 0..20 {
+        bob.cut(Cut::Silent);
+        story.run_for(25);
+    }
+    agree(&story, &[&alice, &bob], "one! two three");
+    assert_eq!(story.translated(), 1);
+}
+
+#[test]
+fn what_was_typed_on_the_old_root_shows_at_once_and_typing_goes_on() {
+    let (story, alice, bob) = noted(LONG);
+    // Bob hears everything, and is not heard.
+    let before = story.roots();
+    bob.act(rename("a", "bread"));
+    bob.vanish();
+    bob.types(3, "!");
+    alice.wear_out(&story, "a");
+    assert_eq!(story.roots(), before + 1);
+    bob.types(4, "?");
+    assert_eq!(bob.field("a", "note"), "one!? two three");
+    bob.online();
+    agree(&story, &[&alice, &bob], "one!? two three");
+}
+
+#[test]
+fn restarts_of_both_sides_between_two_old_edits_change_nothing() {
+    let (story, alice, bob) = noted(LONG);
+    bob.offline();
+    bob.types(3, "!");
+    bob.types(4, "?");
+    alice.wear_out(&story, "a");
+    bob.online();
+    story.run_until_quiet();
+    bob.offline();
+    story.world().stop_server();
+    story.world().start_server();
+    bob.reload();
+    bob.types(5, "…");
+    bob.online();
+    agree(&story, &[&alice, &bob], "one!?… two three");
+    assert_eq!(story.translated(), 2);
+}
+
+#[test]
+fn after_the_grace_one_entry_replaces_each_and_nobody_is_asked() {
+    let (story, alice, bob) = noted(SHORT);
+    bob.offline();
+    let (first, second) = (bob.types(3, "!"), bob.types(4, "?"));
+    alice.wear_out(&story, "a");
+    story.reroot_no_more();
+    story.run_for(90_000);
+    alice.act(splice("a", 0, 3, "1"));
+    bob.online();
+    agree(&story, &[&alice, &bob], "1!? two three");
+    let replacing = story.logged().iter().filter(|logged| logged.entry.header.replaces.is_some()).count();
+    assert_eq!((story.translated(), replacing), (0, 2));
+    assert!(bob.is_accepted(first) && bob.is_accepted(second));
+}
+
+#[test]
+fn after_the_grace_a_device_that_starts_from_a_snapshot_has_its_edits_too() {
+    let (story, alice, bob) = noted(SHORT);
+    story.world().host.config_mut().retention =
+        driftlog_server::Retention::default().with("*", driftlog_server::Keep::Last(1));
+    story.world().stop_server();
+    story.world().start_server();
+    bob.offline();
+    bob.types(3, "!");
+    bob.reload();
+    bob.types(8, "?");
+    alice.wear_out(&story, "a");
+    story.run_for(90_000);
+    alice.wear_out(&story, "a");
+    story.reroot_no_more();
+    story.run_for(90_000);
+    for number in 0..30 {
+        alice.act(rename("a", &format!("milk {number}")));
+        story.run_for(100);
+    }
+    bob.online();
+    agree(&story, &[&alice, &bob], "one! two? three");
+}
+
+#[test]
+fn a_crash_between_refusal_and_replacement_loses_nothing() {
+    for cut_ms in [0, 20, 40, 60, 80, 100, 120, 160, 200] {
+        let (story, alice, bob) = noted(SHORT);
+        bob.offline();
+        bob.types(3, "!");
+        bob.types(4, "?");
+        alice.wear_out(&story, "a");
+        story.reroot_no_more();
+        story.run_for(90_000);
+        alice.act(rename("a", "bread"));
+        bob.online();
+        story.run_for(cut_ms);
+        bob.lose_power();
+        agree(&story, &[&alice, &bob], "one!? two three");
+    }
+}
