@@ -126,10 +126,12 @@ impl LogWriter {
         }
         let missing = missing_need(writes, refused, &entry)?;
         let RefusedEntry { log, user, target, .. } = refused;
+        let line = entry.line(target.id);
+        let was_logged = line.id != target.id && writes.reads().was_logged(log.key, &line)?;
         self.begin_epoch(writes, log)?;
         let now = self.environment.now();
         let hot = self.hot.load(writes.reads(), log)?;
-        let redrive = Redrive { id: target.id, user, entry: &entry, replaced: false, missing };
+        let redrive = Redrive { id: target.id, user, entry: &entry, replaced: was_logged, missing };
         let redriven = match hot.sequencer.redrive(now, redrive, &mut self.random) {
             Ok(redriven) => redriven,
             Err(error) => {

@@ -295,7 +295,7 @@ impl Reads<'_> {
 
     /// Whether an entry with this id was in the log and is not kept: what it said is not known any more, so it may be
     /// the one. Taking it in again could double it; refusing it keeps it whole, as a dead letter.
-    fn was_logged(self, log: LogKey, target: &Replaced) -> Result<bool, StoreError> {
+    pub(crate) fn was_logged(self, log: LogKey, target: &Replaced) -> Result<bool, StoreError> {
         let Some((author, _)) = self.binding(target.id.actor)? else { return Ok(false) };
         let row = self.author_row(log, author)?;
         Ok(row.is_some_and(|row| target.id.seq <= row.truncated && !row.is_absent(target.id.seq)))
