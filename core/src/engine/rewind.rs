@@ -24,10 +24,17 @@ use super::{CommitFailure, Engine, Hint, Phase, Request, Slot};
 /// A log that is to be rewound.
 #[derive(Debug)]
 pub(super) struct Rewinding {
-    opened: Opened,
-    parts_at: Option<Offset>,
+    why: Why,
     /// Its rows are being read, or written.
     under_way: bool,
+}
+
+#[derive(Debug)]
+enum Why {
+    /// The server stands as `opened` says, and confirmed state is another one from an offset on.
+    Parted { opened: Opened, parts_at: Option<Offset> },
+    /// It went back and is up to date again: what was written under the actors before, and is not there, is lost.
+    Lost,
 }
 
 impl Slot {
@@ -43,7 +50,7 @@ impl Engine {
         self.give_up(name);
         if let Some(slot) = self.slots.get_mut(name) {
             slot.replica.arrivals_mut().reset();
-            slot.rewinding.get_or_insert(Rewinding { opened, parts_at, under_way: false });
+            slot.rewinding.get_or_insert(Rewinding { why: Why::Parted { opened, parts_at }, under_way: false });
         }
     }
 
@@ -51,6 +58,7 @@ impl Engine {
     pub(super) fn settle_rewinds(&mut self) {
         let (leads, actor) = (self.fence.is_some(), self.actor());
         let mut begun = Vec::new();
+        self.look_for_lost();
         for (name, slot) in &mut self.slots {
             // What the server has of the actor before says nothing of the one that has taken over.
             let may = leads && slot.replica.actor() == actor;
@@ -67,6 +75,21 @@ impl Engine {
             let ranges = vec![KeyRange::prefix(storage::received_prefix(&name)), storage::own_of_origin(&name, actor)];
             self.read(Request::RewindRead(name), ranges);
         }
+    }
+
+    /// A log that went back is up to date again, and lacks what was written under the actors before.
+    fn look_for_lost(&mut self) {
+        if self.fence.is_none() {
+            return;
+        }
+        let mut lacking = Vec::new();
+        for (name, slot) in &mut self.slots {
+            if slot.phase == Phase::Ready && slot.rewinding.is_none() && slot.replica.has_lost_of_before() {
+                slot.rewinding = Some(Rewinding { why: Why::Lost, under_way: false });
+                lacking.push(name.clone());
+            }
+        }
+        lacking.iter().for_each(|name| self.give_up(name));
     }
 
     pub(super) fn rewind_read(&mut self, name: &LogName, rows: Result<Vec<Vec<Row>>, String>) {
@@ -87,8 +110,12 @@ impl Engine {
             first.is_some_and(|first| storage::actor_of(key) == Some(outbox.author_of(first)))
         });
         let own = own::read(own, crate::id::Seq(1), None).map(|own| own.entries).unwrap_or_default();
-        let Rewinding { opened, parts_at, .. } = rewinding;
-        let rewound = slot.replica.undone(opened, *parts_at, (&own, &received), now);
+        let (rewound, rebuild) = match &rewinding.why {
+            Why::Parted { opened, parts_at } => {
+                (slot.replica.undone(opened, *parts_at, (&own, &received), now), parts_at.is_some())
+            }
+            Why::Lost => (slot.replica.lost_of_before(&own, now), false),
+        };
         let rewind = Rewind {
             fence,
             log: name.clone(),
@@ -97,7 +124,7 @@ impl Engine {
             verdicts: rewound.verdicts,
             voids: rewound.voids,
             letters: rewound.letters,
-            rebuild: parts_at.is_some(),
+            rebuild,
         };
         let (verdicts, rebuild) = (rewind.verdicts.clone(), rewind.rebuild);
         self.commit(Request::Rewind(name.clone(), verdicts, rebuild), Commit::Rewind(rewind));

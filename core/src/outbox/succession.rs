@@ -104,6 +104,14 @@ impl Outbox {
             self.seqs.remove(&super::write_of(&entry));
             self.backlog.remove(entry.size());
         }
+        // Of the actors before, what is lost.
+        let last = self.begins_behind();
+        let verdicts = &self.verdicts;
+        let lost = |seq: &Seq| *seq <= last && verdicts.mark(*seq).is_some_and(|mark| !mark.is_logged());
+        let lost: Vec<_> = self.stored.keys().copied().filter(lost).collect();
+        for entry in lost.into_iter().filter_map(|seq| self.stored.remove(&seq)) {
+            self.seqs.remove(&super::write_of(&entry));
+        }
         self.advance();
     }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::entry::Entry;
-use crate::id::{ActorId, EntryId, EpochId, LogId, Offset, Seq};
-use crate::notice::LogStatus;
+use crate::id::{ActorId, EntryId, EpochId, LogId, Offset, Seq, WriteId};
+use crate::notice::{LogStatus, Notice, Refused, WriteStatus};
+use crate::overlay::Touched;
 use crate::packed::{Item, Void};
 use crate::protocol::Code;
 use crate::protocol::frame::{MarkedStatus, Opened};
@@ -121,17 +122,84 @@ impl Replica {
                 };
                 let again = id.actor == self.actor || id.actor == ActorId::LOG;
                 if let Some(entry) = entry.filter(|_| offset >= at && !again) {
-                    let code = Some(Code::LostByServer);
-                    letters.insert(id, DeadLetter::new(entry, MarkedStatus::Void, code, LOST.to_owned(), now));
+                    letters.insert(id, lost_letter(entry, now));
                 }
             }
         }
+    }
+
+    /// What is lost of what this database wrote under the actors before: they were accepted, and a log that went back and
+    /// is up to date again does not have them. None offers them again; `own` are those that are still held.
+    pub fn lost_of_before(&self, own: &[Entry], now: WallMs) -> Rewound {
+        let held: BTreeMap<Seq, &Entry> = own.iter().map(|entry| (entry.header.seq, entry)).collect();
+        let verdicts = self.outbox.verdicts().clone();
+        let mut rewound = Rewound { verdicts, voids: Vec::new(), letters: BTreeMap::new() };
+        rewound.verdicts.rewound += 1;
+        for (actor, seqs) in self.uncovered_of_before() {
+            let mut gone: Option<(Seq, Seq)> = None;
+            for seq in seqs {
+                let expired = self.outbox.verdicts().mark(seq) == Some(MarkedStatus::Expired);
+                rewound.verdicts.marked.retain(|(marked, _)| *marked != seq);
+                rewound.verdicts.marked.push((seq, MarkedStatus::Void));
+                let id = EntryId { actor, seq };
+                match held.get(&seq) {
+                    _ if expired || self.dead_letters.contains_key(&id) => {}
+                    Some(entry) => drop(rewound.letters.insert(id, lost_letter(entry, now))),
+                    None => match &mut gone {
+                        Some((_, last)) if last.next() == seq => *last = seq,
+                        _ => rewound.list_gone(actor, gone.replace((seq, seq)), now),
+                    },
+                }
+            }
+            rewound.list_gone(actor, gone, now);
+        }
+        rewound.verdicts.marked.sort_by_key(|(seq, _)| *seq);
+        rewound
+    }
+
+    /// Whether something is lost that was written under the actors before; known once the log is up to date again.
+    pub fn has_lost_of_before(&self) -> bool {
+        let rewound = self.outbox.verdicts().rewound > 0 && self.status == LogStatus::Synced;
+        rewound && self.elsewhere.is_empty() && self.uncovered_of_before().any(|(_, mut seqs)| seqs.next().is_some())
+    }
+
+    /// Seqs of the actors before that were accepted under them, and that confirmed state does not have.
+    fn uncovered_of_before(&self) -> impl Iterator<Item = (ActorId, impl Iterator<Item = Seq>)> {
+        let verdicts = self.outbox.verdicts();
+        // Where the row of verdicts is damaged, nobody here knows what was accepted.
+        let known = verdicts.through >= self.outbox.begins_behind();
+        let earlier = self.outbox.earlier().iter().filter(move |_| known);
+        let mut first = Seq(1);
+        earlier.map(move |(actor, last)| {
+            let from = first.max(self.state.folded(*actor).next());
+            first = last.next();
+            (*actor, (from.0..=last.0).map(Seq).filter(|seq| verdicts.mark(*seq).is_none_or(MarkedStatus::is_logged)))
+        })
+    }
+
+    /// What is still laid of the actors before, and is lost.
+    fn laid_and_lost(&self) -> Vec<(EntryId, WriteId)> {
+        let (verdicts, last) = (self.outbox.verdicts(), self.outbox.begins_behind());
+        let is_lost = |seq: &Seq| *seq <= last && verdicts.mark(*seq).is_some_and(|mark| !mark.is_logged());
+        let laid = self.overlay.pending().filter_map(|(stamp, _)| {
+            let seq = stamp.seq().filter(is_lost)?;
+            Some((EntryId { actor: stamp.actor(), seq }, stamp.write()))
+        });
+        laid.collect()
     }
 
     /// Goes back to what the rows hold now: own entries are learned from them again, and where confirmed state is to be
     /// rebuilt, it comes from the server.
     pub fn rewind(&mut self, verdicts: Verdicts, voids: &Voids, rebuild: bool) {
         self.outbox.rewind(verdicts, voids);
+        let mut touched = Touched::new();
+        for (id, write) in self.laid_and_lost() {
+            touched.extend(self.overlay.drop(&self.state, write));
+            let (code, reason) = (Some(Code::LostByServer), LOST.to_owned());
+            let refused = Refused { id, status: MarkedStatus::Void, code, reason };
+            self.notices.push(Notice::Write(self.name.clone(), write, WriteStatus::Refused(refused)));
+        }
+        self.refresh(&touched);
         if rebuild {
             self.purged_to(Offset(0));
             let mut keys = self.visible_keys();
@@ -161,10 +229,21 @@ impl Rewound {
         let Some((first, last)) = seqs else { return };
         for (from, through) in Voids::default().without(first, last) {
             self.voids.push(Void { from, through, reason: GONE.to_owned() });
-            let damaged = Damaged { seqs: from..=through, bytes: Vec::new(), reason: GONE.to_owned() };
-            let mut letter = DeadLetter::damaged(damaged, now);
-            letter.code = Some(Code::LostByServer);
-            self.letters.insert(EntryId { actor, seq: from }, letter);
+            self.list_gone(actor, Some((from, through)), now);
         }
     }
+
+    /// Shows the loss of entries that neither the server nor this device has any more.
+    fn list_gone(&mut self, actor: ActorId, seqs: Option<(Seq, Seq)>, now: WallMs) {
+        let Some((from, through)) = seqs else { return };
+        let damaged = Damaged { seqs: from..=through, bytes: Vec::new(), reason: GONE.to_owned() };
+        let mut letter = DeadLetter::damaged(damaged, now);
+        letter.code = Some(Code::LostByServer);
+        self.letters.insert(EntryId { actor, seq: from }, letter);
+    }
+}
+
+/// The server has it no more; it is held here.
+fn lost_letter(entry: &Entry, now: WallMs) -> DeadLetter {
+    DeadLetter::new(entry, MarkedStatus::Void, Some(Code::LostByServer), LOST.to_owned(), now)
 }
