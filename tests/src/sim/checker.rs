@@ -338,12 +338,15 @@ impl Checker {
             return;
         }
         let (actor, folded) = (replica.actor(), replica.state().folded(replica.actor()));
+        // A log that went back gets what is decided from the server again.
+        let verdicts = replica.outbox().verdicts();
+        let shown_from = if verdicts.rewound > 0 { verdicts.through.max(folded) } else { folded };
         let is_missing = |write: &WriteId, told: &Told| {
             let Some(id) = told.id.filter(|id| told.device == device && told.stored && id.actor == actor) else {
                 return false;
             };
             let is_off = replica.outbox().verdicts().mark(id.seq).is_some() || told.verdict == Some(Verdict::Refused);
-            id.seq > folded && !is_off && !replica.overlay().holds(*write)
+            id.seq > shown_from && !is_off && !replica.overlay().holds(*write)
         };
         let mut stored = self.told.iter().filter(|((of, _), _)| of == log);
         if let Some(((_, write), told)) = stored.find(|((_, write), told)| is_missing(write, told)) {
