@@ -321,13 +321,12 @@ impl Outbox {
         (next == seq.next()).then_some(chain)
     }
 
-    /// Records verdicts that are stored; returns each newly decided seq of this actor.
+    /// Records verdicts that are stored; returns each newly decided seq.
     pub fn decide(&mut self, verdicts: Verdicts) -> Vec<Decided> {
         if verdicts.through <= self.verdicts.through {
             return Vec::new();
         }
-        let after = self.verdicts.through.max(self.begins_behind());
-        let decided = (after.0 + 1..=verdicts.through.0)
+        let decided = (self.verdicts.through.0 + 1..=verdicts.through.0)
             .map(|seq| Decided { seq: Seq(seq), mark: verdicts.mark(Seq(seq)) })
             .collect();
         self.set_verdicts(verdicts);

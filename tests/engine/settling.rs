@@ -1,5 +1,6 @@
 //! Refusals: recorded at once, settled when a power loss cannot take them any more.
 
+use driftlog_core::engine::Input;
 use driftlog_core::id::Seq;
 use driftlog_core::protocol::Frame;
 
@@ -106,4 +107,28 @@ fn what_cannot_be_settled_for_now_is_settled_later() {
     device.database.full = false;
     device.pass(30_000);
     assert_eq!(settled(&mut device, tab), [Seq(2)]);
+}
+
+#[test]
+fn a_tab_that_leads_again_does_not_wait_for_what_another_one_settled() {
+    let (mut device, one) = refused();
+    let two = device.tab();
+    device.open(two);
+    device.input(one, Input::Unseated);
+    device.lead(two);
+    device.add(two, "bad bread");
+    device.run();
+    device.pass(1_000);
+    assert_eq!(settled(&mut device, two), [Seq(3)]);
+    device.add(two, "tea");
+    device.run();
+    device.pass(60_000);
+    device.input(two, Input::Unseated);
+    device.lead(one);
+    device.sent(one);
+    for _ in 0..3 {
+        let before = device.now();
+        device.wait(one);
+        assert!(device.now() > before, "what it waits for lies ahead");
+    }
 }

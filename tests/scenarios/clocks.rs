@@ -1,5 +1,7 @@
 //! Clocks that are wrong and jump.
 
+use driftlog_core::notice::LogStatus;
+use driftlog_core::session::link::LinkState;
 use driftlog_tests::sim::board::{add, rename};
 use driftlog_tests::sim::story::Story;
 
@@ -59,4 +61,18 @@ fn a_client_clock_that_steps_back_a_year_does_not_wait_a_year() {
     }
     story.run_for(3 * 60_000);
     assert!(alice.is_accepted(write));
+}
+
+#[test]
+fn a_short_token_lasts_as_long_as_it_says_after_the_server_clock_was_set_back() {
+    let story = Story::begin();
+    story.world().set_server_clock(-60_000);
+    let alice = story.person("alice");
+    let device = alice.device();
+    story.world().devices[device].token_ms = 30_000;
+    alice.reload();
+    alice.act(add("a", "milk"));
+    story.run_until_quiet();
+    story.run_for(20_000);
+    assert_eq!((alice.link(), alice.status()), (LinkState::Live, LogStatus::Synced));
 }

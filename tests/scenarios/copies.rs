@@ -4,8 +4,9 @@ use driftlog_core::notice::LogStatus;
 use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{Case, Ruling};
 use driftlog_core::session::link::LinkState;
+use driftlog_core::storage;
 use driftlog_tests::disk::Loss;
-use driftlog_tests::sim::board::{add, add_with_note, named, rename, splice, tag, untag, vote};
+use driftlog_tests::sim::board::{self, add, add_with_note, named, rename, splice, tag, untag, vote};
 use driftlog_tests::sim::story::{Person, Story};
 
 /// Everything of everybody is in the log once, and everybody is well.
@@ -275,4 +276,50 @@ fn what_an_actor_had_pending_that_the_server_has_forgotten_is_asked_for() {
     alice.discard(letters[1].0);
     story.run_for(500);
     assert_eq!((alice.dead_letters(), alice.ids()), (vec![], vec!["a".to_owned()]));
+}
+
+#[test]
+fn a_redrive_that_was_refused_for_one_copy_is_refused_for_the_other() {
+    let story = Story::begin();
+    story.set_policy(|case: &Case<'_>| match case.name().as_str() {
+        "once" => Ruling::Refuse { code: Code::EntryForbidden, reason: "no".into() },
+        _ => Ruling::Allow,
+    });
+    let alice = story.person("alice");
+    alice.act(add("a", "milk"));
+    alice.act(named("once", "b", "bread"));
+    story.run_until_quiet();
+    alice.offline();
+    let redriven = alice.redrive(alice.dead_letters()[0].0, None);
+    story.run_for(500);
+    let copy = alice.copy();
+    copy.open_tab();
+    story.run_until_quiet();
+    assert_eq!(copy.refusal(redriven).code, Some(Code::EntryForbidden));
+    // It would be allowed now.
+    story.set_policy(|_: &Case<'_>| Ruling::Allow);
+    alice.online();
+    story.run_until_quiet();
+    assert_eq!(alice.refusal(redriven).code, Some(Code::EntryForbidden));
+    assert_eq!((alice.ids(), story.entries()), (vec!["a".into()], 1));
+}
+
+#[test]
+fn verdicts_that_are_damaged_behind_a_fresh_actor_are_not_taken_from_its_beginning() {
+    let story = Story::begin();
+    let alice = story.person("alice");
+    let before = [alice.act(add("a", "milk")), alice.act(vote("a", 1))];
+    story.run_until_quiet();
+    let copy = alice.copy();
+    alice.reload();
+    story.run_until_quiet();
+    copy.open_tab();
+    copy.act(vote("a", 10));
+    all_is_well(&story, &[&alice, &copy]);
+    copy.close();
+    copy.database().flip(&storage::verdicts_key(&board::log(1)), 40);
+    copy.open_tab();
+    all_is_well(&story, &[&alice, &copy]);
+    assert_eq!(copy.field("a", "votes"), "11");
+    assert!(before.iter().all(|write| copy.is_accepted(*write)));
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use driftlog_core::id::Seq;
 use driftlog_core::notice::LogStatus;
 use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{Case, Ruling};
@@ -219,4 +220,82 @@ fn what_no_backup_has_comes_again_however_long_ago_it_was_accepted() {
     story.run_for(120_000);
     let kept = alice.database().own_entries().len();
     assert!(kept < 10, "{kept} own entries are kept");
+
+fn what_is_stored_while_a_log_goes_back_is_not_taken_for_damage() {
+    for at in 0..60 {
+        let story = Story::begin();
+        let alice = story.person("alice");
+        let (first, second) = (alice.tab(), alice.open_tab());
+        alice.act_in(first, add("a", "milk"));
+        let backup = backup(&story);
+        for _ in 0..5 {
+            alice.act_in(first, vote("a", 1));
+        }
+        story.run_until_quiet();
+        restore(&story, &backup);
+        for _ in 0..10 {
+            story.run_for(3 * at);
+            alice.act_in(second, vote("a", 10));
+        }
+        story.run_until_quiet();
+        let seen = (alice.field("a", "votes"), alice.dead_letters(), story.entries());
+        assert_eq!(seen, ("105".to_owned(), vec![], 16), "{} ms apart", 3 * at);
+    }
+}
+
+#[test]
+fn what_was_written_under_the_actor_before_and_is_lost_is_listed() {
+    let story = Story::begin();
+    let alice = story.person("alice");
+    alice.act(add("a", "milk"));
+    let backup = backup(&story);
+    let lost = alice.act(add("b", "bread"));
+    story.run_until_quiet();
+    let copy = alice.copy();
+    copy.open_tab();
+    alice.offline();
+    copy.act(vote("a", 1));
+    story.run_until_quiet();
+    copy.close();
+    // Somebody else has the nonce by now: alice goes on under a fresh actor.
+    alice.act(vote("a", 10));
+    alice.online();
+    story.run_until_quiet();
+    restore(&story, &backup);
+    story.run_until_quiet();
+    alice.reload();
+    story.run_until_quiet();
+    assert_eq!((alice.ids(), alice.field("a", "votes")), (vec!["a".to_owned()], "0".to_owned()));
+    let letters = alice.dead_letters();
+    assert!(letters.iter().all(|(_, code)| *code == Some(Code::LostByServer)), "{letters:?}");
+    let bread = letters.iter().find(|(id, _)| id.seq == Seq(2)).expect("it is listed");
+    alice.discard(bread.0);
+    alice.reload();
+    story.run_until_quiet();
+    assert!(alice.told(lost).is_some() && !alice.dead_letters().contains(bread), "it does not come back");
+}
+
+#[test]
+fn a_server_restored_while_a_fresh_actor_takes_over_tells_no_accepted_action_refused() {
+    for at in 0..40 {
+        let story = Story::begin();
+        let alice = story.person("alice");
+        let first = alice.act(add("a", "milk"));
+        let backup = backup(&story);
+        alice.act(vote("a", 1));
+        story.run_until_quiet();
+        let copy = alice.copy();
+        copy.open_tab();
+        alice.offline();
+        copy.act(vote("a", 10));
+        story.run_until_quiet();
+        alice.act(vote("a", 100));
+        restore(&story, &backup);
+        alice.online();
+        story.run_for(10 * at);
+        alice.reload();
+        story.run_until_quiet();
+        assert!(alice.is_accepted(first) && copy.is_accepted(first), "cut off after {} ms", 10 * at);
+        assert_eq!(alice.field("a", "votes"), copy.field("a", "votes"), "cut off after {} ms", 10 * at);
+    }
 }

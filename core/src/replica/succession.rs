@@ -60,13 +60,13 @@ impl Replica {
         self.refresh(&touched);
         self.load_dead_letters(letters, Seq(u64::MAX));
         self.drop_unknown(&verdicts);
-        self.decide(verdicts, &[], Vec::new());
+        // Those that are inherited are on the entries of the actor before.
+        self.decide_behind(Seq(0), verdicts, &[], Vec::new());
     }
 
-    /// What was pending, or was accepted and is not confirmed here, and may be lost with the server's memory of it, is a
-    /// dead letter by now.
+    /// What was accepted, is not confirmed here, and may be lost with the server's memory of it, is a dead letter by now.
     fn drop_unknown(&mut self, verdicts: &Verdicts) {
-        let through = self.outbox.verdicts().through.max(self.outbox.begins_behind());
+        let through = self.outbox.verdicts().through;
         let unknown = self.dead_letters.iter().filter(|(id, _)| id.seq <= through && verdicts.mark(id.seq).is_some());
         let unknown: Vec<_> = unknown.filter_map(|(id, letter)| Some((*id, letter.write?, letter.clone()))).collect();
         let mut touched = Touched::new();

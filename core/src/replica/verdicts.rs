@@ -14,11 +14,23 @@ use super::Replica;
 impl Replica {
     /// Takes verdicts that are stored, with what is known of the places of accepted entries.
     pub fn decide(&mut self, verdicts: Verdicts, places: &[AckRange], letters: Vec<(Seq, DeadLetter)>) {
+        // What this actor's verdicts say of the seqs before it says nothing of the entries there.
+        self.decide_behind(self.outbox.begins_behind(), verdicts, places, letters);
+    }
+
+    /// Takes verdicts on entries behind a seq.
+    pub(super) fn decide_behind(
+        &mut self,
+        seq: Seq,
+        verdicts: Verdicts,
+        places: &[AckRange],
+        letters: Vec<(Seq, DeadLetter)>,
+    ) {
         let folded = self.covered();
         self.add_letters(letters);
         places.iter().for_each(|range| self.places.note(range));
         let mut touched = Touched::new();
-        for decided in self.outbox.decide(verdicts) {
+        for decided in self.outbox.decide(verdicts).into_iter().filter(|decided| decided.seq > seq) {
             touched.extend(self.decided(decided, folded, places));
         }
         self.outbox.release(folded);
