@@ -293,7 +293,9 @@ fn a_redrive_that_was_refused_for_one_copy_is_refused_for_the_other() {
     let redriven = alice.redrive(alice.dead_letters()[0].0, None);
     story.run_for(500);
     let copy = alice.copy();
+    alice.act(vote("a", 1));
     copy.open_tab();
+    copy.act(vote("a", 10));
     story.run_until_quiet();
     assert_eq!(copy.refusal(redriven).code, Some(Code::EntryForbidden));
     // It would be allowed now.
@@ -301,7 +303,7 @@ fn a_redrive_that_was_refused_for_one_copy_is_refused_for_the_other() {
     alice.online();
     story.run_until_quiet();
     assert_eq!(alice.refusal(redriven).code, Some(Code::EntryForbidden));
-    assert_eq!((alice.ids(), story.entries()), (vec!["a".into()], 1));
+    assert_eq!((alice.ids(), alice.field("a", "votes"), story.entries()), (vec!["a".into()], "11".into(), 3));
 }
 
 #[test]
