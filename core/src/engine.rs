@@ -473,7 +473,7 @@ impl Engine {
             }
             (Request::Discard(name, id), Ok(_)) => {
                 if let Some(slot) = self.slots.get_mut(&name) {
-                    slot.replica.forget_letters(&[id]);
+                    slot.replica.discard_letters(&[id]);
                 }
                 self.hint(&Hint::Grew(name));
             }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use driftlog_core::protocol::Code;
 use driftlog_tests::sim::board::{add_with_note, rename, splice};
 use driftlog_tests::sim::network::Cut;
 use driftlog_tests::sim::story::{Person, Story};
@@ -157,4 +158,21 @@ fn a_crash_between_refusal_and_replacement_loses_nothing() {
         bob.lose_power();
         agree(&story, &[&alice, &bob], "one!? two three");
     }
+}
+
+#[test]
+fn an_old_edit_whose_letter_is_discarded_is_not_told_to_be_accepted() {
+    let (story, alice, bob) = noted(SHORT);
+    bob.offline();
+    let first = bob.types(3, "!");
+    alice.wear_out(&story, "a");
+    story.reroot_no_more();
+    story.run_for(90_000);
+    bob.online();
+    while bob.dead_letters().is_empty() {
+        story.run_for(1);
+    }
+    bob.discard(bob.dead_letters()[0].0);
+    story.run_until_quiet();
+    assert_eq!(bob.refusal(first).code, Some(Code::OldRoot));
 }

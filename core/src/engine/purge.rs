@@ -232,7 +232,7 @@ impl Engine {
     pub(super) fn purged(&mut self, name: &LogName, purging: Purging, done: bool) {
         let Some(slot) = self.slots.get_mut(name) else { return };
         if done {
-            slot.replica.forget_letters(&purging.letters);
+            slot.replica.discard_letters(&purging.letters);
             self.hint(&Hint::Grew(name.clone()));
         }
         let Some(slot) = self.slots.get_mut(name) else { return };

@@ -420,10 +420,10 @@ impl Engine {
         if let Some(verdicts) = batch.verdicts {
             let actor = slot.replica.actor();
             let revived: Vec<_> = batch.revived.iter().map(|seq| EntryId { actor, seq: *seq }).collect();
-            slot.replica.forget_letters(&revived);
+            slot.replica.redeem_letters(&revived);
             slot.replica.decide(verdicts, &batch.places, batch.letters);
         }
-        slot.replica.forget_letters(&redeemed);
+        slot.replica.redeem_letters(&redeemed);
         if slot.unstored.is_none() {
             slot.replica.catch_up();
         }

@@ -141,13 +141,22 @@ impl Replica {
         letters.map(|(id, _)| *id).collect()
     }
 
-    /// Letters are gone: redeemed, or discarded because the user said so.
-    pub fn forget_letters(&mut self, letters: &[EntryId]) {
-        let gone: Vec<_> = letters.iter().filter(|id| self.dead_letters.remove(id).is_some()).collect();
-        if let Some(first) = gone.iter().map(|id| id.seq).min() {
-            let own = gone.iter().all(|id| id.actor == self.actor);
+    /// Letters are gone, since something of their line is in the log.
+    pub fn redeem_letters(&mut self, letters: &[EntryId]) {
+        self.forget_letters(letters, true);
+    }
+
+    /// Letters are gone because somebody said so.
+    pub fn discard_letters(&mut self, letters: &[EntryId]) {
+        self.forget_letters(letters, false);
+    }
+
+    fn forget_letters(&mut self, letters: &[EntryId], accepted: bool) {
+        let gone: Vec<_> = letters.iter().filter_map(|id| Some((*id, self.dead_letters.remove(id)?))).collect();
+        if let Some(first) = gone.iter().map(|(id, _)| id.seq).min() {
+            let own = gone.iter().all(|(id, _)| id.actor == self.actor);
             self.letters_changed(if own { first } else { Seq(0) });
-            self.tell_moved();
+            gone.iter().for_each(|(id, letter)| self.moved_is_over(*id, letter, accepted));
             self.progress();
         }
     }
@@ -175,10 +184,24 @@ impl Replica {
         let newer = self.dead_letters.iter().filter(|(id, _)| id.actor == self.actor && id.seq > through);
         all.extend(newer.map(|(id, letter)| (*id, letter.clone())));
         if all != self.dead_letters {
-            self.dead_letters = all;
+            let before = std::mem::replace(&mut self.dead_letters, all);
             self.letters_changed(Seq(0));
+            let gone = before.iter().filter(|(id, _)| self.is_untold(**id) && !self.dead_letters.contains_key(id));
+            for (id, letter) in gone.collect::<Vec<_>>() {
+                // Another tab saw to it: what is put in its place is taken for accepted, and its verdict comes; else
+                // somebody discarded it.
+                let accepted = letter.redriven.is_some() || self.is_replaced_here(*id, letter);
+                self.moved_is_over(*id, letter, accepted);
+            }
             self.tell_moved();
         }
+    }
+
+    /// Whether an own entry that is held here replaces a dead letter.
+    fn is_replaced_here(&self, id: EntryId, letter: &DeadLetter) -> bool {
+        let Ok(entry) = Entry::from_bytes(&letter.entry) else { return false };
+        let line = line_of(id, &entry);
+        self.outbox.held().any(|entry| entry.header.replaces.as_ref() == Some(&line))
     }
 
     /// Dead letters, ascending by seq.

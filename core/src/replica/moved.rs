@@ -25,6 +25,7 @@ use crate::random::Random;
 use crate::rich::{self, Document, Rebase, Splice, Translation};
 use crate::state::text::{self, OldRoot};
 use crate::state::{FieldKey, RecordKey, State};
+use crate::storage::row::DeadLetter;
 use crate::time::{Clock, WallMs};
 
 use super::Replica;
@@ -231,33 +232,43 @@ impl Replica {
         }
     }
 
-    /// Tells the app what became of entries that were made again: as of themselves.
+    /// Whether the app has not been told yet what became of an entry that was made again.
+    pub(super) fn is_untold(&self, id: EntryId) -> bool {
+        self.moving.untold.contains_key(&id)
+    }
+
+    /// The letter of an entry that was made again is gone: the app is told of the entry what became of that.
+    pub(super) fn moved_is_over(&mut self, id: EntryId, letter: &DeadLetter, accepted: bool) {
+        let Some(write) = self.moving.untold.remove(&id) else { return };
+        let author = self.state.user(id.actor).cloned();
+        let status = match accepted {
+            true => WriteStatus::Accepted(Accepted { id, offset: None, accepted: None, author, outcome: None }),
+            false => refusal_of(id, letter),
+        };
+        self.notices.push(Notice::Write(self.name.clone(), write, status));
+    }
+
+    /// Tells the app of entries that were made again, and of which that was refused as well.
     pub(super) fn tell_moved(&mut self) {
         let verdicts = self.outbox.verdicts();
         let mut told = Vec::new();
         for (id, write) in &self.moving.untold {
-            let status = match self.dead_letters.get(id) {
-                None => {
-                    let author = self.state.user(id.actor).cloned();
-                    WriteStatus::Accepted(Accepted { id: *id, offset: None, accepted: None, author, outcome: None })
-                }
-                Some(letter) => {
-                    let dead_again =
-                        letter.redriven.and_then(|seq| verdicts.mark(seq)).is_some_and(|mark| !mark.is_accepted());
-                    if self.redriving.contains_key(id) || !(dead_again || self.moving.failed.contains(id)) {
-                        continue;
-                    }
-                    let (code, reason) = (letter.code, letter.reason.clone());
-                    WriteStatus::Refused(Refused { id: *id, status: letter.status, code, reason })
-                }
-            };
-            told.push((*id, *write, status));
+            let Some(letter) = self.dead_letters.get(id) else { continue };
+            let dead_again = letter.redriven.and_then(|seq| verdicts.mark(seq)).is_some_and(|mark| !mark.is_accepted());
+            if !self.redriving.contains_key(id) && (dead_again || self.moving.failed.contains(id)) {
+                told.push((*id, *write, refusal_of(*id, letter)));
+            }
         }
         for (id, write, status) in told {
             self.moving.untold.remove(&id);
             self.notices.push(Notice::Write(self.name.clone(), write, status));
         }
     }
+}
+
+/// What the app is told of an entry that stays a dead letter.
+fn refusal_of(id: EntryId, letter: &DeadLetter) -> WriteStatus {
+    WriteStatus::Refused(Refused { id, status: letter.status, code: letter.code, reason: letter.reason.clone() })
 }
 
 /// The roots of the texts that ops change.
