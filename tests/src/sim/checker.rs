@@ -54,6 +54,8 @@ pub struct Checker {
     told_in: BTreeSet<(TabNumber, LogName, WriteId)>,
     /// The lines of entries that were made again: their devices may have let go of what they replaced.
     pub(super) remade: BTreeMap<(LogName, WriteId), Replaced>,
+    /// The line that each stored entry belongs to.
+    pub(super) lines: BTreeMap<(LogName, WriteId), Replaced>,
     /// Dead letters that their user discarded: first and last seq of each.
     pub(super) discarded: BTreeSet<(LogName, EntryId, Seq)>,
     /// Actions whose bytes are damaged on their device.
@@ -107,14 +109,26 @@ pub(super) enum Verdict {
     Refused,
 }
 
-impl Record {
-    /// Whether an entry of the log replaces the one with this id.
-    pub(super) fn is_replaced(&self, id: EntryId) -> bool {
-        self.replaced.keys().any(|target| target.id == id)
-    }
-}
-
 impl Checker {
+    /// An entry is stored: it belongs to this line.
+    pub(super) fn stored_in_line(&mut self, log: &LogName, write: WriteId, line: Replaced) {
+        self.lines.insert((log.clone(), write), line);
+    }
+
+    /// Whether another entry of an action's line is in the log: an app is told of the action what became of that.
+    pub(super) fn is_remade(&self, log: &LogName, write: WriteId, id: Option<EntryId>) -> bool {
+        let Some(record) = self.logs.get(log).filter(|record| !record.writes.contains_key(&write)) else {
+            return false;
+        };
+        let has = |line: &Replaced| {
+            let first = record.ids.get(&line.id).is_some_and(|(_, digest)| *digest == line.digest);
+            first || record.replaced.contains_key(line) || record.replaced_gone.contains(line)
+        };
+        // A page that closed at once did not hear that it is stored.
+        let by_id = id.is_some_and(|id| record.replaced.keys().any(|target| target.id == id));
+        by_id || self.lines.get(&(log.clone(), write)).is_some_and(has)
+    }
+
     /// Whether nothing was found wrong.
     pub fn is_well(&self) -> bool {
         self.report.violation.is_none()
@@ -251,6 +265,11 @@ impl Checker {
         write: WriteId,
         status: &WriteStatus,
     ) {
+        let id = match status {
+            WriteStatus::Accepted(accepted) => Some(accepted.id),
+            _ => None,
+        };
+        let remade = self.is_remade(log, write, id);
         let told = self.told.entry((log.clone(), write)).or_insert(Told {
             device,
             id: None,
@@ -289,6 +308,9 @@ impl Checker {
                 Some(("stored-lost", "was stored, and then it is said that it failed".to_owned()))
             }
             WriteStatus::Failed(..) => None,
+            // What was made again by itself is told as of itself.
+            WriteStatus::Accepted(_) if remade => None,
+            WriteStatus::Refused(refused) if remade && refused.code == Some(Code::AlreadyReplaced) => None,
             // What was given up for its damaged bytes may have been accepted before: then that holds.
             WriteStatus::Accepted(_) if before.verdict == Some(Verdict::Refused) && !struck && !lost => {
                 Some(("verdict", "was refused, and then accepted".to_owned()))
@@ -296,9 +318,7 @@ impl Checker {
             WriteStatus::Accepted(accepted) => {
                 self.report.accepted += u64::from(before.verdict.is_none());
                 let place = accepted.offset.or(offset);
-                // What was made again by itself is told as of itself.
-                let remade = record.is_some_and(|record| record.is_replaced(accepted.id));
-                if gone || remade {
+                if gone {
                     None
                 } else if offset.is_none() {
                     Some(("acked-lost", "is said to be accepted, and the server does not have it".to_owned()))

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use driftlog_core::engine::{Config, Engine, Input, OnlineWish, Output, RequestId};
 use driftlog_core::id::{ActorId, ClientId, LogName, RunId, WriteId};
-use driftlog_core::notice::{Connection, Notice};
+use driftlog_core::notice::{Connection, Notice, WriteStatus};
 use driftlog_core::outbox::BacklogBound;
 use driftlog_core::session::link::LinkState;
 use driftlog_core::storage::KeyRange;
@@ -405,8 +405,13 @@ impl World {
             }
             Notice::Write(log, write, status) => {
                 note!(self, "{}: {log} {write} {status:?}", self.devices[device].name);
+                if let WriteStatus::Stored(id) = &status {
+                    let replica = self.devices[device].engine(tab).replica(&log).ok();
+                    let line = replica.and_then(|replica| Some(replica.outbox().stored(id.seq)?.line(*id)));
+                    line.into_iter().for_each(|line| self.checker.stored_in_line(&log, write, line));
+                }
                 self.checker.told(device, tab, &log, write, &status);
-                if !matches!(status, driftlog_core::notice::WriteStatus::Stored(_)) {
+                if !matches!(status, WriteStatus::Stored(_)) {
                     self.tab_mut(device, tab).writes.insert((log, write), true);
                 }
             }

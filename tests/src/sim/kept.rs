@@ -60,7 +60,7 @@ impl World {
         missing
             .map(|((log, write), told)| {
                 let gone = record.gone.contains(write);
-                let remade = told.id.is_some_and(|id| record.is_replaced(id));
+                let remade = self.checker.is_remade(log, *write, told.id);
                 let accepted = told.verdict == Some(Verdict::Accepted) && !gone && !remade;
                 let (id, ids) = (told.id, told.ids.clone());
                 Missing { log: log.clone(), write: *write, id, ids, device: told.device, accepted, gone }
@@ -107,7 +107,8 @@ impl World {
         let first_of = |target: &Replaced| lines.get(target).map_or(target.clone(), |(line, _)| line.clone());
         let held = lines.values().filter(|(_, write)| *write == missing.write).map(|(line, _)| line);
         let remade = self.checker.remade.get(&(log.clone(), missing.write));
-        let own: Vec<_> = held.chain(remade).map(first_of).collect();
+        let line = self.checker.lines.get(&(log.clone(), missing.write));
+        let own: Vec<_> = held.chain(remade).chain(line).map(first_of).collect();
         let replaced = self.checker.logs.get(log).is_some_and(|record| {
             record
                 .replaced
