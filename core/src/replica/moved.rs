@@ -121,7 +121,10 @@ impl Replica {
                 || letter.is_none_or(|letter| letter.redriven.is_some())
         };
         let mut made = 0;
-        if moved.iter().any(|(id, _)| !is_tried(self, id)) && !self.awaits_refusals() {
+        // While the first one waits nothing is made, and playing those before it for each event would be for nothing.
+        let first_untried = moved.iter().find(|(id, _)| !is_tried(self, id));
+        let begins = first_untried.is_some_and(|(id, entry)| !self.waits_for_root(*id, entry));
+        if begins && !self.awaits_refusals() {
             let mut replays = BTreeMap::new();
             for (id, entry) in moved {
                 let is_tried = is_tried(self, &id);
