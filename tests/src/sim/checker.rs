@@ -310,7 +310,10 @@ impl Checker {
             WriteStatus::Failed(..) => None,
             // What was made again by itself is told as of itself.
             WriteStatus::Accepted(_) if remade => None,
-            WriteStatus::Refused(refused) if remade && refused.code == Some(Code::AlreadyReplaced) => None,
+            // A tab that is behind finds that its entry was refused, and no dead letter of it any more.
+            WriteStatus::Refused(refused) if remade && matches!(refused.code, None | Some(Code::AlreadyReplaced)) => {
+                None
+            }
             // What was given up for its damaged bytes may have been accepted before: then that holds.
             WriteStatus::Accepted(_) if before.verdict == Some(Verdict::Refused) && !struck && !lost => {
                 Some(("verdict", "was refused, and then accepted".to_owned()))
@@ -345,7 +348,9 @@ impl Checker {
         if let Some((kind, what)) = trouble {
             self.violated(kind, format!("{log} {write} {what}"));
         }
-        let end = !matches!(status, WriteStatus::Stored(_));
+        // Whether an entry of a forgotten actor counts is not known any more, also where it was told before.
+        let unknown = matches!(status, WriteStatus::Refused(refused) if refused.code == Some(Code::OutcomeUnknown));
+        let end = !unknown && !matches!(status, WriteStatus::Stored(_));
         if end && !struck && !lost && !self.told_in.insert((tab, log.clone(), write)) {
             self.violated("verdict", format!("{log} {write}: tab {tab} is told its end twice, at last {status:?}"));
         }
