@@ -494,7 +494,7 @@ impl Engine {
             (Request::RewindRead(name), rows) => self.rewind_read(&name, rows),
             (Request::Kin, rows) => self.kin_read(rows.ok().as_deref()),
             (Request::Heritage(name), Ok(rows)) => self.heritage_read(&name, rows),
-            (Request::Heritage(name), Err(_)) => self.refresh_failed(&name),
+            (Request::Heritage(name), Err(_)) => self.read_heritage(&name),
             (Request::OwnEntries(name), Ok(rows)) => self.own_entries_read(id, &name, rows),
             (Request::OwnRun(name, write), Ok(rows)) => self.own_run_read(id, name, write, &rows),
             (Request::OwnGroup(name, write), Ok(rows)) => self.own_group_read(id, &name, write, rows),

@@ -42,8 +42,13 @@ impl Rewind {
         let log = &self.log;
         check_fence(self.fence, row(0))?;
         check_actor(self.actor, row(1))?;
-        let verdicts: Option<Verdicts> = row(3).and_then(|row| row::decode(row).ok());
-        let decided = verdicts.filter(|verdicts| verdicts.actor == self.actor).map_or(Seq(0), |row| row.through);
+        let through = |verdicts: Verdicts| if verdicts.actor == self.actor { verdicts.through } else { Seq(0) };
+        let decided = match row(3).map(row::decode) {
+            // A damaged row says nothing, and is written anew here.
+            Some(Err(_)) => self.decided,
+            Some(Ok(verdicts)) => through(verdicts),
+            None => Seq(0),
+        };
         if decided != self.decided {
             return Err(CommitAbort::Overtaken);
         }

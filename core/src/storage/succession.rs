@@ -80,8 +80,13 @@ impl Inherited {
     /// Rows that changed since they were read make the decision anew.
     fn check(&self, from: ActorId, next: Option<&[u8]>, verdicts: Option<&[u8]>) -> Result<(), CommitAbort> {
         let next: Seq = next.map_or(Ok(Seq(1)), row::decode_either)?;
-        let verdicts: Option<Verdicts> = verdicts.and_then(|row| row::decode(row).ok());
-        let decided = verdicts.filter(|verdicts| verdicts.actor == from).map_or(Seq(0), |verdicts| verdicts.through);
+        let through = |verdicts: Verdicts| if verdicts.actor == from { verdicts.through } else { Seq(0) };
+        let decided = match verdicts.map(row::decode) {
+            // A damaged row says nothing, and is written anew.
+            Some(Err(_)) => self.decided,
+            Some(Ok(verdicts)) => through(verdicts),
+            None => Seq(0),
+        };
         match (next, decided) == (self.next, self.decided) {
             true => Ok(()),
             false => Err(CommitAbort::Overtaken),
