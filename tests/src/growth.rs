@@ -36,7 +36,7 @@ const WAITING_MAX: u64 = 4_000;
 /// … where each is an edit of one note.
 const WAITING_EDITS_MAX: u64 = 200;
 /// Looks at the server's file that have to be alike.
-const LOOKS: u32 = 20;
+const LOOKS: u32 = 60;
 /// Time between two of them.
 const LOOK: Duration = Duration::from_millis(25);
 /// New clients whose median counts.
@@ -160,9 +160,11 @@ impl Server {
     async fn settled(&self) -> Result<(), Failure> {
         let path = self.directory.path().join("driftlog.sqlite");
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        let sql = "SELECT total(first), total(kept_bytes), (SELECT total(number) FROM snapshots) FROM logs";
-        let look = || connection.query_row(sql, [], |row| Ok((row.get::<_, f64>(0)?, row.get(1)?, row.get(2)?)));
-        let (mut seen, mut alike): ((f64, f64, f64), _) = (look()?, 0);
+        let sql = "SELECT total(first), total(kept_bytes), (SELECT total(number) FROM snapshots),
+                   (SELECT page_count FROM pragma_page_count) FROM logs";
+        let look =
+            || connection.query_row(sql, [], |row| Ok((row.get::<_, f64>(0)?, row.get(1)?, row.get(2)?, row.get(3)?)));
+        let (mut seen, mut alike): ((f64, f64, f64, u32), _) = (look()?, 0);
         while alike < LOOKS {
             tokio::time::sleep(LOOK).await;
             let now = look()?;
@@ -176,6 +178,11 @@ impl Server {
     async fn end(self) -> Result<u64, Failure> {
         drop(self.stop);
         self.task.await??;
+        // Who still read when it ended kept SQLite's log as it was: the next one to open the file cuts it.
+        let connection = Connection::open(self.directory.path().join("driftlog.sqlite"))?;
+        connection.busy_timeout(Duration::from_secs(10))?;
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        drop(connection);
         Ok(bytes_in(self.directory.path())?)
     }
 }

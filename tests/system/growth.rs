@@ -6,9 +6,9 @@ use driftlog_tests::growth::{Plan, Subject, run};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn overwriting_the_same_fields_takes_no_more_room_with_every_round() {
-    let report = run(Plan { actions: 4_000, subject: Subject::Fields(40), grace: Duration::ZERO, value_bytes: 1_000 })
+    let report = run(Plan { actions: 4_000, subject: Subject::Fields(40), grace: Duration::ZERO, value_bytes: 2_000 })
         .await
         .expect("runs");
-    assert!(report.sent_bytes > 4_000 * 1_000, "{report:?}");
+    assert!(report.sent_bytes > 4_000 * 2_000, "{report:?}");
     assert!(report.is_within(10), "{report:?}");
 }
