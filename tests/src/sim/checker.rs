@@ -109,6 +109,13 @@ pub(super) enum Verdict {
     Refused,
 }
 
+impl Record {
+    /// Whether the entry that begins a line is itself in the log.
+    pub(super) fn has_first(&self, line: &Replaced) -> bool {
+        self.ids.get(&line.id).is_some_and(|(_, digest)| *digest == line.digest)
+    }
+}
+
 impl Checker {
     /// An entry is stored: it belongs to this line.
     pub(super) fn stored_in_line(&mut self, log: &LogName, write: WriteId, line: Replaced) {
@@ -121,8 +128,7 @@ impl Checker {
             return false;
         };
         let has = |line: &Replaced| {
-            let first = record.ids.get(&line.id).is_some_and(|(_, digest)| *digest == line.digest);
-            first || record.replaced.contains_key(line) || record.replaced_gone.contains(line)
+            record.has_first(line) || record.replaced.contains_key(line) || record.replaced_gone.contains(line)
         };
         // A page that closed at once did not hear that it is stored.
         let by_id = id.is_some_and(|id| record.replaced.keys().any(|target| target.id == id));

@@ -110,11 +110,10 @@ impl World {
         let line = self.checker.lines.get(&(log.clone(), missing.write));
         let own: Vec<_> = held.chain(remade).chain(line).map(first_of).collect();
         let replaced = self.checker.logs.get(log).is_some_and(|record| {
-            record
-                .replaced
-                .keys()
-                .chain(&record.replaced_gone)
-                .any(|target| target.id == id || own.contains(&first_of(target)))
+            let mut replaced = record.replaced.keys().chain(&record.replaced_gone);
+            // What a restored server had lost may come again from its author, after another issued it again.
+            replaced.any(|target| target.id == id || own.contains(&first_of(target)))
+                || own.iter().any(|line| record.has_first(line))
         });
         let discarded = self.checker.discarded.iter().filter(|(of, ..)| of == log).any(|(_, letter, last)| {
             missing.ids.iter().any(|id| letter.actor == id.actor && (letter.seq..=*last).contains(&id.seq))
