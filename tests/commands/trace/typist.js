@@ -98,14 +98,17 @@ export function unsettled() {
   return [...waiting.keys()];
 }
 
-/** What became of entries that earlier pages typed, in one read of the database. */
+/**
+ * What became of entries that an earlier page typed, once nothing waits for a verdict any more. Accepted ones are not
+ * listed for ever: what is gone from the list, and is no dead letter, was accepted.
+ */
 export async function verdicts(ids) {
-  const sum = { accepted: 0, refused: 0 };
-  if (ids.length === 0) return sum;
   const statuses = new Map((await log.entries()).map(({ writeId, status }) => [writeId, status]));
+  const sum = { accepted: 0, refused: 0 };
   for (const id of ids) {
-    const status = statuses.get(id);
-    if (status in sum) sum[status]++;
+    const status = statuses.get(id) ?? 'accepted';
+    if (!(status in sum)) throw new Error(`${id} is ${status}`);
+    sum[status]++;
   }
   return sum;
 }
