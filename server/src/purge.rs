@@ -2,7 +2,8 @@
 //!
 //! **Within what time:** an event whose lifetime is over is delivered to nobody from then on. Its body is out of the
 //! tables with the next purge (every [`Config::purge`](crate::Config), 10 seconds where nothing is said), a thousand at
-//! a time, and out of the database's own log with the first purge from then on at whose end nobody reads.
+//! a time. Copies that moved rows left behind are overwritten from then on, 16 MB of the file with each purge; and the
+//! database's own log is cut with each until nobody reads at the end of one.
 
 use std::time::Duration;
 

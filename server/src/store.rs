@@ -13,6 +13,7 @@ pub(crate) use sqlite::connections::{ConnectionNote, ConnectionRow, CursorRow, K
 pub(crate) use sqlite::erase::ErasureRow;
 pub(crate) use sqlite::letters::{Letter, LetterId, LetterTotals, RefusedEntry};
 pub(crate) use sqlite::read::Reads;
+pub(crate) use sqlite::sweep::Sweep;
 pub(crate) use sqlite::{ReadPool, Store, Writer, Writes};
 
 /// A log's number within the store.
@@ -87,6 +88,12 @@ pub enum StoreError {
     /// The disk failed while the file was made, or cannot share memory between connections.
     #[error("the database keeps no write-ahead log")]
     NoLog,
+    /// SQLite was compiled without its table of pages, so what was erased could not leave the file.
+    #[error(
+        "this server's SQLite has no table of pages: build it at the top of the repository, or with \
+         LIBSQLITE3_FLAGS=-DSQLITE_ENABLE_DBPAGE_VTAB"
+    )]
+    NoPages,
     /// The file was written by a newer server.
     #[error("the database has format {got}; this server reads {max}")]
     Format {

@@ -36,7 +36,7 @@ use crate::fanout::Feeds;
 use crate::ledger::Order;
 use crate::room::Claim;
 use crate::snapshot::{Job, SnapshotJobs};
-use crate::store::{AuthorKey, ConnectionNote, LogRow, Reads, StoreError, StoredSnapshot, Writer, Writes};
+use crate::store::{AuthorKey, ConnectionNote, LogRow, Reads, StoreError, StoredSnapshot, Sweep, Writer, Writes};
 
 pub(crate) use erase::Ordered;
 use hot::HotLogs;
@@ -178,7 +178,9 @@ pub(crate) struct LogWriter {
     jobs: SnapshotJobs,
     letters: Letters,
     config: Config,
-    /// Something was purged, and the store's own log may still hold it.
+    /// Where pages may still hold what is out of the tables.
+    sweep: Sweep,
+    /// Something is out of the tables, and the store's own log may still hold it.
     uncut: bool,
     /// What the ledger says.
     orders: Vec<Order>,
@@ -214,7 +216,9 @@ impl LogWriter {
             jobs,
             letters: Letters::default(),
             config: config.clone(),
-            uncut: false,
+            sweep: Sweep::new(),
+            // A server before may have ended between the two.
+            uncut: true,
             orders: Vec::new(),
         }
     }

@@ -117,6 +117,24 @@ fn a_server_that_is_put_back_to_a_backup_erases_again() {
 }
 
 #[test]
+fn a_server_that_was_killed_before_it_cut_its_own_log_cuts_it_when_it_starts() {
+    let story = Story::begin();
+    let alice = story.person("alice");
+    alice.act(add("a", "a secret"));
+    alice.act(add("b", "bread"));
+    story.run_until_quiet();
+    story.erase("a");
+    while !story.world().has_erased() {
+        story.run_for(1_000);
+    }
+    assert!(story.server_holds("secret"), "nothing has cut it yet");
+    story.world().crash_server(Loss::Nothing);
+    story.world().start_server();
+    story.run_until_purged();
+    assert!(!story.server_holds("secret"));
+}
+
+#[test]
 fn an_erase_goes_on_where_a_crash_cut_it() {
     let story = Story::begin();
     let alice = story.person("alice");

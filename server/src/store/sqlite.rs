@@ -12,6 +12,7 @@ mod purge;
 pub(super) mod read;
 mod reissued;
 mod sum;
+pub(super) mod sweep;
 mod truncate;
 mod write;
 
@@ -70,6 +71,10 @@ impl Store {
         let pages: i64 = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
         if pages < 0 {
             return Err(StoreError::NoLog);
+        }
+        let modules = "SELECT count(*) FROM pragma_module_list WHERE name = 'sqlite_dbpage'";
+        if connection.query_row(modules, [], |row| row.get::<_, i64>(0))? == 0 {
+            return Err(StoreError::NoPages);
         }
         connection.execute_batch(
             "PRAGMA synchronous = FULL;

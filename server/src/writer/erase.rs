@@ -186,7 +186,9 @@ impl LogWriter {
                 Err(error) => drop(damage(&log.name, error)?),
             }
         }
-        self.uncut |= writes.forget_actors(actors)?;
+        if writes.forget_actors(actors)? {
+            self.took_out();
+        }
         Ok(())
     }
 }

@@ -26,7 +26,11 @@ impl LogWriter {
     /// Lets the first of the entries before an offset go, and has it looked up what is left.
     pub(super) fn truncate(&mut self, writes: Writes<'_>, log: LogRow, below: Offset) -> Result<(), StoreError> {
         match writes.truncate(&log, below, STEP_ENTRIES).and_then(|()| writes.vacuum()) {
-            Ok(()) => self.want_truncated(log),
+            Ok(()) => {
+                // An event may go with this before its time is over, and then that must be true of its bytes.
+                self.took_out();
+                self.want_truncated(log);
+            }
             Err(error) => drop(damage(&log.name, error)?),
         }
         Ok(())
