@@ -40,7 +40,7 @@ use crate::notice::{Connection, LogStatus, Notice, Pressure};
 use crate::protocol::frame::Opened;
 use crate::random::Random;
 use crate::replica::Replica;
-use crate::session::client::ClientSession;
+use crate::session::client::{ClientSession, Parts};
 use crate::session::link::Link;
 use crate::storage::commit::{Commit, CommitAbort, Committed};
 use crate::storage::row::{Identity, Verdicts};
@@ -256,6 +256,8 @@ pub struct Engine {
     wish: OnlineWish,
     link: Link,
     session: Option<ClientSession>,
+    /// What the last session left of snapshots.
+    parts: BTreeMap<LogName, Parts>,
     socket_open: bool,
     socket_buffered: usize,
     socket_watched: bool,
@@ -305,6 +307,7 @@ impl Engine {
             wish,
             link: Link::default(),
             session: None,
+            parts: BTreeMap::new(),
             socket_open: false,
             socket_buffered: 0,
             socket_watched: false,

@@ -341,11 +341,11 @@ impl Conversation {
         let feed = self.follows.get(&read.log).cloned()?;
         let (now, steady) = (self.shared.environment.now(), self.shared.environment.steady());
         let Read { request, log, name, actor, held, from, until } = read;
-        let position = match from {
-            ReadFrom::Cursor(from) => Some(Position { number: log, from, actor, held }),
-            ReadFrom::Snapshot => {
+        let (position, begun) = match from {
+            ReadFrom::Cursor(from) => (Some(Position { number: log, from, actor, held }), None),
+            ReadFrom::Snapshot(begun) => {
                 self.pinned.insert(log);
-                None
+                (None, begun)
             }
         };
         // A stretch of history ends where it was asked to; what is in memory is of those who follow.
@@ -359,7 +359,7 @@ impl Conversation {
             return None;
         }
         let pins = Arc::clone(&self.shared.pins);
-        Some(StoreRead { request, name, feed, now, steady, actor, pins, position, until })
+        Some(StoreRead { request, name, feed, now, steady, actor, pins, position, until, begun })
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Authority {
     session: Option<ServerSession>,
     /// Whether readers without a position get a snapshot instead of the entries.
     pub(crate) snapshots: bool,
+    /// So many parts of snapshots that it sends are damaged before they get their checksum.
+    pub(crate) damaged_parts: u32,
     /// What the server says of its backups.
     pub(crate) backed_up: Option<Seq>,
     /// What is pushed is decided, and nobody hears of it.
@@ -80,7 +82,7 @@ impl Authority {
         while let Some(frame) = session.poll_frame() {
             let lost = self.lose_answers && matches!(Frame::decode(&frame), Ok(Frame::Ack(_) | Frame::Entries(_)));
             if !lost {
-                frames.push(frame.to_vec());
+                frames.push(self.damaged(&frame).unwrap_or_else(|| frame.to_vec()));
             }
             while let Some(output) = session.poll_output() {
                 self.answer(&mut session, now, output);
@@ -88,6 +90,14 @@ impl Authority {
         }
         self.session = Some(session);
         frames
+    }
+
+    /// A part of a snapshot with one bit wrong, while such are to be sent.
+    fn damaged(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
+        let Ok(Frame::SnapshotPart(mut part)) = Frame::decode(frame) else { return None };
+        self.damaged_parts = self.damaged_parts.checked_sub(1)?;
+        *part.bytes.last_mut()? ^= 1;
+        Some(Frame::SnapshotPart(part).encode())
     }
 
     /// Another client's entry.
@@ -193,11 +203,11 @@ impl Authority {
                 let answer = frame.map_or(EntriesRead::End(from.next), EntriesRead::Frame);
                 session.handle_entries(read.request, answer);
             }
-            ReadFrom::Snapshot => {
+            ReadFrom::Snapshot(begun) => {
                 let mut state = self.state();
                 let cursor = state.cursor();
                 let bytes = snapshot::encode(&mut state).into();
-                session.handle_snapshot(read.request, Some(SnapshotRead { cursor, bytes }));
+                session.handle_snapshot(read.request, Some(SnapshotRead::new(cursor, bytes, begun)));
             }
         }
     }

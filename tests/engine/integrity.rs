@@ -7,6 +7,7 @@
 use driftlog_core::engine::Hint;
 use driftlog_core::id::{ActorId, Offset, Seq};
 use driftlog_core::notice::LogStatus;
+use driftlog_core::session::link::LinkState;
 use driftlog_tests::database::Database;
 
 use crate::authority::Authority;
@@ -371,4 +372,20 @@ fn what_the_fold_told_is_not_told_again_by_a_snapshot() {
     device.open(follower);
     assert_eq!(device.titles(follower), device.titles(leader));
     assert_eq!(device.accepted(follower).len(), 1, "tea, once");
+}
+
+#[test]
+fn a_snapshot_that_was_damaged_on_its_way_is_not_used_and_costs_another_transfer() {
+    let mut device = Device::with(Database::default(), Authority::default(), 1);
+    let tab = device.tab();
+    device.authority().insert(1_700_000_000_000, "eggs");
+    (device.authority().snapshots, device.authority().damaged_parts) = (true, 2);
+    device.open(tab);
+    device.elect(tab);
+    device.online();
+    for _ in 0..2 {
+        assert_eq!((device.titles(tab).len(), device.link(tab)), (0, LinkState::BackingOff));
+        device.pass(60_000);
+    }
+    assert_eq!((device.titles(tab), device.link(tab)), (vec!["eggs".to_owned()], LinkState::Live));
 }

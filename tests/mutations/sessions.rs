@@ -99,10 +99,10 @@ impl Server {
             }
             Output::Read(read) => match read.from {
                 ReadFrom::Cursor(cursor) => self.session.handle_entries(read.request, EntriesRead::End(cursor.next)),
-                ReadFrom::Snapshot => {
+                ReadFrom::Snapshot(begun) => {
                     let cursor = Cursor { next: Offset(3), chain: Chain::log_start(LOG) };
                     let bytes = vec![0; 70_000].into();
-                    self.session.handle_snapshot(read.request, Some(SnapshotRead { cursor, bytes }));
+                    self.session.handle_snapshot(read.request, Some(SnapshotRead::new(cursor, bytes, begun)));
                 }
             },
             Output::Settle { .. }
@@ -144,6 +144,7 @@ fn subscribe(log: LogNumber) -> Subscribe {
         held: Seq(1),
         priority: 128,
         end: None,
+        begun: None,
     }
 }
 

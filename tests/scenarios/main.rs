@@ -18,5 +18,6 @@ mod restores;
 mod rich;
 mod seeds;
 mod server;
+mod transfers;
 mod users;
 mod verdicts;

@@ -224,6 +224,7 @@ impl Peer {
             held: self.seq.next(),
             priority: 128,
             end: None,
+            begun: None,
         }
     }
 

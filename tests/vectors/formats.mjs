@@ -286,6 +286,7 @@ const subscribe = struct({
   held: natural,
   priority: natural,
   end: optional(natural),
+  begun: optional(struct({ cursor, bytes: natural, digest })),
 });
 const opened = struct({
   log: natural,

@@ -138,6 +138,7 @@ fn client() -> Vec<Vector> {
         held: Seq(1),
         priority: 128,
         end: None,
+        begun: None,
     };
     let resumed = Subscribe {
         log: 1,
@@ -149,6 +150,12 @@ fn client() -> Vec<Vector> {
         end: None,
         ..subscribe.clone()
     };
+    let begun = Some(SnapshotBegun {
+        cursor: Cursor { next: Offset(6_000), chain: chain(0x60) },
+        bytes: 131_072,
+        digest: Digest([0x61; 32]),
+    });
+    let cut = Subscribe { log: 3, begun, ..subscribe.clone() };
     let history =
         Subscribe { log: 2, read: true, held: Seq(u64::MAX), epoch: None, end: Some(Offset(300)), ..resumed.clone() };
     vec![
@@ -157,6 +164,7 @@ fn client() -> Vec<Vector> {
         vector("token", "", Frame::Token(Token { token: "fresh".to_owned() })),
         vector("subscribe", "to a log never met", Frame::Subscribe(subscribe)),
         vector("subscribe from a cursor", "only to push", Frame::Subscribe(resumed)),
+        vector("subscribe behind a cut", "with the beginning of a snapshot", Frame::Subscribe(cut)),
         vector("subscribe to history", "a stretch, beside the log itself", Frame::Subscribe(history)),
         vector("unsubscribe", "", Frame::Unsubscribe(Unsubscribe { log: 1 })),
         vector(

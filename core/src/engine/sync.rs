@@ -50,7 +50,9 @@ impl Engine {
     }
 
     fn end_session(&mut self) {
-        self.session = None;
+        if let Some(session) = self.session.take() {
+            self.parts = session.end();
+        }
         self.socket_open = false;
         (self.socket_buffered, self.socket_watched) = (0, false);
         self.token_awaited = false;
@@ -102,7 +104,9 @@ impl Engine {
         self.socket_open = true;
         // A token is good for one hello; the next one is asked for anew, so that it is never stale.
         let token = self.token.take();
-        self.session = Some(ClientSession::hello(identity, &self.config.device, token, self.now));
+        let mut session = ClientSession::hello(identity, &self.config.device, token, self.now);
+        session.go_on(std::mem::take(&mut self.parts));
+        self.session = Some(session);
     }
 
     pub(super) fn socket_closed(&mut self, reason: &str) {

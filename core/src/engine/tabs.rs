@@ -237,6 +237,8 @@ impl Engine {
         if self.fence.take().is_some() {
             let act = self.link.yield_lead();
             self.link_act(act);
+            // It is sent its own snapshots.
+            self.parts.clear();
             let names: Vec<_> = self.slots.keys().cloned().collect();
             names.iter().for_each(|name| self.refresh(name));
         }

@@ -9,6 +9,7 @@ use serde_bytes::ByteBuf;
 use crate::chain::{Chain, Cursor};
 use crate::codec::{self, DecodeError, tagged};
 use crate::connection::{ConnectionState, Downgrade};
+use crate::entry::Digest;
 use crate::id::{ActorId, ClientId, EpochId, LogId, LogName, Offset, Seq, UserId};
 use crate::limits;
 use crate::packed::Packed;
@@ -147,6 +148,27 @@ pub struct Subscribe {
     /// Fetches a stretch of history instead of following the log: entries from `cursor` to this offset (exclusive), no
     /// snapshot in their place, and nothing behind them. None: follow the log.
     pub end: Option<Offset>,
+    /// What the client has of a snapshot whose transfer was cut: the server goes on from there if it still can.
+    pub begun: Option<SnapshotBegun>,
+}
+
+/// The beginning of a snapshot, by what tells it from any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotBegun {
+    /// The cursor the whole snapshot covers.
+    pub cursor: Cursor,
+    /// How many of its bytes are there, from the first on.
+    pub bytes: u64,
+    /// Their digest.
+    pub digest: Digest,
+}
+
+impl SnapshotBegun {
+    /// Where a snapshot goes on behind this beginning of it; none if this begins another one, or is all of it.
+    pub fn goes_on_at(&self, cursor: Cursor, snapshot: &[u8]) -> Option<usize> {
+        let at = usize::try_from(self.bytes).ok().filter(|at| *at < snapshot.len())?;
+        (self.cursor == cursor && self.digest == Digest::of(&[&snapshot[..at]])).then_some(at)
+    }
 }
 
 /// See [`Frame::Unsubscribe`].

@@ -6,6 +6,7 @@
 //! bytes to send, control frames first. Of what the server sends, one log may hold only a share likewise.
 
 mod credit;
+mod parts;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,6 +23,8 @@ use crate::storage::row::Identity;
 use crate::time::WallMs;
 
 use credit::Credit;
+
+pub use parts::Parts;
 
 /// Weight of what the app looks at.
 const PRIORITY: u8 = 128;
@@ -84,7 +87,6 @@ struct SessionLog {
     sent: Option<Sent>,
     /// Pushes without an answer: the last seq of each, and its bytes.
     unanswered: VecDeque<(Seq, u64)>,
-    snapshot: Vec<u8>,
     credit: Credit,
 }
 
@@ -118,6 +120,8 @@ pub struct ClientSession {
     numbers: BTreeMap<LogName, LogNumber>,
     /// Logs whose history is being fetched, under a number of its own.
     histories: BTreeMap<LogNumber, History>,
+    /// What has arrived of snapshots.
+    parts: BTreeMap<LogName, Parts>,
     /// The log that pushed last: the others go before it.
     pushed_last: Option<LogName>,
     control: VecDeque<Vec<u8>>,
@@ -149,6 +153,7 @@ impl ClientSession {
             logs: BTreeMap::new(),
             numbers: BTreeMap::new(),
             histories: BTreeMap::new(),
+            parts: BTreeMap::new(),
             pushed_last: None,
             control: VecDeque::new(),
             push_credit: 0,
@@ -158,6 +163,16 @@ impl ClientSession {
         };
         session.send(&Frame::Hello(hello));
         session
+    }
+
+    /// Goes on with snapshots that the session before was being sent. Say it before any log is subscribed.
+    pub fn go_on(&mut self, parts: BTreeMap<LogName, Parts>) {
+        self.parts = parts;
+    }
+
+    /// The session is over: what it leaves of snapshots, for [`ClientSession::go_on`] of the next.
+    pub fn end(self) -> BTreeMap<LogName, Parts> {
+        self.parts
     }
 
     /// Asks for a log. A log that is subscribed already is left as it is.
@@ -174,11 +189,16 @@ impl ClientSession {
                 name: name.clone(),
                 sent: None,
                 unanswered: VecDeque::new(),
-                snapshot: Vec::new(),
                 credit: Credit::new(limits::CREDIT_BYTES_OF_LOG),
             },
         );
-        self.send(&Frame::Subscribe(with(number)));
+        let subscribe = with(number);
+        let begun = self.parts.get(name).map(Parts::begun);
+        let begun = begun.filter(|begun| subscribe.cursor.is_none_or(|cursor| cursor.next < begun.cursor.next));
+        if begun.is_none() {
+            self.parts.remove(name);
+        }
+        self.send(&Frame::Subscribe(Subscribe { begun, ..subscribe }));
     }
 
     /// Gives a log up, to ask for it anew.
@@ -208,6 +228,7 @@ impl ClientSession {
             held: Seq(u64::MAX),
             priority: PRIORITY_HISTORY,
             end: Some(end),
+            begun: None,
         }));
     }
 
@@ -368,7 +389,11 @@ impl ClientSession {
             Frame::Entries(entries) if self.histories.contains_key(&entries.log) => {
                 self.histories.get(&entries.log).map(|history| SessionEvent::History(history.name.clone(), entries))
             }
-            Frame::Entries(entries) => self.name(entries.log).map(|name| SessionEvent::Entries(name, entries)),
+            Frame::Entries(entries) => self.name(entries.log).map(|name| {
+                // No snapshot comes before these, and one that comes behind them is another.
+                self.parts.remove(&name);
+                SessionEvent::Entries(name, entries)
+            }),
             Frame::SnapshotPart(part) => self.snapshot_part(part)?,
             Frame::Credit(credit) => {
                 self.push_credit = self.push_credit.max(credit.bytes);
@@ -396,22 +421,17 @@ impl ClientSession {
 
     /// Collects the parts of a snapshot; a part of a log given up meanwhile is nothing.
     fn snapshot_part(&mut self, part: frame::SnapshotPart) -> Result<Option<SessionEvent>, PeerError> {
-        let Some(log) = self.logs.get_mut(&part.log) else { return Ok(None) };
-        if part.at == 0 {
-            log.snapshot.clear();
-        }
-        if part.at != log.snapshot.len() as u64 || part.bytes.is_empty() {
-            return Err(PeerError::Unexpected);
-        }
-        let end = part.at + part.bytes.len() as u64;
-        if end > part.total {
-            return Err(PeerError::Unexpected);
-        }
-        log.snapshot.extend_from_slice(&part.bytes);
-        if end < part.total {
+        let Some(name) = self.name(part.log) else { return Ok(None) };
+        let mut parts = match self.parts.remove(&name) {
+            Some(parts) if part.at > 0 => parts,
+            _ => Parts::of(part.cursor),
+        };
+        if !parts.add(&part)? {
+            self.parts.insert(name, parts);
             return Ok(None);
         }
-        Ok(Some(SessionEvent::Snapshot(log.name.clone(), part.cursor, std::mem::take(&mut log.snapshot))))
+        let (cursor, bytes) = parts.finish();
+        Ok(Some(SessionEvent::Snapshot(name, cursor, bytes)))
     }
 
     fn log_mut(&mut self, name: &LogName) -> Option<&mut SessionLog> {
@@ -472,6 +492,7 @@ pub fn subscription(
         held,
         priority: PRIORITY,
         end: None,
+        begun: None,
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use driftlog_core::id::{ActorId, LogName, Offset};
 use driftlog_core::limits::{FRAME_BYTES_TARGET, FRAME_ENTRIES_MAX};
+use driftlog_core::protocol::frame::SnapshotBegun;
 use driftlog_core::session::server::{EntriesRead, RequestId, SnapshotRead, entries_frame};
 use driftlog_core::time::WallMs;
 
@@ -25,6 +26,8 @@ pub(crate) struct StoreRead {
     pub(super) position: Option<Position>,
     /// Where they end (exclusive), if they are a stretch of history.
     pub(super) until: Option<Offset>,
+    /// What the reader has of a snapshot that it was being sent before.
+    pub(super) begun: Option<SnapshotBegun>,
 }
 
 /// What a read brings.
@@ -75,26 +78,32 @@ impl StoreRead {
         })
     }
 
-    /// The newest snapshot that is whole. Its reader has some time to come for what follows it.
+    /// The snapshot that the reader has begun with, else the newest that is whole. Its reader has some time to come for
+    /// what follows it.
     fn snapshot(&self, reads: Reads<'_>) -> Result<Option<SnapshotRead>, StoreError> {
         let Some(log) = reads.log(&self.name)? else { return Ok(None) };
-        for snapshot in reads.snapshots(log.key)?.0 {
+        let (mut snapshots, folds_from) = (reads.snapshots(log.key)?.0, reads.folds_from(&log)?);
+        // One whose tail is gone would be followed by another.
+        let begun = self.begun.map(|begun| begun.cursor.next).filter(|end| *end >= folds_from);
+        snapshots.sort_by_key(|snapshot| Some(snapshot.end) != begun);
+        for snapshot in snapshots {
             self.pins.set(&self.name, self.actor, snapshot.end, self.steady);
             if let Some((cursor, bytes)) = self.feed.snapshot_at(snapshot.end) {
-                return Ok(Some(SnapshotRead { cursor, bytes }));
+                return Ok(Some(SnapshotRead::new(cursor, bytes, self.begun)));
             }
             match reads.snapshot(snapshot) {
                 Ok(StoredSnapshot { cursor, bytes }) => {
-                    return Ok(Some(SnapshotRead { cursor, bytes: self.feed.share_snapshot(cursor, bytes) }));
+                    let bytes = self.feed.share_snapshot(cursor, bytes);
+                    return Ok(Some(SnapshotRead::new(cursor, bytes, self.begun)));
                 }
-                // The reader gets an older one, or the entries.
+                // The reader gets another one, or the entries.
                 Err(error) if error.is_corruption() => {
                     tracing::error!(log = %log.name, %error, "a damaged snapshot is not sent");
                 }
                 Err(error) => return Err(error),
             }
         }
-        match reads.folds_from(&log)? {
+        match folds_from {
             Offset(0) => Ok(None),
             _ => Err(StoreError::corrupt("snapshots", "no whole one is left, and the entries before it are not kept")),
         }

@@ -69,6 +69,16 @@ pub enum Cut {
 pub struct Sockets {
     sockets: BTreeMap<SocketNumber, Socket>,
     last: SocketNumber,
+    brought: BTreeMap<DeviceNumber, Brought>,
+}
+
+/// Bytes from the server to one device, over all of its sockets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Brought {
+    /// What the server handed to the network.
+    pub sent: u64,
+    /// What a page was given.
+    pub arrived: u64,
 }
 
 impl Sockets {
@@ -87,6 +97,11 @@ impl World {
     /// Sockets of one device, open or not yet forgotten.
     pub fn sockets_of(&self, device: DeviceNumber) -> Vec<SocketNumber> {
         self.sockets.of_device(device)
+    }
+
+    /// What the network brought a device from the server.
+    pub fn brought(&self, device: DeviceNumber) -> Brought {
+        self.sockets.brought.get(&device).copied().unwrap_or_default()
     }
 
     /// A tab opens a socket.
@@ -218,6 +233,7 @@ impl World {
         socket.down.bytes -= bytes.len();
         let (device, tab, open) = (socket.device, socket.tab, socket.client_open);
         if open {
+            self.sockets.brought.entry(device).or_default().arrived += bytes.len() as u64;
             self.give_tab(device, tab, Input::SocketFrame(bytes));
         }
         self.pump(number);
@@ -256,6 +272,7 @@ impl World {
             }
             let Some(frame) = self.host.poll_frame(session) else { break };
             let (delay, now) = (self.one_way(device), self.now());
+            self.sockets.brought.entry(device).or_default().sent += frame.len() as u64;
             let stream = &mut self.sockets.sockets.get_mut(&number).expect("looked up above").down;
             if stream.cut {
                 continue;

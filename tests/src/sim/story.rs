@@ -57,16 +57,18 @@ impl Story {
 
     /// Somebody with a new device and one open tab, connected.
     pub fn person(&self, name: &str) -> Person {
-        let device = {
-            let mut world = self.world();
-            let device = world.add_device(name, name, Database::default());
-            world.devices[device].logs = vec![board::log(1)];
-            device
-        };
-        let person = Person { story: self.clone(), device };
+        let person = self.newcomer(name);
         person.open_tab();
         self.run_for(1_000);
         person
+    }
+
+    /// Somebody with a new device that was never used.
+    pub fn newcomer(&self, name: &str) -> Person {
+        let mut world = self.world();
+        let device = world.add_device(name, name, Database::default());
+        world.devices[device].logs = vec![board::log(1)];
+        Person { story: self.clone(), device }
     }
 
     /// Lets so many milliseconds pass.

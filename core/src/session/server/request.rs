@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::chain::{Chain, Cursor};
 use crate::connection::Downgrade;
 use crate::id::{ActorId, EpochId, LogId, LogName, Offset, Seq, UserId};
+use crate::limits;
 use crate::protocol::Code;
-use crate::protocol::frame::{Hello, LogNumber, Nonce};
+use crate::protocol::frame::{Hello, LogNumber, Nonce, SnapshotBegun};
 use crate::sequencer::{Held, PushItems, Verdicts};
 use crate::session::server::{EntriesFrame, Grants};
 use crate::time::{Time, WallMs};
@@ -181,8 +182,9 @@ pub struct Read {
 /// Where a read begins.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ReadFrom {
-    /// At the newest snapshot.
-    Snapshot,
+    /// At the snapshot that the reader has the beginning of, if it is still to be had and entries follow it, else at
+    /// the newest.
+    Snapshot(Option<SnapshotBegun>),
     /// At a position in the log.
     Cursor(Cursor),
 }
@@ -205,4 +207,26 @@ pub struct SnapshotRead {
     pub cursor: Cursor,
     /// Its bytes.
     pub bytes: Arc<[u8]>,
+    /// From which byte on it is sent: the reader has those before it.
+    at: usize,
+}
+
+impl SnapshotRead {
+    /// A snapshot for a reader who may have begun with it. Digests what it has: call it where that may take time.
+    pub fn new(cursor: Cursor, bytes: Arc<[u8]>, begun: Option<SnapshotBegun>) -> Self {
+        let at = begun.and_then(|begun| begun.goes_on_at(cursor, &bytes)).unwrap_or(0);
+        Self { cursor, bytes, at }
+    }
+
+    /// Cuts off the next part; none at the end.
+    pub(super) fn next_part(&mut self) -> Option<(usize, &[u8])> {
+        let at = self.at;
+        self.at = self.bytes.len().min(at + limits::SNAPSHOT_PART_BYTES);
+        (at < self.at).then(|| (at, &self.bytes[at..self.at]))
+    }
+
+    /// Whether every part was cut off.
+    pub(super) fn is_done(&self) -> bool {
+        self.at == self.bytes.len()
+    }
 }

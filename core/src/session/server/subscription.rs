@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::chain::Cursor;
 use crate::id::{EpochId, LogId, LogName, Offset, Seq};
 use crate::limits;
-use crate::protocol::frame::{Frame, LogNumber, Opened, SnapshotPart, Subscribe};
+use crate::protocol::frame::{Frame, LogNumber, Opened, SnapshotBegun, SnapshotPart, Subscribe};
 use crate::session::server::request::{LogFacts, ReadFrom, RequestId, SnapshotRead};
 
 /// A reader this far behind the newest snapshot gets the snapshot instead of the entries.
@@ -39,24 +39,23 @@ struct Asked {
     log_id: Option<LogId>,
     cursor: Option<Cursor>,
     epoch: Option<(EpochId, Offset)>,
+    /// What the client has of a snapshot, until one is sent.
+    begun: Option<SnapshotBegun>,
 }
 
 enum Reading {
     /// Not open yet, not a reader, or stopped by a fork.
     Not,
     Snapshot,
-    Parts {
-        snapshot: SnapshotRead,
-        at: usize,
-    },
+    Parts(SnapshotRead),
     At(Cursor),
 }
 
 impl Subscription {
     pub(super) fn new(request: RequestId, subscribe: Subscribe, append: bool, pass: u64) -> Self {
-        let Subscribe { name, log_id, cursor, epoch, read, held, priority, end: until, .. } = subscribe;
+        let Subscribe { name, log_id, cursor, epoch, read, held, priority, end: until, begun, .. } = subscribe;
         let weight = u64::from(priority) + 1;
-        let asked = Asked { read, log_id, cursor, epoch };
+        let asked = Asked { read, log_id, cursor, epoch, begun };
         let (held_at, end, start, reading) = (None, Offset(0), None, Reading::Not);
         let (sent, credit) = (0, limits::CREDIT_BYTES_OF_LOG);
         Self { name, request, append, held, held_at, end, pass, weight, sent, credit, asked, until, start, reading }
@@ -78,6 +77,8 @@ impl Subscription {
                 (None, Some(_)) => Reading::Snapshot,
                 (None, None) => Reading::At(start),
                 (Some(cursor), _) if cursor.next < facts.first_retained => Reading::Snapshot,
+                // What was begun with is gone on with, also where the entries are still there.
+                (Some(_), Some(_)) if self.asked.begun.is_some() && self.until.is_none() => Reading::Snapshot,
                 (Some(cursor), Some(end)) if self.until.is_none() && cursor.next.0 + BEHIND_MAX < end.0 => {
                     Reading::Snapshot
                 }
@@ -145,7 +146,7 @@ impl Subscription {
     fn has_more(&self) -> bool {
         match &self.reading {
             Reading::Not => false,
-            Reading::Snapshot | Reading::Parts { .. } => true,
+            Reading::Snapshot | Reading::Parts(_) => true,
             Reading::At(cursor) => cursor.next < self.end.min(self.until.unwrap_or(Offset(u64::MAX))),
         }
     }
@@ -153,7 +154,7 @@ impl Subscription {
     pub(super) fn read_from(&self) -> ReadFrom {
         match &self.reading {
             Reading::At(cursor) => ReadFrom::Cursor(*cursor),
-            _ => ReadFrom::Snapshot,
+            _ => ReadFrom::Snapshot(self.asked.begun),
         }
     }
 
@@ -167,7 +168,7 @@ impl Subscription {
         match (&self.reading, self.until) {
             (Reading::At(cursor), None) => Some(cursor.next),
             // Until the last part is sent it stands where it stood.
-            (Reading::Snapshot | Reading::Parts { .. }, None) => {
+            (Reading::Snapshot | Reading::Parts(_), None) => {
                 Some(self.asked.cursor.map_or(Offset(0), |cursor| cursor.next))
             }
             _ => None,
@@ -195,8 +196,10 @@ impl Subscription {
     }
 
     pub(super) fn begin_snapshot(&mut self, read: Option<SnapshotRead>) {
+        // If it needs another one in the end, the client has that one's beginning no more.
+        self.asked.begun = None;
         self.reading = match (read, self.start) {
-            (Some(snapshot), _) => Reading::Parts { snapshot, at: 0 },
+            (Some(snapshot), _) => Reading::Parts(snapshot),
             (None, Some(start)) => Reading::At(start),
             (None, None) => Reading::Not,
         };
@@ -204,18 +207,12 @@ impl Subscription {
 
     /// The next part of a snapshot that is being sent.
     pub(super) fn next_part(&mut self, number: LogNumber) -> Option<Arc<[u8]>> {
-        let Reading::Parts { snapshot, at } = &mut self.reading else { return None };
-        let end = snapshot.bytes.len().min(*at + limits::SNAPSHOT_PART_BYTES);
-        let part = Frame::SnapshotPart(SnapshotPart {
-            log: number,
-            cursor: snapshot.cursor,
-            at: *at as u64,
-            total: snapshot.bytes.len() as u64,
-            bytes: snapshot.bytes[*at..end].to_vec(),
-        });
-        let (done, cursor) = (end == snapshot.bytes.len(), snapshot.cursor);
-        *at = end;
-        let bytes: Arc<[u8]> = part.encode().into();
+        let Reading::Parts(snapshot) = &mut self.reading else { return None };
+        let (cursor, total) = (snapshot.cursor, snapshot.bytes.len() as u64);
+        let (at, bytes) = snapshot.next_part()?;
+        let part = SnapshotPart { log: number, cursor, at: at as u64, total, bytes: bytes.to_vec() };
+        let done = snapshot.is_done();
+        let bytes: Arc<[u8]> = Frame::SnapshotPart(part).encode().into();
         self.count(bytes.len());
         if done {
             self.reading = Reading::At(cursor);

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::chain::{Chain, Cursor};
+use crate::entry::Digest;
 use crate::id::{ClientId, EpochId, LogId, LogName, Seq, UserId};
 use crate::packed::Packer;
-use crate::protocol::frame::{Error, Nonce};
+use crate::protocol::frame::{Error, Nonce, SnapshotBegun};
 use crate::time::Time;
 
 const IDLE_MS: u64 = 60_000;
@@ -36,6 +37,7 @@ fn subscribe(log: LogNumber, name: &str) -> Subscribe {
         held: Seq(1),
         priority: 128,
         end: None,
+        begun: None,
     }
 }
 
@@ -209,16 +211,50 @@ fn a_snapshot_goes_out_in_parts_and_reading_goes_on_behind_it() {
     let mut session = live();
     open(&mut session, 1, facts(100, Some(80)));
     let asked = read(&mut session);
-    assert_eq!(asked.from, ReadFrom::Snapshot);
+    assert_eq!(asked.from, ReadFrom::Snapshot(None));
     let cursor = Cursor { next: Offset(80), chain: Chain::log_start(LogId([3; 16])) };
     let bytes: Arc<[u8]> = vec![7; limits::SNAPSHOT_PART_BYTES * 2 + 5].into();
-    session.handle_snapshot(asked.request, Some(SnapshotRead { cursor, bytes: bytes.clone() }));
+    session.handle_snapshot(asked.request, Some(SnapshotRead::new(cursor, bytes.clone(), None)));
     let parts = frames(&mut session).into_iter().filter_map(|frame| match frame {
         Frame::SnapshotPart(part) => Some(part.bytes),
         _ => None,
     });
     assert_eq!(parts.collect::<Vec<_>>().concat(), *bytes);
     assert_eq!(read(&mut session).from, ReadFrom::Cursor(cursor));
+}
+
+#[test]
+fn a_snapshot_goes_on_behind_what_is_there_of_it_and_no_other_does() {
+    let cursor = Cursor { next: Offset(80), chain: Chain::log_start(LogId([3; 16])) };
+    let bytes: Arc<[u8]> = (0..200_000u32).map(|at| (at % 251) as u8).collect();
+    let has = |count: usize| SnapshotBegun { cursor, bytes: count as u64, digest: Digest::of(&[&bytes[..count]]) };
+    let elsewhere = Cursor { next: Offset(79), ..cursor };
+    let damaged = Digest::of(&[b"other bytes"]);
+    for (begun, first) in [
+        (has(100_000), 100_000),
+        (has(0), 0),
+        (has(200_000), 0),
+        (SnapshotBegun { cursor: elsewhere, ..has(100_000) }, 0),
+        (SnapshotBegun { digest: damaged, ..has(100_000) }, 0),
+        (SnapshotBegun { bytes: u64::MAX, ..has(100_000) }, 0),
+    ] {
+        let mut session = live();
+        let begun = Some(begun);
+        session.handle_bytes(0, &Frame::Subscribe(Subscribe { begun, ..subscribe(1, "board") }).encode());
+        let Some(Output::Open(asked)) = session.poll_output() else { panic!("an open") };
+        session.handle_opened(asked.request, Ok(facts(100, Some(80))));
+        let asked = read(&mut session);
+        assert_eq!(asked.from, ReadFrom::Snapshot(begun), "the shell looks for it");
+        session.handle_snapshot(asked.request, Some(SnapshotRead::new(cursor, bytes.clone(), begun)));
+        let parts = frames(&mut session).into_iter().filter_map(|frame| match frame {
+            Frame::SnapshotPart(part) => Some((part.at, part.total, part.bytes)),
+            _ => None,
+        });
+        let parts: Vec<_> = parts.collect();
+        assert_eq!((parts[0].0, parts[0].1), (first, 200_000), "{begun:?}");
+        assert_eq!(parts.into_iter().map(|part| part.2).collect::<Vec<_>>().concat(), bytes[first as usize..]);
+        assert_eq!(read(&mut session).from, ReadFrom::Cursor(cursor));
+    }
 }
 
 #[test]
