@@ -20,6 +20,7 @@ mod lookup;
 mod parking;
 mod presence;
 mod pressure;
+mod priority;
 mod prune;
 mod purge;
 mod rewind;
@@ -40,7 +41,7 @@ use crate::notice::{Connection, LogStatus, Notice, Pressure};
 use crate::protocol::frame::Opened;
 use crate::random::Random;
 use crate::replica::Replica;
-use crate::session::client::{ClientSession, Parts};
+use crate::session::client::{ClientSession, Parts, Priority};
 use crate::session::link::Link;
 use crate::storage::commit::{Commit, CommitAbort, Committed};
 use crate::storage::row::{Identity, Verdicts};
@@ -253,6 +254,7 @@ pub struct Engine {
     elected: bool,
     /// Logs that any tab wants, as far as the leader heard.
     wanted: BTreeSet<LogName>,
+    priorities: BTreeMap<LogName, Priority>,
     wish: OnlineWish,
     link: Link,
     session: Option<ClientSession>,
@@ -304,6 +306,7 @@ impl Engine {
             fence: None,
             elected: false,
             wanted: BTreeSet::new(),
+            priorities: BTreeMap::new(),
             wish,
             link: Link::default(),
             session: None,

@@ -12,6 +12,7 @@ mod forged;
 mod herd;
 mod local;
 mod network;
+mod priorities;
 mod reported;
 mod reroot;
 mod restores;

@@ -317,6 +317,7 @@ export const frames = {
   4: ['push', struct({ log: natural, first: natural, chain, entries: packed })],
   5: ['settled', struct({ log: natural, through: natural })],
   6: ['present', struct({ log: natural, value: optional(bytes) })],
+  7: ['priority', struct({ log: natural, priority: natural })],
   16: ['welcome', struct({ protocol: natural, user: text, nonce, now: natural, idle_ms: natural, credit: natural })],
   17: ['opened', opened],
   18: ['ack', ack],

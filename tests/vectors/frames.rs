@@ -82,6 +82,7 @@ fn type_name(frame: &Frame) -> &'static str {
         Frame::Hello(_) => "hello",
         Frame::Token(_) => "token",
         Frame::Subscribe(_) => "subscribe",
+        Frame::Priority(_) => "priority",
         Frame::Unsubscribe(_) => "unsubscribe",
         Frame::Push(_) => "push",
         Frame::Settled(_) => "settled",
@@ -165,6 +166,7 @@ fn client() -> Vec<Vector> {
         vector("subscribe", "to a log never met", Frame::Subscribe(subscribe)),
         vector("subscribe from a cursor", "only to push", Frame::Subscribe(resumed)),
         vector("subscribe behind a cut", "with the beginning of a snapshot", Frame::Subscribe(cut)),
+        vector("priority", "high from now on", Frame::Priority(Priority { log: 1, priority: 255 })),
         vector("subscribe to history", "a stretch, beside the log itself", Frame::Subscribe(history)),
         vector("unsubscribe", "", Frame::Unsubscribe(Unsubscribe { log: 1 })),
         vector(

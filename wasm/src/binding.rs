@@ -13,7 +13,7 @@ use driftlog_core::view::Query;
 use wasm_bindgen::prelude::*;
 
 use crate::boundary::answer::{self, Entry, LogState, Storage};
-use crate::boundary::request::{self, EntryFilter, Open, Options, StorageChoice};
+use crate::boundary::request::{self, EntryFilter, Open, Options, PriorityChoice, StorageChoice};
 use crate::boundary::{self, BadRequest};
 use crate::client::{Client, ClientError};
 use crate::clock;
@@ -55,14 +55,23 @@ pub async fn open_client(options: Vec<u8>, listener: js_sys::Function, witness: 
 
 #[wasm_bindgen(js_class = Engine)]
 impl Binding {
-    /// [logName, schema] → [handle, log state].
+    /// [logName, schema, priority?] → [handle, log state].
     pub async fn open(&self, request: Vec<u8>) -> Result<Vec<u8>, JsValue> {
-        let Open(name, schema) = boundary::decode(&request)?;
+        let Open(name, schema, priority) = boundary::decode(&request)?;
         let client = Rc::clone(&self.client);
+        if let Some(priority) = priority {
+            client.call(|engine| engine.prioritize(&name, priority.into(), clock::now_ms()))?;
+        }
         let handle = client.open(name.clone(), schema).await?;
         let state = client.call(|engine| engine.replica(&name).map(|replica| replica.log_state()))?;
         let state = LogState::from(state.map_err(ClientError::from)?);
         Ok(boundary::encode(&(handle, state)))
+    }
+
+    /// How much of the way a log gets from now on: `high`, `normal` or `low`, encoded.
+    pub fn prioritize(&self, handle: u32, priority: &[u8]) -> Result<(), JsValue> {
+        let (name, priority) = (self.client.log(handle)?, boundary::decode::<PriorityChoice>(priority)?);
+        Ok(self.client.call(|engine| engine.prioritize(&name, priority.into(), clock::now_ms()))?)
     }
 
     /// Ends the views of a log; its outbox is shipped all the same.

@@ -294,10 +294,15 @@ export interface WireStorage {
   reason?: string | null;
 }
 
+/** How much of the way a log gets among the others. */
+export type WirePriority = 'high' | 'normal' | 'low';
+
 /** The engine class that the wasm exports. Methods throw an `Error` with a string `code`. */
 export interface WireEngine {
-  /** [logName, schema] → [handle, log state]. */
+  /** [logName, schema, WirePriority?] → [handle, log state]. */
   open(request: Uint8Array): Promise<Uint8Array>;
+  /** WirePriority: how much of the way the log gets from now on. */
+  prioritize(handle: number, priority: Uint8Array): void;
   /** Ends the views of a log; its outbox is shipped all the same. */
   shut(handle: number): void;
   /** WireAct → [writeId, notices…]. */

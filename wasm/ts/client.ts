@@ -17,7 +17,7 @@ import {
   type WireTrap,
 } from './boundary.js';
 import { fail } from './errors.js';
-import { guard, guardAsync, type Log, type LogHost, type OpenArguments, OpenLog, typed } from './log.js';
+import { guard, guardAsync, type Log, type LogHost, type OpenArguments, OpenLog, type OpenOptions, type Priority, typed } from './log.js';
 import { type BacklogBound, type Pressure, pressureOf, wireBound } from './pressure.js';
 import { Cell, type Readable, Turn } from './readable.js';
 import { type EngineHost, Engines } from './restart.js';
@@ -103,7 +103,7 @@ export interface Client {
   readonly pressure: Readable<Pressure>;
   readonly storage: Storage;
   /**
-   * Opens a log from local content, offline too.
+   * Opens a log from local content, offline too. Opened again, it is the same log, with the priority that is given.
    *
    * Rejects with `bad-param` for a missing or empty parameter, `already-open` if it is open under another definition,
    * `closed`, and storage errors.
@@ -134,6 +134,8 @@ class OpenClient implements LogHost, EngineHost {
   );
   readonly pressure = new Cell<Pressure>(this.turn, pressureOf('none', { count: 0, bytes: 0 }, undefined));
   readonly #logs = new Map<string, { definition: LogDefinition; opened: Promise<OpenLog> }>();
+  /** What the app said of logs: the next engine is told again. */
+  readonly #priorities = new Map<string, Priority>();
   readonly #open = new Set<OpenLog>();
   /** The open logs by their handles in the engine that runs. */
   readonly #byHandle = new Map<number, OpenLog>();
@@ -207,7 +209,7 @@ class OpenClient implements LogHost, EngineHost {
     this.#storage ??= storageOf(engine);
     const finish: (() => void)[] = [];
     for (const log of [...this.#open]) {
-      const [handle, state] = decode<[number, WireLogState]>(await engine.open(openRequest(log.name, log.definition)));
+      const [handle, state] = decode<[number, WireLogState]>(await engine.open(this.#openRequest(log.name, log.definition)));
       if (log.isClosed) continue;
       log.reopen(handle, state);
       // What the engine tells reaches the log from now on, so that nothing is missed between looking up and taking over.
@@ -238,22 +240,26 @@ class OpenClient implements LogHost, EngineHost {
     return this.#storage;
   }
 
-  async open(definition: LogDefinition, params: object = {}): Promise<Log> {
+  async open(definition: LogDefinition, params: object = {}, { priority }: OpenOptions = {}): Promise<Log> {
     if (this.#closing !== undefined) throw fail('closed', { what: this.name }, `the client ${this.name} is closed`);
     const name = logName(definition.pattern, params as Record<string, unknown>);
     let entry = this.#logs.get(name);
+    if (entry !== undefined && entry.definition !== definition)
+      throw fail('already-open', { log: name }, `the log ${name} is open under another definition`);
+    const again = entry !== undefined;
+    if (priority !== undefined) this.#priorities.set(name, priority);
     if (entry === undefined) {
       entry = { definition, opened: this.#openLog(name, definition) };
       this.#logs.set(name, entry);
       entry.opened.catch(() => this.#logs.delete(name));
     }
-    if (entry.definition !== definition)
-      throw fail('already-open', { log: name }, `the log ${name} is open under another definition`);
-    return typed(await entry.opened);
+    const log = await entry.opened;
+    if (again && priority !== undefined) this.current?.prioritize(log.handle, encode(priority));
+    return typed(log);
   }
 
   async #openLog(name: string, definition: LogDefinition): Promise<OpenLog> {
-    const answer = await guardAsync(() => this.ask((engine) => engine.open(openRequest(name, definition))));
+    const answer = await guardAsync(() => this.ask((engine) => engine.open(this.#openRequest(name, definition))));
     const [handle, state] = decode<[number, WireLogState]>(answer);
     const log: OpenLog = new OpenLog(name, definition, handle, this, state, () => {
       this.#logs.delete(name);
@@ -265,6 +271,10 @@ class OpenClient implements LogHost, EngineHost {
     if (this.current !== undefined) log.presence.read(this.current);
     if (state.deadLetters > 0) await log.readDeadLetters(0);
     return log;
+  }
+
+  #openRequest(name: string, definition: LogDefinition): Uint8Array {
+    return encode([name, wireSchema(definition.collections), this.#priorities.get(name) ?? null]);
   }
 
   user(): string | undefined {
@@ -374,10 +384,6 @@ class OpenClient implements LogHost, EngineHost {
     }
     if (this.#closing === undefined) this.#engines.current?.setToken(given);
   }
-}
-
-function openRequest(name: string, definition: LogDefinition): Uint8Array {
-  return encode([name, wireSchema(definition.collections)]);
 }
 
 function storageOf(engine: WireEngine): Storage {

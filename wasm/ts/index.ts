@@ -17,7 +17,7 @@ export {
   type ParkedEntry,
 } from './fold.js';
 export type { Comparison, Condition, Filter, Membership } from './filter.js';
-export type { Log, LogStatus, OpenArguments, Outbox } from './log.js';
+export type { Log, LogStatus, OpenArguments, OpenOptions, Outbox, Priority } from './log.js';
 export type { Presence, Present } from './presence.js';
 export type { BacklogBound, Pressure } from './pressure.js';
 export type { Query, QuerySpec, RowPatch, TextSplice } from './query.js';

@@ -14,6 +14,7 @@ import {
   type WireLogState,
   type WireNotice,
   type WirePatch,
+  type WirePriority,
   type WireQuery,
   type WireRow,
   type WireTrap,
@@ -473,10 +474,24 @@ export function typed<D extends LogDefinition>(log: OpenLog): Log<D> {
   return log as unknown as Log<D>;
 }
 
+/** How a log is opened. */
+export interface OpenOptions {
+  /**
+   * How much of the way between client and server the log gets while others want it too; each step is about eight times
+   * the share. `normal` where nothing is said. What is small never waits for what is large, under any priority.
+   *
+   * A client has one connection for all of its tabs, and so one priority for each log: what was said last counts.
+   */
+  priority?: Priority;
+}
+
+/** How much of the way a log gets. */
+export type Priority = WirePriority;
+
 /** The parameters that `open` needs; none where the pattern has none. */
 export type OpenArguments<D extends LogDefinition> = keyof ParamsOf<D['pattern']> extends never
-  ? [params?: Record<never, never>]
-  : [params: ParamsOf<D['pattern']>];
+  ? [params?: Record<never, never>, options?: OpenOptions]
+  : [params: ParamsOf<D['pattern']>, options?: OpenOptions];
 
 function statusOf({ status, reason, retryAt, end }: WireLogState): LogStatus {
   return Object.freeze({ state: status, reason: reason ?? undefined, retryAt: retryAt ?? undefined, end: end ?? 0 });

@@ -110,6 +110,20 @@ test('a query that the engine does not come back from is left as it is, visibly,
   await client.close();
 });
 
+test('a priority is said with the opening, changed by opening again, and outlives the engine', async () => {
+  const { client, engines } = await durableClient(new FakeServer());
+  const first = await client.open(board, { id: '2' }, { priority: 'low' });
+  const said = () => [...engines.at(-1)!.priorities];
+  assert.deepEqual(said(), [['board/2', 'low']]);
+  assert.equal(await client.open(board, { id: '2' }, { priority: 'high' }), first);
+  await client.open(board, { id: '2' });
+  assert.deepEqual(said(), [['board/2', 'high']]);
+  engines[0]!.trap();
+  await rest();
+  assert.deepEqual([engines.length, ...said()], [2, ['board/2', 'high']]);
+  await client.close();
+});
+
 test('a wish to be offline outlives the engine', async () => {
   const { client, engines } = await durableClient(new FakeServer());
   client.disconnect();

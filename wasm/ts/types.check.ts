@@ -119,6 +119,10 @@ export async function opening(): Promise<void> {
   await client.open(board, {});
   // @ts-expect-error the pattern has no such parameter
   await client.open(board, { id: '42', room: 'x' });
+  await client.open(board, { id: '42' }, { priority: 'high' });
+  // @ts-expect-error no such priority
+  await client.open(board, { id: '42' }, { priority: 'urgent' });
+  await client.open(defineLog('settings', { collections: {} }), {}, { priority: 'low' });
   await client.open(defineLog('settings', { collections: {} }));
   await client.open(defineLog('a/:b/c/:d', { collections: {} }), { b: 'x', d: 'y' });
 }

@@ -8,6 +8,7 @@ use crate::limits;
 use crate::notice::{LogStatus, Notice};
 use crate::outbox::Heritage;
 use crate::packed::Pushed;
+use crate::protocol::frame::Subscribe;
 use crate::protocol::{Code, frame};
 use crate::replica::{ArrivalError, Hold};
 use crate::session::client::{ClientSession, SessionEvent, subscription};
@@ -181,8 +182,7 @@ impl Engine {
             let greeted = Commit::Greeted { fence, user: welcome.user, nonce: welcome.nonce };
             self.commit(Request::Greeted, greeted);
         }
-        let names: Vec<_> = self.slots.keys().cloned().collect();
-        for name in &names {
+        for name in &self.names_by_priority() {
             if let Some(slot) = self.slots.get_mut(name) {
                 slot.unreadable = false;
                 if !slot.traps.ask_again() {
@@ -198,6 +198,7 @@ impl Engine {
         if self.fence.is_none() || self.link.state() != LinkState::Live {
             return;
         }
+        let priority = self.priority(name).number();
         let (Some(session), Some(slot)) = (&mut self.session, self.slots.get_mut(name)) else { return };
         let stopped = slot.replica.status().is_stopped() && !slot.traps.asks();
         let waits = slot.catching_up || slot.parking || slot.rewinding.is_some();
@@ -212,7 +213,8 @@ impl Engine {
         });
         let held = replica.held();
         let read = !slot.unreadable && (!slot.traps.asks() || slot.traps.wants_snapshot());
-        session.subscribe(name, |number| subscription(number, name, position, held, read));
+        let with = |number| Subscribe { priority, ..subscription(number, name, position, held, read) };
+        session.subscribe(name, with);
     }
 
     fn log_opened(&mut self, name: &LogName, opened: frame::Opened) {

@@ -13,6 +13,7 @@ use crate::id::{LogName, Offset, UserId};
 use crate::notice::{Connection, LogStatus, Notice};
 use crate::protocol::frame;
 use crate::replica::Hold;
+use crate::session::client::Priority;
 use crate::session::link::LinkState;
 use crate::storage;
 use crate::storage::Row;
@@ -51,6 +52,8 @@ pub enum Hint {
     Present((LogName, Option<ByteBuf>)),
     /// What the leader hears that others say of themselves in a log.
     Presence((LogName, Vec<Present>)),
+    /// The app said in this tab how much of the way the log gets.
+    Priority((LogName, u8)),
 }
 
 tagged!(Hint {
@@ -65,6 +68,7 @@ tagged!(Hint {
     Succeeded(()) = 8,
     Present((LogName, Option<ByteBuf>)) = 9,
     Presence((LogName, Vec<Present>)) = 10,
+    Priority((LogName, u8)) = 11,
 });
 
 /// See [`Hint::Connection`].
@@ -134,6 +138,7 @@ impl Engine {
                 let names: Vec<_> = self.slots.keys().cloned().collect();
                 // What the last leader was told is forgotten with it.
                 names.iter().for_each(|name| self.look_again(name));
+                self.tell_priorities();
                 names.into_iter().for_each(|name| self.hint(&Hint::Wanted(name)));
             }
             Hint::Connection(hint) => self.connection_hinted(hint),
@@ -143,6 +148,7 @@ impl Engine {
                 self.wish_here(wish);
             }
             Hint::Present((name, value)) => self.presence_said(&name, value),
+            Hint::Priority((name, number)) => self.prioritize_here(&name, Priority::from_number(number)),
             Hint::Presence((name, others)) => self.presence_hinted(name, others),
             Hint::Damaged((name, at)) => self.mend(&name, at),
             Hint::Succeeded(()) => self.identify(),

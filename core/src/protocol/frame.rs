@@ -3,18 +3,21 @@
 //! One frame is one binary WebSocket message: CRC32C (u32, little endian) of the rest, then `[type, [fields…]]` in
 //! compact msgpack. A log is named once, in `subscribe`; from then on both sides use the number given there.
 
+mod begun;
+
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::chain::{Chain, Cursor};
 use crate::codec::{self, DecodeError, tagged};
 use crate::connection::{ConnectionState, Downgrade};
-use crate::entry::Digest;
 use crate::id::{ActorId, ClientId, EpochId, LogId, LogName, Offset, Seq, UserId};
 use crate::limits;
 use crate::packed::Packed;
 use crate::protocol::code::Code;
 use crate::time::{Time, WallMs};
+
+pub use begun::SnapshotBegun;
 
 /// The number of a log within one session, chosen by the client in `subscribe`.
 pub type LogNumber = u32;
@@ -41,6 +44,8 @@ pub enum Frame {
     Settled(Settled),
     /// Client: what I say of myself in a log at the moment.
     Present(Present),
+    /// Client: how much of the way this log gets from now on.
+    Priority(Priority),
     /// Server: the session stands.
     Welcome(Welcome),
     /// Server: the log is open, and this is where both of us are.
@@ -77,6 +82,7 @@ tagged!(Frame {
     Push(Push) = 4,
     Settled(Settled) = 5,
     Present(Present) = 6,
+    Priority(Priority) = 7,
     Welcome(Welcome) = 16,
     Opened(Opened) = 17,
     Ack(Ack) = 18,
@@ -152,25 +158,6 @@ pub struct Subscribe {
     pub begun: Option<SnapshotBegun>,
 }
 
-/// The beginning of a snapshot, by what tells it from any other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotBegun {
-    /// The cursor the whole snapshot covers.
-    pub cursor: Cursor,
-    /// How many of its bytes are there, from the first on.
-    pub bytes: u64,
-    /// Their digest.
-    pub digest: Digest,
-}
-
-impl SnapshotBegun {
-    /// Where a snapshot goes on behind this beginning of it; none if this begins another one, or is all of it.
-    pub fn goes_on_at(&self, cursor: Cursor, snapshot: &[u8]) -> Option<usize> {
-        let at = usize::try_from(self.bytes).ok().filter(|at| *at < snapshot.len())?;
-        (self.cursor == cursor && self.digest == Digest::of(&[&snapshot[..at]])).then_some(at)
-    }
-}
-
 /// See [`Frame::Unsubscribe`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unsubscribe {
@@ -207,6 +194,15 @@ pub struct Present {
     pub log: LogNumber,
     /// Bytes of the app; none: nothing any more.
     pub value: Option<ByteBuf>,
+}
+
+/// See [`Frame::Priority`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Priority {
+    /// Which log.
+    pub log: LogNumber,
+    /// As in [`Subscribe`].
+    pub priority: u8,
 }
 
 /// See [`Frame::Presence`].

@@ -7,6 +7,7 @@
 
 mod credit;
 mod parts;
+mod priority;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,11 +26,7 @@ use crate::time::WallMs;
 use credit::Credit;
 
 pub use parts::Parts;
-
-/// Weight of what the app looks at.
-const PRIORITY: u8 = 128;
-/// Weight of history: what is new goes first.
-const PRIORITY_HISTORY: u8 = 32;
+pub use priority::Priority;
 
 /// What the peer said, with the log's name instead of its number.
 #[derive(Clone, Debug, PartialEq)]
@@ -201,6 +198,13 @@ impl ClientSession {
         self.send(&Frame::Subscribe(Subscribe { begun, ..subscribe }));
     }
 
+    /// Says that a log gets another share of the way from now on.
+    pub fn prioritize(&mut self, name: &LogName, priority: Priority) {
+        if let Some(log) = self.numbers.get(name).copied() {
+            self.send(&Frame::Priority(frame::Priority { log, priority: priority.number() }));
+        }
+    }
+
     /// Gives a log up, to ask for it anew.
     pub fn unsubscribe(&mut self, name: &LogName) {
         if let Some(log) = self.numbers.remove(name) {
@@ -226,7 +230,8 @@ impl ClientSession {
             decided: Seq(u64::MAX),
             // Every own entry comes whole: its body may not be here any more.
             held: Seq(u64::MAX),
-            priority: PRIORITY_HISTORY,
+            // What is new goes first.
+            priority: Priority::Low.number(),
             end: Some(end),
             begun: None,
         }));
@@ -490,7 +495,7 @@ pub fn subscription(
         read,
         decided,
         held,
-        priority: PRIORITY,
+        priority: Priority::default().number(),
         end: None,
         begun: None,
     }

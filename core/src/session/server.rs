@@ -356,6 +356,12 @@ impl ServerSession {
             (Phase::Live { .. }, Frame::Unsubscribe(frame::Unsubscribe { log })) => self.forget(log),
             (Phase::Live { .. }, Frame::Push(push)) => self.handle_push(push, bytes),
             (Phase::Live { .. }, Frame::Present(present)) => self.handle_present(present),
+            (Phase::Live { .. }, Frame::Priority(frame::Priority { log, priority })) => {
+                let pass = self.pass_least();
+                if let Some(subscription) = self.subscriptions.get_mut(&log) {
+                    subscription.prioritize(priority, pass);
+                }
+            }
             (Phase::Live { .. }, Frame::Settled(settled)) => {
                 if let Some(subscription) = self.subscriptions.get(&settled.log) {
                     let name = subscription.name.clone();
@@ -410,7 +416,7 @@ impl ServerSession {
         }
         let request = self.requests.next();
         self.requests.open.insert(request);
-        let pass = self.subscriptions.values().map(|subscription| subscription.pass).min().unwrap_or(0);
+        let pass = self.pass_least();
         let open = Open {
             request,
             log: number,
@@ -423,6 +429,10 @@ impl ServerSession {
         };
         self.subscriptions.insert(number, Subscription::new(request, subscribe, append, pass));
         self.outputs.push_back(Output::Open(open));
+    }
+
+    fn pass_least(&self) -> u64 {
+        self.subscriptions.values().map(|subscription| subscription.pass).min().unwrap_or(0)
     }
 
     fn forget(&mut self, number: LogNumber) {

@@ -9,6 +9,7 @@ use driftlog_core::engine::{Config, Engine, Input, OnlineWish, Output, RequestId
 use driftlog_core::id::{ActorId, ClientId, LogName, RunId, WriteId};
 use driftlog_core::notice::{Connection, Notice, WriteStatus};
 use driftlog_core::outbox::BacklogBound;
+use driftlog_core::session::client::Priority;
 use driftlog_core::session::link::LinkState;
 use driftlog_core::storage::KeyRange;
 use driftlog_core::storage::commit::Commit;
@@ -258,6 +259,13 @@ impl World {
         if let Some(tab) = self.devices[device].awake().first().copied() {
             self.give_tab(device, tab, Input::Online(wish));
         }
+    }
+
+    /// The app says in a tab how much of the way a log gets.
+    pub fn prioritize(&mut self, device: DeviceNumber, tab: TabNumber, log: &LogName, priority: Priority) {
+        let now = self.device_now(device);
+        self.devices[device].engine(tab).prioritize(log, priority, now);
+        self.drain_tab(device, tab);
     }
 
     /// Changes how the device reaches the server.

@@ -8,6 +8,7 @@ use driftlog_core::engine::{Own, Trap};
 use driftlog_core::id::{LogName, Name, Offset, Seq, WriteId};
 use driftlog_core::outbox::BacklogBound;
 use driftlog_core::rich::Splice;
+use driftlog_core::session::client::Priority;
 use driftlog_core::value::Value;
 use driftlog_core::view::Schema;
 use driftlog_core::witness::Work;
@@ -79,9 +80,31 @@ pub(crate) enum StorageChoice {
     Memory,
 }
 
-/// Request of `open`: the log and how to read its collections.
+/// Request of `open`: the log, how to read its collections, and its priority, if the app says one.
 #[derive(Debug, PartialEq, Deserialize)]
-pub(crate) struct Open(pub(crate) LogName, pub(crate) Schema);
+pub(crate) struct Open(pub(crate) LogName, pub(crate) Schema, pub(crate) Option<PriorityChoice>);
+
+/// How much of the way a log gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PriorityChoice {
+    /// It may come last.
+    Low,
+    /// As any.
+    Normal,
+    /// The user waits for it.
+    High,
+}
+
+impl From<PriorityChoice> for Priority {
+    fn from(choice: PriorityChoice) -> Self {
+        match choice {
+            PriorityChoice::Low => Self::Low,
+            PriorityChoice::Normal => Self::Normal,
+            PriorityChoice::High => Self::High,
+        }
+    }
+}
 
 /// `WireAct`: name, args, ops, lifetime.
 #[derive(Debug, Deserialize)]
@@ -286,8 +309,8 @@ mod tests {
     fn schemas_and_filters_parse() {
         let field = BTreeMap::from([("strategy", "counter")]);
         let schema = BTreeMap::from([("todos", BTreeMap::from([("fields", BTreeMap::from([("votes", field)]))]))]);
-        let Open(log, schema) = decode(&rmp_serde::to_vec(&("board/42", schema)).unwrap()).unwrap();
-        assert_eq!(log.as_str(), "board/42");
+        let Open(log, schema, priority) = decode(&rmp_serde::to_vec(&("board/42", schema, "low")).unwrap()).unwrap();
+        assert_eq!((log.as_str(), priority.map(Priority::from)), ("board/42", Some(Priority::Low)));
         let todos = &schema.collections[&name("todos")];
         assert_eq!(todos.fields[&name("votes")], FieldSchema { strategy: Strategy::Counter, default: None });
         let filter: EntryFilter =

@@ -26,6 +26,7 @@ import {
   type WireOp,
   type WireOptions,
   type WirePatch,
+  type WirePriority,
   type WireQuery,
   type WireRow,
   type WireSchema,
@@ -110,9 +111,10 @@ export class FakeEngine implements WireEngine {
   #acts: number;
   #queries = 0;
   #online = false;
+  /** What it was told of logs. */
+  readonly priorities = new Map<string, WirePriority>();
   /** What the next append fails with. */
   appendFailure: string | undefined;
-
   #over = false;
 
   constructor(
@@ -142,7 +144,8 @@ export class FakeEngine implements WireEngine {
   }
 
   async open(request: Uint8Array): Promise<Uint8Array> {
-    const [name, schema] = decode<[string, WireSchema]>(request);
+    const [name, schema, priority] = decode<[string, WireSchema, WirePriority | null]>(request);
+    if (priority !== null) this.priorities.set(name, priority);
     const stored = this.before?.stored(name) ?? [];
     this.#logs.push({ name, schema, confirmed: [], own: stored, queries: new Map() });
     this.#soon(() => this.server.settle());
@@ -153,6 +156,10 @@ export class FakeEngine implements WireEngine {
   /** What of a log outlives the engine. */
   stored(name: string): FakeLog['own'] {
     return this.#logs.find((log) => log.name === name)?.own.filter(({ status }) => status !== 'pending') ?? [];
+  }
+
+  prioritize(handle: number, priority: Uint8Array): void {
+    this.priorities.set(this.#logs[handle]!.name, decode<WirePriority>(priority));
   }
 
   shut(handle: number): void {

@@ -133,6 +133,11 @@ impl Subscription {
         }
     }
 
+    /// It gets this share of the way from now on, and is not held to what it was sent before.
+    pub(super) fn prioritize(&mut self, priority: u8, pass: u64) {
+        (self.weight, self.pass) = (u64::from(priority) + 1, pass);
+    }
+
     /// The client takes so many bytes of it in total.
     pub(super) fn grant(&mut self, bytes: u64) {
         self.credit = self.credit.max(bytes);

@@ -194,16 +194,27 @@ fn subscriptions_share_by_weight() {
         session.handle_bytes(0, &Frame::Credit(Credit { bytes: u64::MAX, of_log: Some((log, u64::MAX)) }).encode());
         session.handle_opened(request, Ok(facts(0, None)));
     }
-    let mut served = BTreeMap::new();
+    let mut at = BTreeMap::new();
     session.handle_grew(1, Offset(10_000));
     session.handle_grew(2, Offset(10_000));
-    for _ in 0..600 {
-        let read = read(&mut session);
-        *served.entry(read.log).or_insert(0) += 1;
-        session.handle_entries(read.request, entries(limits::FRAME_BYTES_TARGET, served[&read.log]));
-        while session.poll_frame().is_some() {}
+    let mut serve = |session: &mut ServerSession| {
+        let mut served = BTreeMap::from([(1, 0), (2, 0)]);
+        for _ in 0..600 {
+            let read = read(session);
+            *served.entry(read.log).or_insert(0) += 1;
+            let at = at.entry(read.log).and_modify(|at| *at += 1).or_insert(1);
+            session.handle_entries(read.request, entries(limits::FRAME_BYTES_TARGET, *at));
+            while session.poll_frame().is_some() {}
+        }
+        (served[&1], served[&2])
+    };
+    let (one, two) = serve(&mut session);
+    assert!(one >= 2 && two > 100 * one, "{one} and {two}");
+    for (log, priority) in [(1, 255), (2, 0)] {
+        session.handle_bytes(0, &Frame::Priority(frame::Priority { log, priority }).encode());
     }
-    assert!(served[&1] >= 2 && served[&2] > 100 * served[&1], "{served:?}");
+    let (one, two) = serve(&mut session);
+    assert!(two >= 2 && one > 100 * two, "the other way round: {one} and {two}");
 }
 
 #[test]
