@@ -48,6 +48,8 @@ pub struct Outbox {
     unstored: BTreeMap<u64, u64>,
     /// What those, and the stored ones without a verdict, come to: counted, since everybody asks after every action.
     backlog: Backlog,
+    /// Stored entries that are decided and not in the log: they leave with the next release.
+    unlogged: Vec<Seq>,
     /// Highest seq below which nothing is unread.
     known: Seq,
     others: Seq,
@@ -121,6 +123,7 @@ impl Outbox {
             seqs: BTreeMap::new(),
             unstored: BTreeMap::new(),
             backlog: Backlog::default(),
+            unlogged: Vec::new(),
             known: Seq(0),
             others: Seq(0),
             verdicts: Verdicts::new(actor, Chain::actor_start(actor, log)),
@@ -240,6 +243,9 @@ impl Outbox {
         if self.stored.insert(seq, entry.clone()).is_none() && seq > self.verdicts.through {
             self.backlog.add(entry.size());
         }
+        if self.is_unlogged(seq) {
+            self.unlogged.push(seq);
+        }
     }
 
     /// `known` is the end of what was read without a hole.
@@ -344,8 +350,10 @@ impl Outbox {
         // These may have been made before the last ones were settled.
         self.settle(settled);
         let after = self.verdicts.through.next();
-        let decided = self.stored.range(before..after.max(before));
-        decided.for_each(|(_, entry)| self.backlog.remove(entry.size()));
+        let decided: Vec<_> = self.stored.range(before..after.max(before)).collect();
+        let unlogged: Vec<_> = decided.iter().map(|(seq, _)| **seq).filter(|seq| self.is_unlogged(*seq)).collect();
+        self.unlogged.extend(unlogged);
+        decided.iter().for_each(|(_, entry)| self.backlog.remove(entry.size()));
         let undecided = self.stored.range(after..before.max(after));
         undecided.for_each(|(_, entry)| self.backlog.add(entry.size()));
     }
@@ -353,19 +361,21 @@ impl Outbox {
     /// Forgets entries that are decided and either refused or folded: their rows keep them.
     pub fn release(&mut self, folded: Seq) {
         let through = self.verdicts.through;
-        let verdicts = &self.verdicts;
-        // Refused ones leave at once; accepted ones when confirmed state covers them.
-        let done: Vec<_> = self
-            .stored
-            .range(..=through)
-            .filter(|(seq, _)| **seq <= folded || verdicts.mark(**seq).is_some_and(|mark| !mark.is_logged()))
-            .map(|(seq, _)| *seq)
-            .collect();
+        // Refused ones leave at once; accepted ones when confirmed state covers them. Those in between are not looked at:
+        // while much arrives from others they may be many.
+        let unlogged = std::mem::take(&mut self.unlogged).into_iter().filter(|seq| self.is_unlogged(*seq));
+        let covered = self.stored.range(..=through.min(folded)).map(|(seq, _)| *seq);
+        let done: Vec<_> = covered.chain(unlogged).collect();
         for seq in done {
             if let Some(entry) = self.stored.remove(&seq) {
                 self.seqs.remove(&write_of(&entry));
             }
         }
+    }
+
+    /// Whether an entry is decided and not in the log.
+    fn is_unlogged(&self, seq: Seq) -> bool {
+        seq <= self.verdicts.through && self.verdicts.mark(seq).is_some_and(|mark| !mark.is_logged())
     }
 
     /// What to push from a seq on, without a hole: stored entries, and voids for what was given up.
@@ -554,5 +564,28 @@ mod tests {
         assert_eq!(outbox.backlog(), Backlog::default());
         outbox.release(Seq(1));
         assert_eq!(outbox.held().map(|entry| entry.header.seq.0).collect::<Vec<_>>(), [3], "not folded yet");
+    }
+
+    #[test]
+    fn verdicts_one_by_one_cost_the_same_however_many_entries_wait_for_the_fold() {
+        const ENTRIES: u64 = 30_000;
+        let mut outbox = outbox();
+        let mut next = 1;
+        (1..=ENTRIES).for_each(|n| outbox.prepare(prepared(n, vec![])));
+        while let Some(append) = outbox.next_group(&log()) {
+            let entries = run(append, next);
+            next += entries.len() as u64;
+            outbox.appended(&entries);
+        }
+        // Looking at all that are decided each time would be 450 million looks.
+        for seq in 1..=ENTRIES {
+            let ack = Ack { log: 0, through: Seq(seq), accepted: vec![], marked: vec![] };
+            let verdicts = outbox.with_ack(outbox.verdicts(), &ack).expect("news");
+            outbox.decide(verdicts);
+            outbox.release(Seq(0));
+        }
+        assert_eq!((outbox.len(), outbox.held().count() as u64), (0, ENTRIES));
+        outbox.release(Seq(ENTRIES));
+        assert_eq!(outbox.held().count(), 0);
     }
 }

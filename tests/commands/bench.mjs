@@ -5,8 +5,8 @@
  */
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { buildPackage, buildReleaseServer, buildServer } from './build.mjs';
-import { root } from './run.mjs';
+import { buildPackage, buildReleaseServer, buildServer, nativeBinary } from './build.mjs';
+import { root, run } from './run.mjs';
 import { setUpToTest } from './setup.mjs';
 import { command, step } from './steps.mjs';
 
@@ -22,12 +22,14 @@ await command(async () => {
   if (release) await buildReleaseServer();
   await buildPackage({ release, compileTool: false });
   const { figures } = await import('./bench/figures.mjs');
+  const { draw } = await import('./bench/plot.mjs');
   const lines = [];
   for (const figure of figures.filter(({ name }) => names.length === 0 || names.some((part) => name.includes(part)))) {
     const stage = await openStage(release);
     try {
       const numbers = await step(figure.name, () => within(figureMs, figure.measure(stage)));
       lines.push(JSON.stringify({ figure: figure.name, ...rounded(numbers), ...(release ? {} : { unoptimized: true }) }));
+      if (figure.plot) draw(figure.plot, JSON.parse(lines.at(-1)));
     } catch (error) {
       lines.push(JSON.stringify({ figure: figure.name, failed: error.message.split('\n')[0] }));
       console.error(error.stack, stage.consoles());
@@ -62,13 +64,15 @@ async function openStage(release) {
   };
   return {
     server,
+    /** Runs a program of the tests and gives the figures that it prints, `name=number …`. */
+    native: (name, args) => nativeFigures(name, args, release),
     /** One more server, with options of `startServer`. */
     startServer: start,
     device,
     url: async () => `ws://127.0.0.1:${(await server()).port}/sync`,
-    /** A link whose bytes are counted, and that can be broken. */
-    async link() {
-      const proxy = await startProxy((await server()).port);
+    /** A link to one server or the first one, whose bytes are counted, and that can be broken. */
+    async link(to) {
+      const proxy = await startProxy((to ?? (await server())).port);
       return { url: `ws://127.0.0.1:${proxy.port}/sync`, bytes: proxy.bytes, proxy };
     },
     /** A page in a browser of its own; its functions are those of bench/page.js. */
@@ -78,7 +82,9 @@ async function openStage(release) {
         get: (_, method) =>
           method === 'then'
             ? undefined
-            : (...args) => page.evaluate(async ([method, args]) => (await import('/bench/page.js'))[method](...args), [method, args]),
+            : method === 'reload'
+              ? () => page.reload()
+              : (...args) => page.evaluate(async ([method, args]) => (await import('/bench/page.js'))[method](...args), [method, args]),
       });
     },
     until: async (condition) => {
@@ -92,6 +98,12 @@ async function openStage(release) {
       await site.close();
     },
   };
+}
+
+async function nativeFigures(name, args, release) {
+  await run('cargo', ['build', ...(release ? ['--release'] : []), '--workspace', '--bin', name]);
+  const printed = await run(nativeBinary(name, { release }), args);
+  return Object.fromEntries([...printed.matchAll(/(\w+)=([\d.]+)/g)].map(([, key, number]) => [key, Number(number)]));
 }
 
 function within(ms, promise) {

@@ -11,8 +11,13 @@ const executable = process.platform === 'win32' ? '.exe' : '';
 export const demoFolder = join(root, 'web-demo', 'dist');
 
 /** The server's binary; release builds are for measuring only. */
-export function serverBinary({ release = false } = {}) {
-  return join(target, release ? 'release' : 'debug', `driftlog-server${executable}`);
+export function serverBinary(options) {
+  return nativeBinary('driftlog-server', options);
+}
+
+/** A program of this repository by its name. */
+export function nativeBinary(name, { release = false } = {}) {
+  return join(target, release ? 'release' : 'debug', `${name}${executable}`);
 }
 
 /**

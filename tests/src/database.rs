@@ -1,5 +1,6 @@
 //! The client's database in memory, for engines that run without a browser; it breaks when told to.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use driftlog_core::engine::CommitFailure;
@@ -46,6 +47,22 @@ pub struct Database {
     pub lose_next_answer: Option<bool>,
     /// A disk that says of strict commits that they are flushed, and does not flush them.
     pub lies: bool,
+    work: Cell<Work>,
+}
+
+/// What a database did: counts that do not depend on time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Transactions that wrote.
+    pub commits: u64,
+    /// Rows that were read.
+    pub rows_read: u64,
+    /// Bytes of their keys and values.
+    pub bytes_read: u64,
+    /// Rows that were written or deleted.
+    pub rows_written: u64,
+    /// Bytes of keys and values that were written.
+    pub bytes_written: u64,
 }
 
 /// What happens to a commit instead of what it asks for.
@@ -96,6 +113,14 @@ impl Database {
 
     fn write(&mut self, writes: Vec<Write>) {
         let mut before = Vec::new();
+        let work = self.work.get_mut();
+        work.commits += 1;
+        for write in &writes {
+            work.rows_written += 1;
+            if let Write::Add(key, value) | Write::Put(key, value) = write {
+                work.bytes_written += (key.len() + value.len()) as u64;
+            }
+        }
         for write in writes {
             match write {
                 Write::Add(key, value) => {
@@ -157,7 +182,21 @@ impl Database {
             rows.reverse();
         }
         rows.truncate(range.limit.map_or(usize::MAX, |limit| limit as usize));
+        let mut work = self.work.get();
+        work.rows_read += rows.len() as u64;
+        work.bytes_read += rows.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum::<u64>();
+        self.work.set(work);
         rows
+    }
+
+    /// What it did since this was asked last.
+    pub fn take_work(&mut self) -> Work {
+        self.work.take()
+    }
+
+    /// Bytes of all keys and values.
+    pub fn bytes(&self) -> u64 {
+        self.rows.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
     }
 
     /// Every row, in key order.

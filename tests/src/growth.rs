@@ -204,7 +204,7 @@ pub async fn run(plan: Plan) -> Result<Report, Failure> {
     let (server, client) = started(&log, plan, plan.actions).await?;
     let sent_bytes = client.sent_bytes();
     let open_large = opened(&server, &log, plan, plan.actions).await;
-    let client_bytes = database_bytes(client.kill().await);
+    let client_bytes = client.kill().await.bytes();
     let live_bytes = live_bytes(&server.address, &log).await?;
     server.settled().await?;
     let server_bytes = server.end().await?;
@@ -224,10 +224,6 @@ async fn started(log: &LogName, plan: Plan, actions: u64) -> Result<(Server, Nat
     }
     write(&client, log, plan, actions - behind_grace..actions).await;
     Ok((server, client))
-}
-
-fn database_bytes(database: Database) -> u64 {
-    database.rows().map(|(key, value)| (key.len() + value.len()) as u64).sum()
 }
 
 async fn live_bytes(address: &str, log: &LogName) -> Result<u64, Failure> {

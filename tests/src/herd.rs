@@ -26,7 +26,7 @@ pub struct Came {
     pub last: Duration,
 }
 
-struct One {
+pub(crate) struct One {
     turned_away: usize,
     after: Duration,
 }
@@ -63,7 +63,8 @@ pub async fn herd(url: &str, clients: usize, end: u64) -> Came {
     came
 }
 
-async fn come(url: &str, client: usize, end: u64, begun: Instant) -> (Socket, One) {
+/// A client by its number comes until it is let in, and reads the log up to `end`.
+pub(crate) async fn come(url: &str, client: usize, end: u64, begun: Instant) -> (Socket, One) {
     let mut peer = Peer::new(&format!("c{client}"));
     let mut random =
         Random::new(peer.actor.0.iter().cycle().take(32).copied().collect::<Vec<_>>().try_into().expect("32"));

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use driftlog_core::draft::Draft;
-use driftlog_core::engine::{CallError, Config, Engine, Input, OWN_KEPT_BYTES, Output};
+use driftlog_core::engine::{CallError, Config, Engine, Input, OWN_KEPT_BYTES, Output, Resume};
 use driftlog_core::id::{ActorId, ClientId, LogName, RunId, WriteId};
 use driftlog_core::notice::Notice;
 use driftlog_core::outbox::BacklogBound;
 use driftlog_core::replica::Replica;
 use driftlog_core::view::Schema;
+use driftlog_core::witness::Witness;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -44,7 +45,8 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-fn random<const N: usize>() -> [u8; N] {
+/// Random bytes.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the system has entropy");
     bytes
@@ -53,6 +55,11 @@ fn random<const N: usize>() -> [u8; N] {
 impl NativeClient {
     /// Starts a client of a server at `url` (`ws://…/sync`), with the database of an earlier start or an empty one.
     pub fn start(url: &str, token: Option<String>, database: Database) -> Self {
+        Self::watched(url, token, database, None)
+    }
+
+    /// Starts a client whose engine tells a witness what it works on.
+    pub fn watched(url: &str, token: Option<String>, database: Database, witness: Option<Arc<dyn Witness>>) -> Self {
         let (calls, inbox) = mpsc::channel(1024);
         let (tell, notices) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
@@ -68,7 +75,7 @@ impl NativeClient {
             own_kept_bytes: OWN_KEPT_BYTES,
         };
         let run = Running {
-            engine: Engine::new(config, now()),
+            engine: Engine::resumed(config, Resume { witness, ..Resume::default() }, now()),
             database,
             url: url.to_owned(),
             token,
@@ -123,13 +130,22 @@ impl NativeClient {
         &self,
         ask: impl Fn(&mut Engine) -> Option<T> + Send + Sync + Clone + 'static,
     ) -> T {
+        self.until_within(Duration::from_secs(60), ask).await
+    }
+
+    /// Waits until something is so; gives up loudly after so long.
+    pub async fn until_within<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        ask: impl Fn(&mut Engine) -> Option<T> + Send + Sync + Clone + 'static,
+    ) -> T {
         let begun = Instant::now();
         loop {
             let ask = ask.clone();
             if let Some(answer) = self.call(move |engine, _| ask(engine)).await {
                 return answer;
             }
-            assert!(begun.elapsed() < Duration::from_secs(60), "this should have happened by now");
+            assert!(begun.elapsed() < patience, "this should have happened by now");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }

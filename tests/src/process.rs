@@ -67,12 +67,7 @@ impl Process {
     /// The system does not tell, or is not Linux.
     pub fn processor_time(&self) -> io::Result<Duration> {
         let pid = self.child.id().ok_or_else(|| io::Error::other("it has ended"))?;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // Behind the name in brackets; the 14th and 15th of all fields, in ticks of a hundredth of a second.
-        let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = [11, 12].map(|at| fields.get(at).and_then(|ticks| ticks.parse::<u64>().ok()));
-        let [Some(user), Some(system)] = ticks else { return Err(io::Error::other("no times in the status")) };
-        Ok(Duration::from_millis(10 * (user + system)))
+        processor_time(pid)
     }
 
     /// kill -9, and waits until it is gone.
@@ -85,7 +80,10 @@ impl Process {
 }
 
 /// Bytes of memory that a process holds: what Linux says, else what `ps` does.
-fn resident_bytes(pid: u32) -> io::Result<u64> {
+///
+/// # Errors
+/// Neither tells.
+pub fn resident_bytes(pid: u32) -> io::Result<u64> {
     let kilobytes = match std::fs::read_to_string(format!("/proc/{pid}/status")) {
         Ok(status) => {
             let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -98,6 +96,19 @@ fn resident_bytes(pid: u32) -> io::Result<u64> {
     };
     let kilobytes: Option<u64> = kilobytes;
     kilobytes.map(|kilobytes| kilobytes * 1024).ok_or_else(|| io::Error::other("its memory is not told"))
+}
+
+/// Time that a process has had of a processor, in steps of 10 ms.
+///
+/// # Errors
+/// The system does not tell, or is not Linux.
+pub fn processor_time(pid: u32) -> io::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // Behind the name in brackets; the 14th and 15th of all fields, in ticks of a hundredth of a second.
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = [11, 12].map(|at| fields.get(at).and_then(|ticks| ticks.parse::<u64>().ok()));
+    let [Some(user), Some(system)] = ticks else { return Err(io::Error::other("no times in the status")) };
+    Ok(Duration::from_millis(10 * (user + system)))
 }
 
 /// Runs `driftlog-server verify` over a directory.

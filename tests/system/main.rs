@@ -9,6 +9,7 @@ mod fan_out;
 mod files;
 mod gate;
 mod growth;
+mod offline;
 mod presence;
 mod pressure;
 mod priorities;

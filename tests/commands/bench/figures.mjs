@@ -8,6 +8,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
 import { root } from '../run.mjs';
+import { scaleFigures } from './scale.mjs';
 
 /** Clients of one page: their memories must fit its address space. */
 const readersAPage = 50;
@@ -42,6 +43,7 @@ export const figures = [
   { name: 'poison at 1 % of the input', measure: poison },
   { name: 'fan-out with one stuck reader', measure: stuckReader },
   { name: 'typing through gate workers', measure: gateWorkers },
+  ...scaleFigures,
 ];
 
 async function coldStart(stage) {

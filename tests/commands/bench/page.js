@@ -13,6 +13,9 @@ const board = defineLog('board/:id', {
       for (let index = from; index < from + count; index++) tx.todos.insert(`t${index}`, { title: `to-do ${index}` });
     },
     vote: (tx, { id }) => tx.todos.get(id).votes.increment(1),
+    rename: (tx, { id, title }) => {
+      tx.todos.get(id).title = title;
+    },
   },
   options: { addMany: { args: 'omit' } },
 });
@@ -132,6 +135,82 @@ export async function coldStart(options) {
   return { first_view_ms: open_ms + rows_ms, open_ms, rows_ms, wasm_ms, rows };
 }
 
+/** Adds half as many records as there are actions, and votes once for each; all are stored when it returns. */
+export async function actOffline(options, actions) {
+  const log = await openBoard(options);
+  const half = actions / 2;
+  const stored = [];
+  for (let index = 0; index < actions; index++) {
+    const id = `o${index % half}`;
+    stored.push((index < half ? log.do.add({ id, title: `made offline, ${index}` }) : log.do.vote({ id })).stored);
+    if (index % 100 === 0) await nextTask();
+  }
+  await Promise.all(stored);
+}
+
+/** As `coldStart`; the log stays open, for `connectAndUpload`. */
+export async function startPending(options) {
+  const figures = await coldStart(options);
+  globalThis.pending = await clients.at(-1).open(board, { id: options.id });
+  return { ...figures, pending: pending.outbox.getSnapshot().count };
+}
+
+/** Time until the server's verdicts on everything that waits are here; and whether each action counts once. */
+export async function connectAndUpload(actions) {
+  const start = performance.now();
+  clients.at(-1).connect();
+  await reached(pending.outbox, ({ count }) => count === 0);
+  await reached(pending.status, ({ state }) => state === 'synced');
+  const ms = performance.now() - start;
+  const rows = pending.query({ from: 'todos' }).getSnapshot();
+  const { end } = pending.status.getSnapshot();
+  const letters = pending.deadLetters.getSnapshot().length;
+  const counted = rows.filter(({ votes }) => votes === 1).length;
+  if (end !== actions || letters > 0 || counted !== actions / 2) {
+    throw new Error(`${actions} actions: ${end} in the log, ${letters} refused, ${counted} of ${rows.length} records counted once`);
+  }
+  return ms;
+}
+
+/** Sets the same fields in turn, so many times altogether, no faster than the server takes it. */
+export async function overwrite(options, fields, actions) {
+  const log = await openBoard(options);
+  let last = log.do.addMany({ from: 0, count: fields });
+  for (let index = 0; index < actions; index++) {
+    last = log.do.rename({ id: `t${index % fields}`, title: `${index} `.padEnd(100, 'abcdefghij') });
+    if (index % 200 === 0) {
+      await nextTask();
+      await reached(log.outbox, ({ count }) => count < 1_000);
+    }
+  }
+  await last.accepted;
+  await reached(log.outbox, ({ count }) => count === 0);
+  return log.status.getSnapshot().end;
+}
+
+/** Bytes of every key and value in the databases of this page. */
+export async function storedBytes() {
+  let bytes = 0;
+  for (const { name } of await indexedDB.databases()) {
+    const database = await answered(indexedDB.open(name));
+    for (const store of database.objectStoreNames) {
+      const rows = database.transaction(store).objectStore(store);
+      for (const list of [await answered(rows.getAllKeys()), await answered(rows.getAll())]) {
+        for (const one of list) bytes += one.byteLength ?? new TextEncoder().encode(JSON.stringify(one)).length;
+      }
+    }
+    database.close();
+  }
+  return bytes;
+}
+
+function answered(request) {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+}
+
 /** Time from an action on one of many records until the listeners of a live query have been called. */
 export async function liveQuery(options, records, count) {
   const log = await openBoard(options);
@@ -155,6 +234,21 @@ export async function catchUp(options, end) {
   const log = await openBoard(options);
   await reached(log.status, (status) => status.end >= end);
   return performance.now() - start;
+}
+
+/** … to the rows of everything up to `end`, of so many empty devices one after the other: the median. */
+export async function firstViews(options, end, devices) {
+  await initWasm();
+  const times = [];
+  for (let device = 0; device < devices; device++) {
+    const start = performance.now();
+    const log = await openBoard({ ...options, name: `${options.name} ${device}` });
+    await reached(log.status, (status) => status.end >= end);
+    if (log.query({ from: 'todos' }).getSnapshot().length === 0) throw new Error('there are no rows');
+    times.push(performance.now() - start);
+    await clients.pop().close();
+  }
+  return quantiles(times).p50_ms;
 }
 
 /** Connects clients that only listen; `takeDelays()` tells how long after it was sent they saw what. */
