@@ -26,6 +26,7 @@ mod purge;
 mod rewind;
 mod rights;
 mod settling;
+mod slots;
 mod sync;
 mod tabs;
 mod timers;
@@ -49,6 +50,7 @@ use crate::storage::{self, Key, KeyRange, Row};
 use crate::time::{Clock, WallMs};
 use crate::view::{Schema, View};
 use settling::Settling;
+use slots::Slots;
 use unstored::Unstored;
 
 pub use act::CallError;
@@ -92,6 +94,14 @@ pub enum Input {
     Timeout,
     /// The client closes.
     Close,
+}
+
+impl Input {
+    /// Whether it concerns the logs alone that it names.
+    fn is_of_few(&self) -> bool {
+        use Input::{Committed, Hint, Rows, SocketBuffered, SocketFrame};
+        matches!(self, Committed(..) | Rows(..) | SocketFrame(_) | SocketBuffered(_) | Hint(_))
+    }
 }
 
 /// Whether the app wants a connection.
@@ -246,7 +256,7 @@ pub struct Engine {
     acts: u64,
     fold_last: u32,
     identity: Option<Identity>,
-    slots: BTreeMap<LogName, Slot>,
+    slots: Slots,
     requests: BTreeMap<RequestId, Request>,
     request_last: RequestId,
     /// The leader's epoch, while this tab leads.
@@ -300,7 +310,7 @@ impl Engine {
             acts: resume.acts,
             fold_last: 0,
             identity: None,
-            slots: BTreeMap::new(),
+            slots: Slots::default(),
             requests: BTreeMap::new(),
             request_last: 0,
             fence: None,
@@ -394,6 +404,9 @@ impl Engine {
     /// Takes what happened outside.
     pub fn handle(&mut self, input: Input, now: WallMs) {
         self.set_now(now);
+        if !input.is_of_few() {
+            self.slots.touch_all();
+        }
         match input {
             Input::Committed(id, result) => self.committed(id, result),
             Input::Rows(id, result) => self.rows(id, result),
@@ -420,6 +433,7 @@ impl Engine {
 
     /// After every event: start what can start, tell what is new, set the timer.
     fn settle(&mut self) {
+        self.slots.begin_turn();
         self.settle_succession();
         self.append_groups();
         self.store_arrivals();
@@ -438,9 +452,8 @@ impl Engine {
     }
 
     fn take_notices(&mut self) {
-        for slot in self.slots.values_mut() {
-            self.outputs.extend(slot.replica.take_notices().into_iter().map(Output::Notice));
-        }
+        let outputs = &mut self.outputs;
+        self.slots.turn_mut(|_, slot| outputs.extend(slot.replica.take_notices().into_iter().map(Output::Notice)));
     }
 
     fn committed(&mut self, id: RequestId, result: Result<Committed, CommitFailure>) {

@@ -10,7 +10,7 @@ use super::{CommitFailure, Engine, Hint, Phase, Request};
 impl Engine {
     pub(super) fn append_groups(&mut self) {
         let (actor, mut groups) = (self.actor(), Vec::new());
-        for (name, slot) in &mut self.slots {
+        self.slots.turn_mut(|name, slot| {
             if slot.phase == Phase::Ready
                 && slot.replica.actor() == actor
                 && !slot.appends_unknown
@@ -18,7 +18,7 @@ impl Engine {
             {
                 groups.push((name.clone(), append));
             }
-        }
+        });
         for (name, append) in groups {
             self.commit(Request::Append(name), Commit::Append(append));
         }

@@ -138,13 +138,13 @@ impl Engine {
     /// After every event: folds are given what is new, and what they miss is asked for.
     pub(super) fn settle_folds(&mut self) {
         // What was erased may be in what they came to.
-        for slot in self.slots.values_mut() {
+        self.slots.turn_mut(|_, slot| {
             if slot.replica.has_erased_news() {
                 slot.restart_folds();
             }
-        }
+        });
         let names: Vec<_> =
-            self.slots.iter().filter(|(_, slot)| slot.has_fold_work()).map(|(name, _)| name.clone()).collect();
+            self.slots.turn().filter(|(_, slot)| slot.has_fold_work()).map(|(name, _)| name.clone()).collect();
         for name in names {
             self.settle_folds_of(&name);
             self.fetch_hole(&name);
@@ -393,12 +393,6 @@ impl Engine {
         }
     }
 
-    /// When a fold wants to try again.
-    pub(super) fn fold_deadline(&self) -> Option<WallMs> {
-        let folds = self.slots.values().flat_map(|slot| slot.folds.values());
-        folds.filter_map(|open| open.fold.deadline()).min()
-    }
-
     pub(super) fn folds_clock_stepped_back(&mut self, back: WallMs) {
         let folds = self.slots.values_mut().flat_map(|slot| slot.folds.values_mut());
         folds.for_each(|open| open.fold.clock_stepped_back(back));
@@ -414,6 +408,11 @@ impl Engine {
 impl Slot {
     fn has_fold_work(&self) -> bool {
         !self.folds.is_empty() || !self.holes.wanted.is_empty()
+    }
+
+    /// When a fold wants to try again.
+    pub(super) fn fold_deadline(&self) -> Option<WallMs> {
+        self.folds.values().filter_map(|open| open.fold.deadline()).min()
     }
 
     /// The app no longer looks.

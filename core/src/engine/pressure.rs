@@ -44,6 +44,8 @@ pub(super) struct Pressed {
     pub(super) blocked_elsewhere: bool,
     /// The last append did not fit.
     pub(super) storage_full: bool,
+    /// What was counted of the log for the client's whole backlog.
+    pub(super) counted: Backlog,
 }
 
 impl Pressed {
@@ -86,7 +88,7 @@ impl Engine {
     pub(super) fn settle_pressure(&mut self) {
         let (now, leads, bound) = (self.now, self.fence.is_some(), self.config.backlog);
         let session = self.session.as_ref().filter(|_| leads && self.link.state() == LinkState::Live);
-        for (name, slot) in &mut self.slots {
+        self.slots.turn_and_unsent_mut(|name, slot| {
             let unsent = session.and_then(|session| session.push_from(name));
             let unsent = unsent.is_some_and(|from| slot.replica.outbox().has_to_push(from));
             let credit = session.is_some_and(|session| session.may_push_to(name));
@@ -97,7 +99,8 @@ impl Engine {
             let blocked = if leads { slot.pressure.is_blocked(now) } else { slot.pressure.blocked_elsewhere };
             let level = slot.level(bound, blocked && !slot.replica.outbox().is_empty());
             slot.replica.set_pressure(level);
-        }
+        });
+        self.slots.count_pressure();
     }
 
     /// Whether a log has been without credit for a while, as the leader tells the other tabs.
@@ -106,15 +109,15 @@ impl Engine {
     }
 
     /// When a log has been without credit for long enough to tell.
-    pub(super) fn pressure_due(&self) -> WallMs {
-        let since = self.slots.values().filter_map(|slot| slot.pressure.blocked_since);
-        since.map(|since| since.saturating_add(BLOCKED_MS)).filter(|due| *due > self.now).min().unwrap_or(WallMs::MAX)
+    pub(super) fn pressure_due(&self, slot: &Slot) -> Option<WallMs> {
+        let since = slot.pressure.blocked_since?;
+        Some(since.saturating_add(BLOCKED_MS)).filter(|due| *due > self.now)
     }
 
     /// Own work of all logs that waits for the server, as far as this tab knows them.
     pub fn pressure(&self) -> Pressure {
         let mut pressure = Pressure { level: PressureLevel::None, log: None, backlog: Backlog::default() };
-        for (name, slot) in &self.slots {
+        for (name, slot) in self.slots.iter() {
             let Backlog { entries, bytes } = slot.replica.outbox().backlog();
             pressure.backlog.entries += entries;
             pressure.backlog.bytes += bytes;
@@ -127,7 +130,8 @@ impl Engine {
 
     /// Tells the app when it changed.
     pub(super) fn tell_pressure(&mut self) {
-        let pressure = self.pressure();
+        let pressure = self.slots.pressure();
+        debug_assert_eq!(pressure, self.pressure(), "whoever changed a log has touched it");
         if self.pressure_told.as_ref() != Some(&pressure) {
             self.pressure_told = Some(pressure.clone());
             self.outputs.push_back(Output::Notice(Notice::Pressure(pressure)));

@@ -143,10 +143,9 @@ impl Slot {
 }
 
 impl Engine {
-    /// When the next log is to be purged.
-    pub(super) fn purges_due(&self) -> WallMs {
-        let due = self.slots.values().filter_map(|slot| slot.purge_due(self.clock_offset)).min();
-        due.filter(|_| self.fence.is_some()).unwrap_or(WallMs::MAX)
+    /// When a log is to be purged.
+    pub(super) fn purge_due(&self, slot: &Slot) -> Option<WallMs> {
+        slot.purge_due(self.clock_offset).filter(|_| self.fence.is_some())
     }
 
     /// After every event: what is due begins, if nothing else of that log is under way.
@@ -155,15 +154,16 @@ impl Engine {
             return;
         }
         let (now, offset) = (self.now, self.clock_offset);
-        let due = |slot: &Slot| slot.purge_due(offset).is_some_and(|at| at <= now);
-        let due = self.slots.iter_mut().filter(|(_, slot)| due(slot));
         let mut names = Vec::new();
-        for (name, slot) in due {
+        self.slots.turn_mut(|name, slot| {
+            if slot.purge_due(offset).is_none_or(|at| at > now) {
+                return;
+            }
             (slot.purges.step, slot.purges.not_before) = (Step::Snapshot, now.saturating_add(PAUSE_MS));
             slot.purges.was = slot.replica.take_leaving();
             slot.purges.erased = slot.replica.state().erased_end();
             names.push(name.clone());
-        }
+        });
         names.iter().for_each(|name| self.write_snapshot(name));
     }
 

@@ -59,18 +59,18 @@ impl Engine {
         let (leads, actor) = (self.fence.is_some(), self.actor());
         let mut begun = Vec::new();
         self.look_for_lost();
-        for (name, slot) in &mut self.slots {
+        self.slots.turn_mut(|name, slot| {
             // What the server has of the actor before says nothing of the one that has taken over.
             let may = leads && slot.replica.actor() == actor;
             let busy = slot.phase != Phase::Ready || slot.refreshing || slot.snapshotting || slot.parking;
-            let Some(rewinding) = &mut slot.rewinding else { continue };
+            let Some(rewinding) = &mut slot.rewinding else { return };
             if !may && !rewinding.under_way {
                 slot.rewinding = None;
             } else if may && !busy && !rewinding.under_way && slot.replica.arrivals().is_idle() {
                 rewinding.under_way = true;
                 begun.push(name.clone());
             }
-        }
+        });
         for name in begun {
             let ranges = vec![KeyRange::prefix(storage::received_prefix(&name)), storage::own_of_origin(&name, actor)];
             self.read(Request::RewindRead(name), ranges);
@@ -83,12 +83,12 @@ impl Engine {
             return;
         }
         let mut lacking = Vec::new();
-        for (name, slot) in &mut self.slots {
+        self.slots.turn_mut(|name, slot| {
             if slot.phase == Phase::Ready && slot.rewinding.is_none() && slot.replica.has_lost_of_before() {
                 slot.rewinding = Some(Rewinding { why: Why::Lost, under_way: false });
                 lacking.push(name.clone());
             }
-        }
+        });
         lacking.iter().for_each(|name| self.give_up(name));
     }
 

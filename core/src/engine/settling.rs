@@ -57,11 +57,12 @@ impl Engine {
     pub(super) fn settle_refusals(&mut self) {
         let (Some(fence), true) = (self.fence, self.session.is_some()) else { return };
         let mut due = Vec::new();
-        for (name, slot) in &mut self.slots {
-            if slot.settling.begins(slot.replica.outbox().verdicts().is_unsettled(), self.now) {
+        let now = self.now;
+        self.slots.turn_mut(|name, slot| {
+            if slot.settling.begins(slot.replica.outbox().verdicts().is_unsettled(), now) {
                 due.push((name.clone(), slot.settle(name, fence)));
             }
-        }
+        });
         for (name, settle) in due {
             self.commit(Request::Settle(name), Commit::Settle(settle));
         }
@@ -89,11 +90,9 @@ impl Engine {
         }
     }
 
-    /// When the next refusals are to be settled.
-    pub(super) fn settling_due(&self) -> WallMs {
-        let leads = self.fence.is_some() && self.session.is_some();
-        let due = self.slots.values().filter_map(|slot| slot.settling.at).min();
-        due.filter(|_| leads).unwrap_or(WallMs::MAX)
+    /// When the refusals of a log are to be settled.
+    pub(super) fn settling_due(&self, slot: &Slot) -> Option<WallMs> {
+        slot.settling.at.filter(|_| self.fence.is_some() && self.session.is_some())
     }
 }
 

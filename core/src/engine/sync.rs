@@ -1,7 +1,5 @@
 //! The leader's work: the link, the session, pushing outboxes, storing and applying what arrives.
 
-use std::ops::Bound;
-
 use crate::connection::ConnectionState;
 use crate::id::{EntryId, LogName, Offset, Seq, WriteId};
 use crate::limits;
@@ -19,7 +17,7 @@ use crate::storage::row::Received;
 use crate::time::WallMs;
 
 use super::unstored::Unstored;
-use super::{Engine, Hint, OnlineWish, Output, Phase, Request};
+use super::{Engine, Hint, OnlineWish, Output, Phase, Request, Slot};
 
 impl Engine {
     pub(super) fn link_act(&mut self, act: Option<LinkAct>) {
@@ -175,6 +173,7 @@ impl Engine {
             return self.link_act(act);
         }
         self.link.welcomed(self.now);
+        self.slots.touch_all();
         // Whoever was away hears of it right behind this.
         self.kept = Some(ConnectionState::Active { was: None });
         self.clock_offset = welcome.now as i64 - self.now as i64;
@@ -359,9 +358,9 @@ impl Engine {
         self.tell_status(name);
     }
 
-    /// When the first held log is to be pushed again.
-    pub(super) fn held_until(&self) -> Option<WallMs> {
-        self.slots.values().filter_map(|slot| slot.replica.hold()?.retry_at).min()
+    /// When a held log is to be pushed again.
+    pub(super) fn held_until(&self, slot: &Slot) -> Option<WallMs> {
+        slot.replica.hold()?.retry_at.filter(|_| self.fence.is_some())
     }
 
     /// Pushes again what is held and due. It stays held in view until its verdict comes.
@@ -394,9 +393,10 @@ impl Engine {
     pub(super) fn store_arrivals(&mut self) {
         let Some(fence) = self.fence else { return };
         let mut commits = Vec::new();
-        for (name, slot) in &mut self.slots {
+        let now = self.now;
+        self.slots.turn_mut(|name, slot| {
             let left = slot.rows_left;
-            let Some(storable) = Unstored::storable(slot.unstored.as_ref(), self.now) else { continue };
+            let Some(storable) = Unstored::storable(slot.unstored.as_ref(), now) else { return };
             if let Some(batch) = slot.replica.arrivals_mut().next_batch(storable) {
                 let clear = left && !batch.rows.is_empty();
                 let (rows, verdicts) = (batch.rows.clone(), batch.verdicts.clone());
@@ -406,7 +406,7 @@ impl Engine {
                 let receive = Receive { fence, log, clear, rows, verdicts, dead_letters, redeemed, revived };
                 commits.push((name.clone(), receive));
             }
-        }
+        });
         for (name, receive) in commits {
             self.commit(Request::Receive(name), Commit::Receive(receive));
         }
@@ -495,15 +495,17 @@ impl Engine {
         let mut waiting = true;
         while waiting && session.may_push() {
             waiting = false;
-            let last = session.pushed_last();
-            let behind = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-            let before = last.iter().flat_map(|last| self.slots.range(..=last));
-            for (name, slot) in self.slots.range::<LogName, _>((behind, Bound::Unbounded)).chain(before) {
+            let (last, mut sent) = (session.pushed_last(), Vec::new());
+            for (name, slot) in self.slots.unsent(last.as_ref()) {
                 if self.socket_buffered >= limits::SOCKET_BUFFERED_BYTES_MAX || !session.may_push() {
                     break;
                 }
-                let Some(from) = session.push_from(name) else { continue };
-                if !slot.replica.outbox().has_to_push(from) || !session.may_push_to(name) {
+                let from = session.push_from(name).filter(|from| slot.replica.outbox().has_to_push(*from));
+                let Some(from) = from else {
+                    sent.push(name.clone());
+                    continue;
+                };
+                if !session.may_push_to(name) {
                     continue;
                 }
                 let marker = slot.replica.marker();
@@ -520,6 +522,7 @@ impl Engine {
                     waiting = true;
                 }
             }
+            self.slots.sent(&sent);
             if self.socket_buffered >= limits::SOCKET_BUFFERED_BYTES_MAX {
                 if !std::mem::replace(&mut self.socket_watched, true) {
                     self.outputs.push_back(Output::SocketWatch);

@@ -3,6 +3,8 @@
 //! The log in the database is the truth; what tabs say is only a hint that there is something to read, or what the
 //! leader sees of the connection. A lost hint costs time: the leader also looks by itself.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -240,6 +242,7 @@ impl Engine {
     /// Another tab leads: its session is the client's.
     pub(super) fn unseated(&mut self) {
         self.elected = false;
+        self.slots.touch_all();
         if self.fence.take().is_some() {
             let act = self.link.yield_lead();
             self.link_act(act);
@@ -261,9 +264,11 @@ impl Engine {
             return;
         }
         let [next, verdicts] = rows.as_slice() else { return };
+        let verdicts: BTreeMap<_, _> =
+            verdicts.iter().filter_map(|(key, bytes)| Some((storage::log_of(key)?, bytes))).collect();
         let through = |name: &LogName| {
-            let row = verdicts.iter().find(|(key, _)| storage::log_of(key).as_ref() == Some(name));
-            row.and_then(|(_, bytes)| row::decode::<Verdicts>(bytes).ok()).map_or(0, |verdicts| verdicts.through.0)
+            let row = verdicts.get(name);
+            row.and_then(|bytes| row::decode::<Verdicts>(bytes).ok()).map_or(0, |verdicts| verdicts.through.0)
         };
         let with_work: Vec<_> = next
             .iter()
@@ -336,9 +341,10 @@ impl Engine {
         if self.fence.is_none() {
             return;
         }
+        self.slots.join_turn();
         let news = self
             .slots
-            .iter()
+            .turn()
             .filter(|(_, slot)| slot.told != Some((slot.replica.log_state().status, self.is_blocked(slot))));
         let names: Vec<_> = news.map(|(name, _)| name.clone()).collect();
         names.iter().for_each(|name| self.tell_status(name));

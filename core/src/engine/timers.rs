@@ -73,25 +73,26 @@ impl Engine {
         names.iter().for_each(|name| self.refresh(name));
     }
 
+    /// When something of a log waits for its time to come.
+    fn due(&self, slot: &Slot) -> Option<WallMs> {
+        let due = [self.held_until(slot), self.unstored_due(slot), self.settling_due(slot), self.purge_due(slot)];
+        due.into_iter().chain([self.pressure_due(slot), slot.fold_deadline()]).flatten().min()
+    }
+
+    /// Of the other logs the timer knows already, unless it has run down: then all are asked.
     pub(super) fn set_timeout(&mut self) {
         let leads = self.fence.is_some();
         let scan_at = if leads { self.scan_at } else { WallMs::MAX };
-        let held_until = self.held_until().filter(|_| leads).unwrap_or(WallMs::MAX);
+        self.slots.join_turn();
+        let of_all = || self.slots.values().filter_map(|slot| self.due(slot)).min().unwrap_or(WallMs::MAX);
+        let of_turn = || self.slots.turn().filter_map(|(_, slot)| self.due(slot)).min().unwrap_or(WallMs::MAX);
+        let of_logs = if self.timeout.is_none_or(|set| set <= self.now) { of_all() } else { of_turn() };
         let link = self.link.deadline().unwrap_or(WallMs::MAX);
-        let due = link
-            .min(self.presence_due())
-            .min(scan_at)
-            .min(held_until)
-            .min(self.unstored_due())
-            .min(self.database_retry_at);
-        let due = due
-            .min(self.settling_due())
-            .min(self.purges_due())
-            .min(self.pressure_due())
-            .min(self.fold_deadline().unwrap_or(WallMs::MAX));
+        let due = link.min(self.presence_due()).min(scan_at).min(self.database_retry_at).min(of_logs);
         if due < WallMs::MAX && self.timeout.is_none_or(|set| set > due || set <= self.now) {
             self.timeout = Some(due);
             self.outputs.push_back(Output::Timeout(due));
         }
+        debug_assert!(self.slots.values().filter_map(|slot| self.due(slot)).all(|due| Some(due) >= self.timeout));
     }
 }

@@ -10,7 +10,7 @@ use crate::replica::Storable;
 use crate::session::backoff::Backoff;
 use crate::time::WallMs;
 
-use super::{CommitFailure, Engine};
+use super::{CommitFailure, Engine, Slot};
 
 /// When what did not fit is tried again.
 #[derive(Debug, Default)]
@@ -61,10 +61,9 @@ impl Engine {
         self.tell_status(name);
     }
 
-    /// When the next arrival that did not fit is tried again.
-    pub(super) fn unstored_due(&self) -> WallMs {
-        let all = self.slots.values().filter_map(|slot| slot.unstored.as_ref());
-        all.map(|unstored| unstored.at).filter(|at| *at > self.now).min().unwrap_or(WallMs::MAX)
+    /// When the arrivals of a log that did not fit are tried again.
+    pub(super) fn unstored_due(&self, slot: &Slot) -> Option<WallMs> {
+        slot.unstored.as_ref().map(|unstored| unstored.at).filter(|at| *at > self.now)
     }
 
     /// The page or the network came back: perhaps there is space.

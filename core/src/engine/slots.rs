@@ -1,0 +1,211 @@
+//! The logs of a tab, and to which of them anything has happened since all was looked at last.
+//!
+//! After every event the engine starts what can start. A client may have thousands of logs, and an event touches one or
+//! two of them: only those are looked at. What is no log's own (the lead, the session, a deadline) touches all.
+//!
+//! **Invariant:** whoever gets a log to change it has touched it. What is touched in the middle of a turn is looked at by
+//! the rest of it, and by the whole of the next one; looking alone touches nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use crate::id::LogName;
+use crate::notice::{Pressure, PressureLevel};
+use crate::outbox::Backlog;
+
+use super::Slot;
+
+/// Every log, or some.
+#[derive(Debug)]
+enum Touched {
+    All,
+    These(BTreeSet<LogName>),
+}
+
+impl Default for Touched {
+    fn default() -> Self {
+        Self::These(BTreeSet::new())
+    }
+}
+
+/// The logs by their names.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    slots: BTreeMap<LogName, Slot>,
+    /// Since the last turn.
+    touched: Touched,
+    /// What this turn looks at.
+    turn: Touched,
+    /// Logs that may have something to push.
+    unsent: BTreeSet<LogName>,
+    /// What waits in all of them, as it was counted at their last turn.
+    backlog: Backlog,
+    /// Logs under any pressure.
+    pressed: BTreeMap<LogName, PressureLevel>,
+}
+
+impl Slots {
+    pub(super) fn get(&self, name: &LogName) -> Option<&Slot> {
+        self.slots.get(name)
+    }
+
+    /// Touches the log.
+    pub(super) fn get_mut(&mut self, name: &LogName) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(name)?;
+        if let Touched::These(names) = &mut self.touched
+            && !names.contains(name)
+        {
+            names.insert(name.clone());
+        }
+        Some(slot)
+    }
+
+    pub(super) fn contains_key(&self, name: &LogName) -> bool {
+        self.slots.contains_key(name)
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &LogName> {
+        self.slots.keys()
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.values()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&LogName, &Slot)> {
+        self.slots.iter()
+    }
+
+    /// Touches all.
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.touch_all();
+        self.slots.values_mut()
+    }
+
+    /// Touches all.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&LogName, &mut Slot)> {
+        self.touch_all();
+        self.slots.iter_mut()
+    }
+
+    pub(super) fn insert(&mut self, name: LogName, slot: Slot) {
+        self.slots.insert(name.clone(), slot);
+        self.get_mut(&name);
+    }
+
+    pub(super) fn remove(&mut self, name: &LogName) {
+        if let Some(slot) = self.slots.remove(name) {
+            self.backlog = less(self.backlog, slot.pressure.counted);
+        }
+        self.pressed.remove(name);
+        self.unsent.remove(name);
+    }
+
+    /// Something happened that is no log's own.
+    pub(super) fn touch_all(&mut self) {
+        self.touched = Touched::All;
+    }
+
+    /// A turn begins: what was touched since the last one is looked at.
+    pub(super) fn begin_turn(&mut self) {
+        self.turn = Touched::default();
+        self.join_turn();
+        self.touched = Touched::default();
+    }
+
+    /// What was touched up to now belongs to this turn.
+    pub(super) fn join_turn(&mut self) {
+        match (&self.touched, &mut self.turn) {
+            (Touched::These(names), _) if names.is_empty() => {}
+            (_, Touched::All) => {}
+            (Touched::All, turn) => {
+                *turn = Touched::All;
+                self.unsent.extend(self.slots.keys().cloned());
+            }
+            (Touched::These(names), Touched::These(turn)) => {
+                turn.extend(names.iter().cloned());
+                self.unsent.extend(names.iter().cloned());
+            }
+        }
+    }
+
+    /// The logs of this turn, by name.
+    pub(super) fn turn(&self) -> impl Iterator<Item = (&LogName, &Slot)> {
+        let (all, these) = match &self.turn {
+            Touched::All => (Some(self.slots.iter()), None),
+            Touched::These(names) => (None, Some(names.iter().filter_map(|name| self.slots.get_key_value(name)))),
+        };
+        all.into_iter().flatten().chain(these.into_iter().flatten())
+    }
+
+    /// Looks at each log of this turn, by name.
+    pub(super) fn turn_mut(&mut self, mut look: impl FnMut(&LogName, &mut Slot)) {
+        self.join_turn();
+        match &self.turn {
+            Touched::All => self.slots.iter_mut().for_each(|(name, slot)| look(name, slot)),
+            Touched::These(names) => {
+                for name in names {
+                    if let Some(slot) = self.slots.get_mut(name) {
+                        look(name, slot);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks at each log of this turn, and at those that may have something to push; at some of them twice.
+    pub(super) fn turn_and_unsent_mut(&mut self, mut look: impl FnMut(&LogName, &mut Slot)) {
+        self.turn_mut(&mut look);
+        for name in &self.unsent {
+            if let Some(slot) = self.slots.get_mut(name) {
+                look(name, slot);
+            }
+        }
+    }
+
+    /// The logs that may have something to push, those behind `last` first.
+    pub(super) fn unsent(&self, last: Option<&LogName>) -> impl Iterator<Item = (&LogName, &Slot)> {
+        let behind = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let before = last.cloned().into_iter().flat_map(|last| self.unsent.range(..=last));
+        let names = self.unsent.range::<LogName, _>((behind, Bound::Unbounded)).chain(before);
+        names.filter_map(|name| self.slots.get_key_value(name))
+    }
+
+    /// These have nothing to push until they are touched.
+    pub(super) fn sent(&mut self, names: &[LogName]) {
+        for name in names {
+            self.unsent.remove(name);
+        }
+    }
+
+    /// Counts what waits in the logs that were looked at.
+    pub(super) fn count_pressure(&mut self) {
+        let (mut total, mut pressed) = (self.backlog, std::mem::take(&mut self.pressed));
+        self.turn_and_unsent_mut(|name, slot| {
+            let backlog = slot.replica.outbox().backlog();
+            let before = std::mem::replace(&mut slot.pressure.counted, backlog);
+            total =
+                less(Backlog { entries: total.entries + backlog.entries, bytes: total.bytes + backlog.bytes }, before);
+            match slot.replica.pressure() {
+                PressureLevel::None => drop(pressed.remove(name)),
+                level => drop(pressed.insert(name.clone(), level)),
+            }
+        });
+        (self.backlog, self.pressed) = (total, pressed);
+    }
+
+    /// What waits in all logs, and the first of those under the highest pressure.
+    pub(super) fn pressure(&self) -> Pressure {
+        let mut pressure = Pressure { level: PressureLevel::None, log: None, backlog: self.backlog };
+        for (name, level) in &self.pressed {
+            if *level > pressure.level {
+                (pressure.level, pressure.log) = (*level, Some(name.clone()));
+            }
+        }
+        pressure
+    }
+}
+
+fn less(from: Backlog, what: Backlog) -> Backlog {
+    Backlog { entries: from.entries - what.entries, bytes: from.bytes - what.bytes }
+}
