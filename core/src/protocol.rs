@@ -5,6 +5,7 @@
 
 pub mod code;
 pub mod frame;
+pub mod versions;
 
 pub use code::Code;
 pub use frame::Frame;

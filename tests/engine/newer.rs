@@ -1,7 +1,11 @@
 //! A build that is older than what the log holds: it stops there, visibly, and loses and skips nothing.
 
-use driftlog_core::id::Offset;
+use driftlog_core::engine::Input;
+use driftlog_core::id::{Offset, UserId};
 use driftlog_core::notice::LogStatus;
+use driftlog_core::protocol::Frame;
+use driftlog_core::protocol::frame::{Nonce, Welcome};
+use driftlog_core::session::link::LinkState;
 use driftlog_tests::database::Database;
 
 use crate::authority::Authority;
@@ -39,4 +43,21 @@ fn an_op_of_a_newer_version_stops_the_log_visibly_while_local_work_goes_on() {
     device.run();
     stopped(&mut device, again);
     assert_eq!((device.titles(again), device.outbox(again)), (vec!["milk".to_owned(), "tea".to_owned()], 1));
+}
+
+#[test]
+fn a_server_that_answers_in_a_version_that_is_not_spoken_here_is_not_listened_to() {
+    let mut device = Device::new(1);
+    let tab = device.tab();
+    device.open(tab);
+    device.elect(tab);
+    device.input(tab, Input::SocketOpened);
+    let milk = device.add(tab, "milk");
+    device.run();
+    device.sent(tab);
+    let user = UserId::new("alice").unwrap();
+    let welcome = Welcome { protocol: 2, user, nonce: Nonce([1; 16]), now: 0, idle_ms: 60_000, credit: 1 << 20 };
+    device.receive(tab, &Frame::Welcome(welcome));
+    assert_eq!((device.link(tab), device.sent(tab)), (LinkState::Blocked, vec![]), "nothing is said to it");
+    assert!(device.stored(tab, milk) && device.outbox(tab) == 1);
 }

@@ -22,3 +22,4 @@ mod server;
 mod transfers;
 mod users;
 mod verdicts;
+mod versions;

@@ -7,7 +7,7 @@ use crate::notice::{LogStatus, Notice};
 use crate::outbox::Heritage;
 use crate::packed::Pushed;
 use crate::protocol::frame::Subscribe;
-use crate::protocol::{Code, frame};
+use crate::protocol::{Code, frame, versions};
 use crate::replica::{ArrivalError, Hold};
 use crate::session::client::{ClientSession, SessionEvent, subscription};
 use crate::session::link::{LinkAct, LinkState};
@@ -166,6 +166,10 @@ impl Engine {
     }
 
     fn welcomed(&mut self, welcome: frame::Welcome) {
+        if let Err(reason) = versions::follow(welcome.protocol) {
+            let act = self.link.refused(Code::ProtocolVersion, &reason, self.now, &mut self.random);
+            return self.link_act(act);
+        }
         let known = self.identity.as_ref().and_then(|identity| identity.user.as_ref());
         if known.is_some_and(|user| *user != welcome.user) {
             let reason = format!("this device holds the work of {known:?}, and the token is of {}", welcome.user);

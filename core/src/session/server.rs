@@ -32,7 +32,7 @@ use crate::connection::ConnectionState;
 use crate::id::{ActorId, Offset, Seq};
 use crate::limits;
 use crate::protocol::frame::{self, Credit, Frame, GoAway, Hello, LogNumber, Ping, Push, Subscribe, Welcome};
-use crate::protocol::{Code, VERSION, VERSION_FLOOR};
+use crate::protocol::{Code, VERSION, versions};
 use crate::sequencer::{Held, PushError, PushItems, Verdicts};
 use crate::time::WallMs;
 
@@ -384,8 +384,7 @@ impl ServerSession {
     }
 
     fn handle_hello(&mut self, hello: Hello) {
-        if hello.protocol_min > VERSION || hello.protocol_max < VERSION_FLOOR {
-            let reason = format!("this server speaks protocol {VERSION_FLOOR} to {VERSION}");
+        if let Err(reason) = versions::agree(hello.protocol_min, hello.protocol_max) {
             return self.fail(Code::ProtocolVersion, &reason);
         }
         self.phase = Phase::Authenticating { actor: hello.actor };
@@ -566,7 +565,12 @@ impl ServerSession {
     }
 
     fn reject_bytes(&mut self, bytes: &[u8], error: &DecodeError) {
-        self.reject(bytes, error.code(), error.to_string());
+        // A client of another version may say hello in a form that only that version reads.
+        let hello = versions::of_hello(bytes).filter(|_| matches!(self.phase, Phase::AwaitingHello));
+        match hello.map(|(min, max)| versions::agree(min, max)) {
+            Some(Err(reason)) => self.fail(Code::ProtocolVersion, &reason),
+            _ => self.reject(bytes, error.code(), error.to_string()),
+        }
     }
 
     /// Bytes that should have been a frame: kept if they come again, and the session ends.

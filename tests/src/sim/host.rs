@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use driftlog_core::protocol::Frame;
+use driftlog_core::protocol::frame::Hello;
 use driftlog_core::random::Random;
 use driftlog_server::stepped::{MadeSnapshot, Moment, Order, Server, SessionNumber};
 use driftlog_server::{Access, Claims, Config, LogClaim, Right, Secret, StoreError, token};
@@ -233,7 +235,8 @@ impl World {
             return;
         }
         let Some(server) = &mut self.host.server else { return };
-        server.receive(session, bytes);
+        let said = self.clients_speak.and_then(|versions| speaking(bytes, versions));
+        server.receive(session, said.as_deref().unwrap_or(bytes));
         // Nobody else hears of it before a commit or a read.
         let socket = self.host.sessions.get(&session).copied();
         self.host_work_soon();
@@ -373,4 +376,10 @@ impl World {
         self.pump_all();
         self.host_timer();
     }
+}
+
+/// A hello as clients of other protocol versions say it; none if it is no hello.
+fn speaking(bytes: &[u8], (min, max): (u32, u32)) -> Option<Vec<u8>> {
+    let Ok(Frame::Hello(hello)) = Frame::decode(bytes) else { return None };
+    Some(Frame::Hello(Hello { protocol_min: min, protocol_max: max, ..hello }).encode())
 }

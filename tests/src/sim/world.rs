@@ -80,6 +80,8 @@ pub struct World {
     pub temper: Temper,
     /// The server's machine.
     pub host: Host,
+    /// The protocol versions that clients say they speak, if not those that they do.
+    pub clients_speak: Option<(u32, u32)>,
     /// Every device.
     pub devices: Vec<Device>,
     /// Whoever looks whether all is well.
@@ -110,6 +112,7 @@ impl World {
             random,
             trace: Trace::default(),
             weather,
+            clients_speak: None,
             temper: Temper::default(),
             host,
             devices: Vec::new(),

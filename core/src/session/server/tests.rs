@@ -218,6 +218,19 @@ fn subscriptions_share_by_weight() {
 }
 
 #[test]
+fn a_hello_in_a_form_of_another_version_is_answered_by_what_is_spoken_here_and_not_kept() {
+    for (versions, code) in [([7, 9], Code::ProtocolVersion), ([1, 9], Code::MalformedFrame)] {
+        let mut session = ServerSession::new(0, 60_000);
+        let body = [&[0x92, 0, 0x93][..], &versions, &[0xc0]].concat();
+        session.handle_bytes(0, &[&crc32c::crc32c(&body).to_le_bytes()[..], &body].concat());
+        let told = frames(&mut session);
+        assert!(matches!(&told[..], [Frame::Error(Error { code: told, .. })] if *told == code), "{told:?}");
+        let kept = std::iter::from_fn(|| session.poll_output()).any(|output| matches!(output, Output::Keep { .. }));
+        assert_eq!((session.is_closed(), kept), (true, code == Code::MalformedFrame));
+    }
+}
+
+#[test]
 fn a_snapshot_goes_out_in_parts_and_reading_goes_on_behind_it() {
     let mut session = live();
     open(&mut session, 1, facts(100, Some(80)));
