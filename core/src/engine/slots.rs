@@ -209,3 +209,38 @@ impl Slots {
 fn less(from: Backlog, what: Backlog) -> Backlog {
     Backlog { entries: from.entries - what.entries, bytes: from.bytes - what.bytes }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Config, Engine, Input, OWN_KEPT_BYTES};
+    use crate::id::{ActorId, ClientId, RunId};
+    use crate::outbox::BacklogBound;
+    use crate::view::Schema;
+
+    #[test]
+    fn an_event_looks_at_the_logs_that_it_touches() {
+        let config = Config {
+            run: RunId([1; 8]),
+            client: ClientId([1; 16]),
+            actor: ActorId([1; 16]),
+            seed: [1; 32],
+            device: "a device".to_owned(),
+            connect: false,
+            token: false,
+            backlog: BacklogBound::default(),
+            own_kept_bytes: OWN_KEPT_BYTES,
+        };
+        let mut engine = Engine::new(config, 0);
+        let looked_at = |engine: &Engine| engine.slots.turn().map(|(name, _)| name.to_string()).collect::<Vec<_>>();
+        let log = |number: u32| LogName::new(&format!("board/{number}")).expect("a name");
+        for number in 1..=3 {
+            engine.open(&log(number), Schema::default(), 0);
+            assert_eq!(looked_at(&engine), [log(number).to_string()], "the others are as they were");
+        }
+        engine.handle(Input::SocketBuffered(0), 0);
+        assert_eq!(looked_at(&engine), [""; 0]);
+        engine.handle(Input::Timeout, 0);
+        assert_eq!(looked_at(&engine).len(), 3, "each may wait for the time that has come");
+    }
+}
