@@ -16,8 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use driftlog_core::chain::Cursor;
+use driftlog_core::connection::ConnectionId;
 use driftlog_core::entry::Logged;
-use driftlog_core::id::{EpochId, LogId, LogName, Offset};
+use driftlog_core::id::{ClientId, EpochId, LogId, LogName, Offset, UserId};
 use driftlog_core::protocol::Code;
 use driftlog_core::random::Random;
 use driftlog_core::time::WallMs;
@@ -248,6 +249,13 @@ impl Server {
         self.shared.connections.sweep(&self.shared.pool)?;
         self.sessions.values_mut().for_each(Session::hear);
         Ok(())
+    }
+
+    /// An operator downgrades a client's connection; whether it was active.
+    pub fn downgrade(&mut self, user: UserId, client: ClientId, away_ms: Option<u64>) -> bool {
+        let was_active = self.shared.connections.ask_to_go(&ConnectionId { user, client }, away_ms);
+        self.sessions.values_mut().for_each(Session::hear);
+        was_active
     }
 
     /// Has what is over taken out, with the next commit. A running server does it from time to time.

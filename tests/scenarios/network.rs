@@ -1,5 +1,6 @@
 //! Sockets that break, and devices that are away.
 
+use driftlog_core::session::link::LinkState;
 use driftlog_tests::sim::board::{add, rename, tag, untag, vote};
 use driftlog_tests::sim::network::Cut;
 use driftlog_tests::sim::story::Story;
@@ -136,4 +137,24 @@ fn a_reader_that_stops_reading_delays_nobody_and_catches_up() {
     story.world().thaw(slow.device(), tab);
     story.run_until_quiet();
     assert_eq!(slow.ids().len(), 300);
+}
+
+#[test]
+fn a_device_that_is_downgraded_with_work_pending_comes_back_and_nothing_counts_twice() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.act(add("a", "milk"));
+    story.run_until_quiet();
+    for _ in 0..5 {
+        let write = alice.act(vote("a", 1));
+        story.run_for(3);
+        assert!(story.world().downgrade(alice.device(), Some(5_000)), "it was active");
+        alice.act(vote("a", 1));
+        story.run_for(1_000);
+        assert_eq!(alice.link(), LinkState::BackingOff);
+        bob.act(vote("a", 1));
+        story.run_until_quiet();
+        assert!(alice.is_accepted(write));
+    }
+    assert_eq!((alice.field("a", "votes"), bob.field("a", "votes")), ("15".to_owned(), "15".to_owned()));
 }

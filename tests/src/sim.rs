@@ -17,6 +17,7 @@ pub mod board;
 pub mod checker;
 pub mod damage;
 pub mod device;
+pub mod downgrading;
 pub mod erasing;
 pub mod host;
 pub mod kept;

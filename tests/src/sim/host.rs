@@ -266,7 +266,7 @@ impl World {
         }
     }
 
-    fn pump_all(&mut self) {
+    pub(super) fn pump_all(&mut self) {
         let sockets: Vec<_> = self.host.sessions.values().copied().collect();
         for socket in sockets {
             self.pump(socket);

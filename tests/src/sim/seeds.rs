@@ -104,6 +104,7 @@ pub fn drawn(seed: u64) -> World {
         world.open_tab(device);
     }
     world.draw_erasing(seed);
+    world.draw_downgrading(seed);
     world
 }
 

@@ -66,6 +66,8 @@ pub enum Event {
     Mend(Mishap),
     /// An operator erases, the server purges, or somebody says what is over soon.
     Erasing,
+    /// Somebody's connection is downgraded.
+    Downgrading,
 }
 
 /// The world of one run.
@@ -90,6 +92,8 @@ pub struct World {
     pub backup: Option<Backup>,
     /// For what is erased and what expires; none: nothing does.
     pub erasing: Option<Random>,
+    /// What operators that downgrade draw from, if there are any.
+    pub downgrading: Option<Random>,
     pub(super) sockets: Sockets,
     pub(super) tab_last: TabNumber,
     pub(super) began: u64,
@@ -119,6 +123,7 @@ impl World {
             checker: Checker::default(),
             backup: None,
             erasing: None,
+            downgrading: None,
             sockets: Sockets::default(),
             tab_last: 0,
             began: BEGIN_MS,
@@ -209,6 +214,7 @@ impl World {
             Event::Strike => self.strike(),
             Event::Mend(mishap) => self.mend(mishap),
             Event::Erasing => self.erase_at_random(),
+            Event::Downgrading => self.downgrade_at_random(),
         }
     }
 
