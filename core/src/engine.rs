@@ -525,7 +525,7 @@ impl Engine {
             }
             (Request::PruneBound(name), rows) => self.prune_bound_read(&name, rows.unwrap_or_default()),
             (Request::PruneRows(name, bound), rows) => self.prune_rows_read(&name, bound, rows.unwrap_or_default()),
-            (Request::PurgeRows(name), rows) => self.purge_rows_read(&name, rows.unwrap_or_default()),
+            (Request::PurgeRows(name), rows) => self.purge_rows_read(&name, rows.ok()),
             (Request::FoldRead(name, id, reading), rows) => self.fold_answered((&name, id), reading, rows),
             _ => {}
         }

@@ -135,6 +135,23 @@ fn a_server_that_was_killed_before_it_cut_its_own_log_cuts_it_when_it_starts() {
 }
 
 #[test]
+fn a_device_whose_rows_do_not_read_erases_when_they_do() {
+    let story = Story::begin();
+    let alice = story.person("alice");
+    alice.act(add("a", "a secret"));
+    alice.act(add("b", "bread"));
+    story.run_until_quiet();
+    story.world().weather.reads_failed = 1_000;
+    story.erase("a");
+    story.run_until_purged();
+    story.run_for(5_000);
+    assert!(alice.holds("secret"));
+    story.world().weather.reads_failed = 0;
+    story.run_for(61_000);
+    assert!(!alice.holds("secret") && alice.holds("bread"));
+}
+
+#[test]
 fn an_erase_goes_on_where_a_crash_cut_it() {
     let story = Story::begin();
     let alice = story.person("alice");

@@ -125,10 +125,10 @@ impl Slot {
         gone
     }
 
-    /// It is due again.
+    /// It is due again, after the pause between two: what fails may do so for long.
     fn purge_failed(&mut self) {
         self.purges.step = Step::Idle;
-        self.replica.leaves_by(self.purges.was.take());
+        self.replica.leaves_by(self.purges.was.take().map(|was| was.max(1)));
     }
 
     fn purge_due(&self, clock_offset: i64) -> Option<WallMs> {
@@ -189,10 +189,11 @@ impl Engine {
         self.read(Request::PurgeRows(name.clone()), ranges);
     }
 
-    pub(super) fn purge_rows_read(&mut self, name: &LogName, rows: Vec<Vec<Row>>) {
+    /// The next own rows; none if they do not read now.
+    pub(super) fn purge_rows_read(&mut self, name: &LogName, rows: Option<Vec<Vec<Row>>>) {
         let now = self.server_now();
         let Some(slot) = self.slots.get_mut(name) else { return };
-        let Some(fence) = self.fence else { return slot.purge_failed() };
+        let (Some(fence), Some(rows)) = (self.fence, rows) else { return slot.purge_failed() };
         let mut rows = rows.into_iter();
         let own = rows.next().unwrap_or_default();
         let mut gone = slot.folds_erased(name, rows.flatten());
