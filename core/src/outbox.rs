@@ -588,4 +588,19 @@ mod tests {
         outbox.release(Seq(ENTRIES));
         assert_eq!(outbox.held().count(), 0);
     }
+
+    #[test]
+    fn a_successor_issues_again_what_is_undecided_though_confirmed_state_covers_its_seq() {
+        let mut outbox = outbox();
+        (1..=3).for_each(|n| outbox.prepare(prepared(n, vec![])));
+        let entries = run(outbox.next_group(&log()).expect("a group"), 1);
+        outbox.appended(&entries);
+        // A copy wrote five entries under this actor, and a snapshot covers them.
+        let to = (&log(), ActorId([3; 16]), Seq(4));
+        let inherited = outbox.inherit(to, Heritage::Reissued, Seq(5), &BTreeMap::new(), 0).expect("all is read");
+        let again: Vec<_> = inherited.entries.iter().map(|entry| entry.header.seq.0).collect();
+        assert_eq!((inherited.verdicts.through, again), (Seq(0), vec![1, 2, 3]));
+        let letters = outbox.inherit(to, Heritage::Unknown, Seq(5), &BTreeMap::new(), 0).expect("all is read").letters;
+        assert_eq!(letters.len(), 3, "and nobody knows of them if the server has forgotten");
+    }
 }

@@ -128,16 +128,17 @@ impl Outbox {
         if self.known.next() != next {
             return None;
         }
-        let done = self.verdicts.through.max(covered);
+        // What confirmed state covers of this actor without a verdict may be what a copy wrote under the same seqs.
+        let done = self.verdicts.through;
         let last = match heritage {
             Heritage::Reissued => done,
-            Heritage::Unknown => self.known.max(done),
+            Heritage::Unknown => self.known.max(done).max(covered),
         };
         let mut inherited = Inherited::decided(log, (self.actor, to), last, &self.earlier, &self.verdicts);
         (inherited.next, inherited.decided) = (next, self.verdicts.through);
         match heritage {
             Heritage::Reissued => self.reissue(&mut inherited, to, done, now),
-            Heritage::Unknown => self.give_away(&mut inherited, covered, now),
+            Heritage::Unknown => self.give_away(&mut inherited, covered.min(done), now),
         }
         let moved = letters.iter().filter(|(id, _)| id.seq > last && id.actor != to);
         inherited.moved = moved.map(|(id, letter)| (*id, letter.clone())).collect();
@@ -160,10 +161,10 @@ impl Outbox {
         }
     }
 
-    /// What is undecided, or accepted and not confirmed here, is a dead letter.
-    fn give_away(&self, inherited: &mut Inherited, covered: Seq, now: WallMs) {
+    /// What is undecided, or accepted and not confirmed here, is a dead letter: everything behind `done`.
+    fn give_away(&self, inherited: &mut Inherited, done: Seq, now: WallMs) {
         let mut marked: BTreeMap<_, _> = inherited.verdicts.marked.drain(..).collect();
-        for (seq, entry) in self.stored.range(covered.next()..) {
+        for (seq, entry) in self.stored.range(done.next()..) {
             marked.insert(*seq, MarkedStatus::Void);
             inherited.bury((self.author_of(*seq), Heritage::Unknown), entry, now);
         }

@@ -54,6 +54,9 @@ impl Replica {
     ) {
         self.actor = actor;
         self.outbox.succeed(actor, voids, &verdicts, entries.clone());
+        // What is issued again is told when that is folded.
+        let last = self.outbox.begins_behind();
+        self.covered_untold.retain(|seq| *seq <= last);
         let mut touched = self.overlay.succeed(&self.state, self.outbox.begins_behind(), actor);
         let laid = entries.iter().filter(|entry| !self.unlaid.contains(&write_of(entry)));
         touched.extend(self.overlay.push_all(&self.state, laid.map(|entry| pending(actor, entry))));
