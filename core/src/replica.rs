@@ -299,7 +299,12 @@ impl Replica {
         let mut keys = self.visible_keys();
         let told = self.covered();
         let erased = self.state.erased_end();
-        self.state = state;
+        let before = std::mem::replace(&mut self.state, state);
+        // A snapshot that was made before an epoch began does not know of it, and the server said so already.
+        let begins = |state: &State| state.epochs().last().map(|(_, first)| *first);
+        if self.met && before.log() == self.state.log() && begins(&before) > begins(&self.state) {
+            self.state.set_epochs(before.epochs().to_vec());
+        }
         self.note_erasures(erased);
         self.met = true;
         self.snapshot_bytes = snapshot_bytes;
@@ -536,5 +541,30 @@ fn pending(actor: ActorId, entry: &Entry) -> Pending {
         own_seen: header.own_seen(),
         time: header.time,
         body: entry.body.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Replica;
+    use crate::id::{ActorId, EpochId, LogId, LogName, Offset, RunId};
+    use crate::state::State;
+
+    #[test]
+    fn a_snapshot_from_before_an_epoch_began_does_not_make_it_forgotten() {
+        let name = LogName::new("board/1").expect("a name");
+        let mut replica = Replica::new(name, ActorId([1; 16]), RunId([2; 8]));
+        let (log, epochs) = (LogId([3; 16]), vec![(EpochId([1; 8]), Offset(0)), (EpochId([2; 8]), Offset(7))]);
+        replica.meet(log, epochs.clone()).expect("the first to be met");
+        let snapshot = |epochs: &[(EpochId, Offset)]| {
+            let mut state = State::new(log);
+            state.set_epochs(epochs.to_vec());
+            state
+        };
+        replica.restart(snapshot(&epochs[..1]), 0);
+        assert_eq!(replica.state().epochs(), epochs);
+        let later = [epochs[0], epochs[1], (EpochId([3; 8]), Offset(9))];
+        replica.restart(snapshot(&later), 0);
+        assert_eq!(replica.state().epochs(), later, "one from behind it tells of more");
     }
 }
