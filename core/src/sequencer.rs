@@ -445,13 +445,14 @@ fn judge(row: &AuthorRow, actor: ActorId, entry: &Entry, replaced: &BTreeSet<Rep
             "only the log itself gives a text a new root or translates to it".to_owned(),
         ));
     }
-    if let Some(need) = entry.header.needs.iter().find(|need| row.is_absent(**need)) {
-        return Err((Code::DependsOn, format!("seq {need}, which it builds on, is not in the log")));
-    }
+    // First: what counts already does so whatever became of what it builds on.
     let line = entry.line(EntryId { actor, seq: entry.header.seq });
-    match replaced.contains(&line) {
-        true => Err((Code::AlreadyReplaced, format!("{} is in the log, or was replaced before", line.id))),
-        false => Ok(()),
+    if replaced.contains(&line) {
+        return Err((Code::AlreadyReplaced, format!("{} is in the log, or was replaced before", line.id)));
+    }
+    match entry.header.needs.iter().find(|need| row.is_absent(**need)) {
+        Some(need) => Err((Code::DependsOn, format!("seq {need}, which it builds on, is not in the log"))),
+        None => Ok(()),
     }
 }
 

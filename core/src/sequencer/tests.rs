@@ -250,6 +250,12 @@ fn one_replacement_of_an_entry_is_accepted() {
     let four = scene.entry(vec![insert("d")], |header| replacing(header, &other));
     let verdicts = scene.push(vec![three, four]).expect("decided");
     assert_eq!(marked(&verdicts), [already(3)], "the same id with other content was another action");
+    let five = scene.entry(vec![insert("e")], |header| {
+        replacing(header, &lost);
+        header.needs = vec![Seq(2)];
+    });
+    let verdicts = scene.push(vec![five]).expect("decided");
+    assert_eq!(marked(&verdicts), [already(5)], "also where what it builds on is not in the log");
 }
 
 #[test]
