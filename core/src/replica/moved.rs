@@ -11,6 +11,7 @@
 //! did to the old text is then done to the text as it is shown. Until it is, the dead letter holds the entry: a crash at
 //! any line leaves it there, and the next start goes on.
 
+use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -132,11 +133,11 @@ impl Replica {
                     break;
                 }
                 // Those before are played too, for those that build on them; what they did is in the text already.
-                let draft = self.draft_again(&entry, &mut replays);
                 if is_tried {
-                    replays.values_mut().for_each(|replay: &mut Replay| replay.rebase = None);
+                    self.play(&entry, &mut replays);
                     continue;
                 }
+                let draft = self.draft_again(&entry, &mut replays);
                 let reissue = Some(Reissue { replaces: line_of(id, &entry), letter: id });
                 let again = Again { reissue, seen: None };
                 let write = draft
@@ -176,6 +177,33 @@ impl Replica {
         is_refused_for_it && roots.peek().is_some() && roots.all(|root| is_there(&root))
     }
 
+    /// Does what an entry did on the documents that it did it to. What does not fit leaves them as they are.
+    fn play(&mut self, entry: &Entry, replays: &mut BTreeMap<FieldKey, Replay>) {
+        for (key, op) in entry.body.ops.iter().filter_map(|op| Some((RecordKey::of(op)?, op))) {
+            for (name, op) in op.field_ops() {
+                let FieldOp::Edit(edit) = op else { continue };
+                let field = FieldKey { key: key.clone(), field: name.clone() };
+                let Some(replay) = self.replay(field, replays) else { continue };
+                match edit {
+                    Edit::InitialText(content) => replay.take_initial(edit, content),
+                    Edit::Change(change) => drop(replay.take(change)),
+                    _ => {}
+                }
+                (replay.initial, replay.rebase) = (None, None);
+            }
+        }
+    }
+
+    fn replay<'r>(&mut self, field: FieldKey, replays: &'r mut BTreeMap<FieldKey, Replay>) -> Option<&'r mut Replay> {
+        Some(match replays.entry(field) {
+            Slot::Occupied(known) => known.into_mut(),
+            Slot::Vacant(new) => {
+                let replay = Replay::of(&mut self.state, new.key())?;
+                new.insert(replay)
+            }
+        })
+    }
+
     /// What an entry did, as a draft for the texts as they are shown now; none if that cannot be told here.
     fn draft_again(&mut self, entry: &Entry, replays: &mut BTreeMap<FieldKey, Replay>) -> Option<Draft> {
         let mut ops = Vec::with_capacity(entry.body.ops.len());
@@ -212,10 +240,7 @@ impl Replica {
         replays: &mut BTreeMap<FieldKey, Replay>,
     ) -> Option<Option<DraftFieldOp>> {
         let FieldOp::Edit(edit) = op else { return field_op(op).map(Some) };
-        if !replays.contains_key(&field) {
-            replays.insert(field.clone(), Replay::of(&mut self.state, &field)?);
-        }
-        let replay = replays.get_mut(&field)?;
+        let replay = self.replay(field.clone(), replays)?;
         match edit {
             Edit::InitialText(content) => {
                 replay.take_initial(edit, content);
