@@ -85,7 +85,7 @@ pub(super) struct Record {
     pub(super) gone: BTreeSet<WriteId>,
     /// Of those, the ones that came again: a device that has the old history still tells their old place.
     regained: BTreeSet<WriteId>,
-    /// Everything that ever went: its author is told anew what becomes of it.
+    /// Everything that ever went, and what was refused before: its author is told anew what becomes of it.
     lost: BTreeSet<WriteId>,
     accepted_last: Time,
 }
@@ -251,6 +251,10 @@ impl Checker {
             }
             if restoring {
                 record.cut(common);
+                // A refusal may have gone as well, and the entry is decided anew.
+                let refused =
+                    self.told.iter().filter(|((log, _), told)| *log == name && told.verdict == Some(Verdict::Refused));
+                record.lost.extend(refused.map(|((_, write), _)| *write));
             } else {
                 let had = record.ends.len();
                 self.violated(
@@ -376,7 +380,11 @@ impl Checker {
             let Some(id) = told.id.filter(|id| told.device == device && told.stored && id.actor == actor) else {
                 return false;
             };
-            let is_off = replica.outbox().verdicts().mark(id.seq).is_some() || told.verdict == Some(Verdict::Refused);
+            // What a backup lost that this device had let go of, since it was accepted, is nowhere: its author is told.
+            let is_gone = self.logs.get(log).is_some_and(|record| record.gone.contains(write));
+            let is_void = is_gone && replica.outbox().void_at(id.seq).is_some();
+            let is_refused = verdicts.mark(id.seq).is_some() || told.verdict == Some(Verdict::Refused);
+            let is_off = is_void || is_refused;
             id.seq > shown_from && !is_off && !replica.overlay().holds(*write)
         };
         let mut stored = self.told.iter().filter(|((of, _), _)| of == log);
