@@ -35,7 +35,7 @@ use crate::protocol::frame;
 use crate::state::{FoldError, RecordKey, State};
 use crate::storage::row::{DeadLetter, Verdicts};
 use crate::time::WallMs;
-use crate::view::View;
+use crate::view::{Query, View};
 use crate::witness::Marker;
 
 pub use act::ActError;
@@ -420,7 +420,10 @@ impl Replica {
 
     /// What happened since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
-        self.settle_kept();
+        match self.view.as_ref().is_some_and(View::keeps) {
+            true => self.settle_kept(),
+            false => self.kept = Kept::default(),
+        }
         std::mem::take(&mut self.notices)
     }
 
@@ -505,9 +508,16 @@ impl Replica {
 
     /// The view, with what it shows; none while the app does not look.
     pub fn view_mut(&mut self) -> Option<(&mut View, Visible<'_>)> {
-        self.settle_kept();
         let visible = Visible::new(&self.state, &self.overlay).beside(&self.kept);
         self.view.as_mut().map(|view| (view, visible))
+    }
+
+    /// The view for a query: with refused entries on top if it keeps them.
+    pub fn view_for(&mut self, query: &Query) -> Option<(&mut View, Visible<'_>)> {
+        if query.keeps() {
+            self.settle_kept();
+        }
+        self.view_mut()
     }
 
     /// Whether the app looks at it.

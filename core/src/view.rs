@@ -121,6 +121,11 @@ impl View {
         self.apply_to(visible, touched, |_| true)
     }
 
+    /// Whether a live query keeps refused entries in view.
+    pub fn keeps(&self) -> bool {
+        self.live.values().any(|live| live.query().keeps())
+    }
+
     /// What the changes of refused entries on these records do to the live queries that keep them.
     pub fn apply_kept(&mut self, visible: Visible<'_>, touched: &Touched) -> Vec<(QueryId, Vec<Patch>)> {
         self.apply_to(visible, touched, Query::keeps)

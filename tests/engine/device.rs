@@ -379,7 +379,7 @@ impl Device {
     /// Begins a live query.
     pub(crate) fn query(&mut self, tab: usize, query: Query) -> QueryId {
         let tab = self.tabs.get_mut(&tab).unwrap();
-        let (view, visible) = tab.engine.replica(&log()).unwrap().view_mut().unwrap();
+        let (view, visible) = tab.engine.replica(&log()).unwrap().view_for(&query).unwrap();
         let (id, rows) = view.query(visible, query).unwrap();
         tab.live.insert(id, rows);
         id
@@ -388,7 +388,7 @@ impl Device {
     /// The rows of a live query by its patches, which are those of a fresh one.
     pub(crate) fn rows(&mut self, tab: usize, id: QueryId, query: &Query) -> Vec<Value> {
         let tab = self.tabs.get_mut(&tab).unwrap();
-        let (view, visible) = tab.engine.replica(&log()).unwrap().view_mut().unwrap();
+        let (view, visible) = tab.engine.replica(&log()).unwrap().view_for(query).unwrap();
         let live = &tab.live[&id];
         assert_eq!(live, &view.select(visible, query.clone()).unwrap(), "patches lead to the rows");
         live.iter().map(|row| driftlog_core::codec::from_bytes(row.as_bytes()).unwrap()).collect()

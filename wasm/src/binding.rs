@@ -115,7 +115,7 @@ impl Binding {
     pub fn select(&self, handle: u32, query: &[u8]) -> Result<Vec<u8>, JsValue> {
         let query: Query = boundary::decode(query)?;
         let rows = self.look(handle, |replica| {
-            let (view, visible) = replica.view_mut()?;
+            let (view, visible) = replica.view_for(&query)?;
             Some(view.select_for_draft(visible, query))
         })?;
         let rows = rows.ok_or(ClientError::NoSuchHandle(handle))?;
@@ -154,7 +154,7 @@ impl Binding {
     pub fn query(&self, handle: u32, query: &[u8]) -> Result<Vec<u8>, JsValue> {
         let query: Query = boundary::decode(query)?;
         let found = self.look(handle, |replica| {
-            let (view, visible) = replica.view_mut()?;
+            let (view, visible) = replica.view_for(&query)?;
             Some(view.query(visible, query))
         })?;
         let found = found.ok_or(ClientError::NoSuchHandle(handle))?;

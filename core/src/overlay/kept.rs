@@ -26,6 +26,7 @@ pub struct Refusal {
 
 #[derive(Debug, Clone)]
 struct Held {
+    id: EntryId,
     author: Author,
     entry: Entry,
     refusal: Arc<Refusal>,
@@ -58,15 +59,21 @@ impl Kept {
 
     /// Takes these entries, ascending and each as it was pushed, in place of those before; [`Kept::lay`] follows.
     pub fn take<'a>(&mut self, letters: impl IntoIterator<Item = (EntryId, &'a [u8], Refusal)>) {
+        // Those that stay are not read again: letters may come one by one, and be many.
+        let mut before: BTreeMap<_, _> = self.entries.drain(..).map(|held| (held.id, held)).collect();
         self.ids.clear();
         let held = |(id, bytes, refusal): (EntryId, &[u8], Refusal)| {
             self.ids.push(id);
+            let refusal = Arc::new(refusal);
+            if let Some(held) = before.remove(&id) {
+                return Some(Held { refusal, ..held });
+            }
             let entry = Entry::from_bytes(bytes).ok()?;
             let header = &entry.header;
             let write = WriteId { run: header.run, n: header.n };
             let stamp = Arc::new(Stamp::pending(id.actor, write, Some(id.seq), header.time, 0));
             let author = Author { stamp, base: header.base.end, own: header.own_seen() };
-            Some(Held { author, entry, refusal: Arc::new(refusal) })
+            Some(Held { id, author, entry, refusal })
         };
         self.entries = letters.into_iter().filter_map(held).collect();
     }

@@ -150,7 +150,7 @@ impl Query {
     }
 
     /// Whether refused rows stay.
-    pub(super) fn keeps(&self) -> bool {
+    pub(crate) fn keeps(&self) -> bool {
         self.refused == Refused::Keep
     }
 
