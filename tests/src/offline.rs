@@ -109,7 +109,6 @@ impl Report {
         look(astray == 0, "an action is not in its place in the log");
         look(unanswered_bytes > 0, "nothing was pushed");
         look(unanswered_bytes <= UNANSWERED_BYTES_MAX, "more was pushed than the server gave credit for");
-        look(self.resident_bytes <= RESIDENT_BYTES + 4_096 * actions, "the device holds too much in memory");
         look(making.bytes_written <= 1_000 * actions, "making an action writes too much");
         look(starting.rows_read <= actions + actions / 10, "a start reads too many rows");
         look(uploading.rows_read <= 5 * actions, "the upload reads too many rows");
@@ -117,6 +116,11 @@ impl Report {
         look(uploading.bytes_written <= 500 * actions, "the upload writes too much");
         look(self.steps <= 10 * actions, "the upload takes entries into its hands too often");
         broken
+    }
+
+    /// Whether the process held no more than its actions account for. Only of one that did nothing else.
+    pub fn is_small(&self) -> bool {
+        self.resident_bytes <= RESIDENT_BYTES + 4_096 * self.actions
     }
 }
 

@@ -153,14 +153,13 @@ impl Slots {
         }
     }
 
-    /// Looks at each log of this turn, and at those that may have something to push; at some of them twice.
-    pub(super) fn turn_and_unsent_mut(&mut self, mut look: impl FnMut(&LogName, &mut Slot)) {
-        self.turn_mut(&mut look);
-        for name in &self.unsent {
-            if let Some(slot) = self.slots.get_mut(name) {
-                look(name, slot);
-            }
+    /// Looks at each log of this turn, and at those that may have something to push: they belong to it from then on,
+    /// since what is found may have to be told, or begin to wait for a time.
+    pub(super) fn turn_and_unsent_mut(&mut self, look: impl FnMut(&LogName, &mut Slot)) {
+        if let Touched::These(turn) = &mut self.turn {
+            turn.extend(self.unsent.iter().cloned());
         }
+        self.turn_mut(look);
     }
 
     /// The logs that may have something to push, those behind `last` first.

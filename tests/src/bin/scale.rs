@@ -81,6 +81,9 @@ async fn long_offline(actions: u64) -> Result<(), Failure> {
         per_action(report.steps),
     );
     let mut broken = report.broken();
+    if !report.is_small() {
+        broken.push("the device holds too much in memory".to_owned());
+    }
     if start > START_MAX {
         broken.push(format!("the start took longer than {START_MAX:?}"));
     }
