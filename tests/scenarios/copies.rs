@@ -96,10 +96,7 @@ fn two_copies_at_once_do_not_end_each_other_for_ever() {
 fn what_was_refused_stays_refused_for_a_profile_that_does_not_know_it() {
     for known_for_a_copy in [false, true] {
         let story = Story::begin();
-        story.set_policy(|case: &Case<'_>| match case.name().as_str() {
-            "once" => Ruling::Refuse { code: Code::EntryForbidden, reason: "no".into() },
-            _ => Ruling::Allow,
-        });
+        story.refuse("once");
         let alice = story.person("alice");
         alice.act(add("a", "milk"));
         story.run_until_quiet();
@@ -281,10 +278,7 @@ fn what_an_actor_had_pending_that_the_server_has_forgotten_is_asked_for() {
 #[test]
 fn a_redrive_that_was_refused_for_one_copy_is_refused_for_the_other() {
     let story = Story::begin();
-    story.set_policy(|case: &Case<'_>| match case.name().as_str() {
-        "once" => Ruling::Refuse { code: Code::EntryForbidden, reason: "no".into() },
-        _ => Ruling::Allow,
-    });
+    story.refuse("once");
     let alice = story.person("alice");
     alice.act(add("a", "milk"));
     alice.act(named("once", "b", "bread"));

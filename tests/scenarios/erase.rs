@@ -3,7 +3,6 @@
 use driftlog_core::notice::WriteStatus;
 use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::MarkedStatus;
-use driftlog_core::sequencer::{Case, Ruling};
 use driftlog_tests::disk::Loss;
 use driftlog_tests::sim::board::{add, add_with_note, named, rename, splice, tag, vote};
 use driftlog_tests::sim::story::{Person, Story};
@@ -204,10 +203,7 @@ fn what_an_erased_author_wrote_is_gone_everywhere_and_its_own_device_begins_anew
 #[test]
 fn refused_actions_on_what_is_erased_go_from_the_server_and_their_device() {
     let story = Story::begin();
-    story.set_policy(|case: &Case<'_>| match case.name().as_str() {
-        "forbidden" => Ruling::Refuse { code: Code::EntryForbidden, reason: "forbidden".to_owned() },
-        _ => Ruling::Allow,
-    });
+    story.refuse("forbidden");
     let (alice, bob) = (story.person("alice"), story.person("bob"));
     alice.act(add("a", "milk"));
     alice.act(named("forbidden", "a", "a secret"));

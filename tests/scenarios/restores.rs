@@ -60,10 +60,7 @@ fn a_server_restored_and_overtaken_gets_every_entry_that_somebody_still_has_once
 #[test]
 fn what_was_refused_since_the_backup_is_not_revived() {
     let story = Story::begin();
-    story.set_policy(|case: &Case<'_>| match case.name().as_str() {
-        "once" => Ruling::Refuse { code: Code::EntryForbidden, reason: "no".into() },
-        _ => Ruling::Allow,
-    });
+    story.refuse("once");
     let alice = story.person("alice");
     alice.act(add("a", "milk"));
     let backup = backup(&story);

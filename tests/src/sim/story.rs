@@ -11,7 +11,7 @@ use driftlog_core::engine::OnlineWish;
 use driftlog_core::id::{EntryId, LogName, WriteId};
 use driftlog_core::notice::{LogStatus, Refused, WriteStatus};
 use driftlog_core::protocol::Code;
-use driftlog_core::sequencer::Policy;
+use driftlog_core::sequencer::{Case, Policy, Ruling};
 use driftlog_core::session::link::LinkState;
 use driftlog_core::value::Value;
 
@@ -53,6 +53,14 @@ impl Story {
         world.host.config_mut().policy = Arc::new(policy);
         world.stop_server();
         world.start_server();
+    }
+
+    /// Restarts the server, which refuses every action of a name from then on, and nothing else.
+    pub fn refuse(&self, action: &'static str) {
+        self.set_policy(move |case: &Case<'_>| match case.name().as_str() == action {
+            true => Ruling::Refuse { code: Code::EntryForbidden, reason: "no".to_owned() },
+            false => Ruling::Allow,
+        });
     }
 
     /// Somebody with a new device and one open tab, connected.
