@@ -114,27 +114,26 @@ impl Replica {
     /// Makes entries again that were refused for their old root, numbered from `first` on; how many there were. Those
     /// whose new root has not been folded yet wait.
     pub fn remake_moved(&mut self, first: u64, now: WallMs, clock: &mut Clock, random: &mut Random) -> u64 {
-        let moved = self.moved_letters();
-        let is_tried = |replica: &Self, id: &EntryId| {
-            let letter = replica.dead_letters.get(id);
-            replica.redriving.contains_key(id)
-                || replica.moving.failed.contains(id)
-                || letter.is_none_or(|letter| letter.redriven.is_some())
-        };
+        // Asked after every event, and nearly always all of them are tried.
+        let moved =
+            if self.dead_letters.keys().any(|id| !self.is_tried(id)) { self.moved_letters() } else { Vec::new() };
         let mut made = 0;
         // While the first one waits nothing is made, and playing those before it for each event would be for nothing.
-        let first_untried = moved.iter().find(|(id, _)| !is_tried(self, id));
-        let begins = first_untried.is_some_and(|(id, entry)| !self.waits_for_root(*id, entry));
+        let mut untried = moved.iter().filter(|(id, _)| !self.is_tried(id)).peekable();
+        let begins = untried.peek().is_some_and(|(id, entry)| !self.waits_for_root(*id, entry));
+        let texts: BTreeSet<_> = untried.flat_map(|(_, entry)| edited(&entry.body.ops)).collect();
         if begins && !self.awaits_refusals() {
             let mut replays = BTreeMap::new();
             for (id, entry) in moved {
-                let is_tried = is_tried(self, &id);
+                let is_tried = self.is_tried(&id);
                 if !is_tried && self.waits_for_root(id, &entry) {
                     break;
                 }
                 // Those before are played too, for those that build on them; what they did is in the text already.
                 if is_tried {
-                    self.play(&entry, &mut replays);
+                    if edited(&entry.body.ops).any(|field| texts.contains(&field)) {
+                        self.play(&entry, &mut replays);
+                    }
                     continue;
                 }
                 let draft = self.draft_again(&entry, &mut replays);
@@ -157,6 +156,15 @@ impl Replica {
         }
         self.tell_moved();
         made
+    }
+
+    /// Whether nothing is left to be made of a dead letter.
+    fn is_tried(&self, id: &EntryId) -> bool {
+        let letter = self.dead_letters.get(id);
+        let is_of_it = |letter: &DeadLetter| matches!(letter.code, Some(Code::OldRoot | Code::DependsOn));
+        letter.is_none_or(|letter| letter.redriven.is_some() || !is_of_it(letter))
+            || self.redriving.contains_key(id)
+            || self.moving.failed.contains(id)
     }
 
     /// Whether the server has still to say of some what it said of others: they are made again together, since one may
@@ -297,6 +305,18 @@ impl Replica {
 /// What the app is told of an entry that stays a dead letter.
 fn refusal_of(id: EntryId, letter: &DeadLetter) -> WriteStatus {
     WriteStatus::Refused(Refused { id, status: letter.status, code: letter.code, reason: letter.reason.clone() })
+}
+
+/// The texts that ops give a first content, or change.
+fn edited(ops: &[Op]) -> impl Iterator<Item = FieldKey> {
+    ops.iter().filter_map(|op| Some((RecordKey::of(op)?, op))).flat_map(|(key, op)| {
+        op.field_ops().filter_map(move |(field, op)| match op {
+            FieldOp::Edit(Edit::InitialText(_) | Edit::Change(_)) => {
+                Some(FieldKey { key: key.clone(), field: field.clone() })
+            }
+            _ => None,
+        })
+    })
 }
 
 /// The roots of the texts that ops change.

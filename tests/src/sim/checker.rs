@@ -303,7 +303,10 @@ impl Checker {
             }
             WriteStatus::Accepted(_) => told.verdict = Some(Verdict::Accepted),
             WriteStatus::Refused(refused) => {
-                told.verdict = Some(Verdict::Refused);
+                // Who does not know whether it counts may learn that it does.
+                if refused.code != Some(Code::OutcomeUnknown) {
+                    told.verdict = Some(Verdict::Refused);
+                }
                 told.ids.insert(refused.id);
             }
             WriteStatus::Failed(..) => {}
