@@ -301,8 +301,8 @@ impl Replica {
         let erased = self.state.erased_end();
         let before = std::mem::replace(&mut self.state, state);
         // A snapshot that was made before an epoch began does not know of it, and the server said so already.
-        let begins = |state: &State| state.epochs().last().map(|(_, first)| *first);
-        if self.met && before.log() == self.state.log() && begins(&before) > begins(&self.state) {
+        let alike = self.met && before.log() == self.state.log();
+        if alike && before.epochs().starts_with(self.state.epochs()) {
             self.state.set_epochs(before.epochs().to_vec());
         }
         self.note_erasures(erased);
@@ -576,5 +576,8 @@ mod tests {
         let later = [epochs[0], epochs[1], (EpochId([3; 8]), Offset(9))];
         replica.restart(snapshot(&later), 0);
         assert_eq!(replica.state().epochs(), later, "one from behind it tells of more");
+        let restored = [epochs[0], (EpochId([4; 8]), Offset(5))];
+        replica.restart(snapshot(&restored), 0);
+        assert_eq!(replica.state().epochs(), restored, "one of a restored server has another history");
     }
 }
