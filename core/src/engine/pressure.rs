@@ -39,7 +39,7 @@ pub struct BacklogFull {
 #[derive(Debug, Default)]
 pub(super) struct Pressed {
     /// There is something to push and no credit for it, since then.
-    blocked_since: Option<WallMs>,
+    pub(super) blocked_since: Option<WallMs>,
     /// The leader says that the log is blocked.
     pub(super) blocked_elsewhere: bool,
     /// The last append did not fit.

@@ -153,13 +153,19 @@ impl Slots {
         }
     }
 
-    /// Looks at each log of this turn, and at those that may have something to push: they belong to it from then on,
-    /// since what is found may have to be told, or begin to wait for a time.
-    pub(super) fn turn_and_unsent_mut(&mut self, look: impl FnMut(&LogName, &mut Slot)) {
-        if let Touched::These(turn) = &mut self.turn {
-            turn.extend(self.unsent.iter().cloned());
+    /// Looks at each log of this turn, and at those that may have something to push. Where one of those comes under
+    /// another pressure, or begins to wait, it belongs to the turn: that is told, and its time is kept.
+    pub(super) fn turn_and_unsent_mut(&mut self, mut look: impl FnMut(&LogName, &mut Slot)) {
+        self.turn_mut(&mut look);
+        let Touched::These(turn) = &mut self.turn else { return };
+        for name in &self.unsent {
+            let Some(slot) = self.slots.get_mut(name).filter(|_| !turn.contains(name)) else { continue };
+            let before = (slot.pressure.blocked_since, slot.replica.pressure());
+            look(name, slot);
+            if before != (slot.pressure.blocked_since, slot.replica.pressure()) {
+                turn.insert(name.clone());
+            }
         }
-        self.turn_mut(look);
     }
 
     /// The logs that may have something to push, those behind `last` first.
