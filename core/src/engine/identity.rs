@@ -212,8 +212,14 @@ impl Engine {
         let verdicts = verdicts.filter(|verdicts| verdicts.actor == actor);
         let fresh = || Verdicts::new(actor, crate::chain::Chain::actor_start(actor, name));
         let letters = letters_of(&letters, verdicts.as_ref());
+        // A tab that heard nothing for a while may learn of both at once: that another tab went back, and took over.
+        let before = slot.replica.outbox().verdicts().rewound;
+        let rewound = verdicts.clone().filter(|verdicts| verdicts.rewound > before);
         slot.replica.succeed(actor, &voids, verdicts.unwrap_or_else(fresh), own, letters);
-        self.refresh(name);
+        match rewound {
+            Some(verdicts) => self.go_back(name, verdicts, &voids, true),
+            None => self.refresh(name),
+        }
     }
 }
 
