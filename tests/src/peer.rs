@@ -99,23 +99,23 @@ impl Socket {
         }
     }
 
-    /// The next ack; entries and credit on the way are passed over.
+    /// The next ack; entries, credit and pings on the way are passed over.
     pub async fn ack(&mut self) -> Ack {
         loop {
             match self.next().await {
                 Frame::Ack(ack) => return ack,
-                Frame::Entries(_) | Frame::Credit(_) => {}
+                Frame::Entries(_) | Frame::Credit(_) | Frame::Ping(_) => {}
                 other => panic!("ack expected: {other:?}"),
             }
         }
     }
 
-    /// The next entries; acks and credit on the way are passed over.
+    /// The next entries; acks, credit and pings on the way are passed over.
     pub async fn entries(&mut self) -> Entries {
         loop {
             match self.next().await {
                 Frame::Entries(entries) => return entries,
-                Frame::Ack(_) | Frame::Credit(_) => {}
+                Frame::Ack(_) | Frame::Credit(_) | Frame::Ping(_) => {}
                 other => panic!("entries expected: {other:?}"),
             }
         }
