@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::id::{Name, RecordId};
+use crate::op::DeletePolicy;
 use crate::rich::Splice;
 use crate::value::Value;
 
@@ -29,7 +30,7 @@ pub enum DraftOp {
     /// Changes one field.
     Update(Name, RecordId, Name, DraftFieldOp),
     /// Removes a record.
-    Delete(Name, RecordId),
+    Delete(Name, RecordId, DeletePolicy),
 }
 
 /// One field op of a draft.
@@ -66,7 +67,7 @@ impl Draft {
                 }
                 first.insert(key, ops.len());
             }
-            if let DraftOp::Delete(collection, record) = &op {
+            if let DraftOp::Delete(collection, record, _) = &op {
                 first.retain(|(of, id, _), _| (of, id) != (collection, record));
             }
             ops.push(op);

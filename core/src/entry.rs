@@ -222,6 +222,14 @@ pub enum InvalidEntry {
     /// Increments stay within ±(2^53 − 1).
     #[error("the increment {0} is beyond 2^53 - 1")]
     IncrementRange(i64),
+    /// Ask for a shorter grace.
+    #[error("a delete asks for a grace of {got} ms; at most {max} are given")]
+    GraceTooLong {
+        /// Milliseconds asked for.
+        got: u64,
+        /// Milliseconds given at the most.
+        max: u64,
+    },
     /// Shorten the change.
     #[error("a rich change has {got} bytes; at most {max} are allowed")]
     RichChangeTooLarge {
@@ -366,6 +374,7 @@ pub fn check_body(body: &Body) -> Result<(), InvalidEntry> {
     if body.lifetime_ms.is_some() && !body.ops.is_empty() {
         return Err(InvalidEntry::LifetimeWithOps);
     }
+    body.ops.iter().try_for_each(check_grace)?;
     for (field, op) in body.ops.iter().flat_map(Op::field_ops) {
         if field.as_str() == "id" || field.as_str().starts_with('$') {
             return Err(InvalidEntry::FieldName(field.as_str().to_owned()));
@@ -373,6 +382,18 @@ pub fn check_body(body: &Body) -> Result<(), InvalidEntry> {
         check_field_op(op)?;
     }
     Ok(())
+}
+
+fn check_grace(op: &Op) -> Result<(), InvalidEntry> {
+    use crate::op::{Delete, DeletePolicy};
+    match op {
+        Op::Delete(Delete { policy: DeletePolicy::UpdateWins { grace_ms }, .. })
+            if *grace_ms > limits::DELETE_GRACE_MS_MAX =>
+        {
+            Err(InvalidEntry::GraceTooLong { got: *grace_ms, max: limits::DELETE_GRACE_MS_MAX })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_field_op(op: &crate::op::FieldOp) -> Result<(), InvalidEntry> {

@@ -39,6 +39,13 @@ pub const RICH_CHANGE_ACTORS_MAX: usize = 4096;
 pub const ROOT_CONTENT_BYTES_MAX: usize = ENTRY_BYTES_MAX - 4096;
 /// Living concurrent values a register keeps; beyond it the lowest by time goes.
 pub const REGISTER_VALUES_MAX: usize = 16;
+/// Edits that a record remembers as seen by no later one; beyond it the first in the log goes. A delete that lets updates
+/// win goes by them, and misses an edit only if as many tabs of its own client edited unseen of each other behind that.
+pub const RECORD_EDITS_MAX: usize = 16;
+/// Milliseconds for which a delete that lets updates win is remembered: 30 days, as long as a device may well be away.
+pub const DELETE_GRACE_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
+/// The longest grace that a delete may ask for, in milliseconds: what was deleted is kept that long.
+pub const DELETE_GRACE_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1_000;
 /// Bytes of one frame. Larger is refused before it is decoded.
 pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes at which a sender closes a frame of entries and begins the next; small, so that a write never waits behind bulk.

@@ -4,10 +4,14 @@
 //! for ever (docs/log-format.md, "Ops"). The generic `N` is a name as text ([`Name`]) in canonical bytes, and an index
 //! into a frame's table of names when packed.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{self, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::codec::{Opaque, tagged};
 use crate::id::{ActorId, Name, RecordId};
+use crate::limits;
 use crate::time::Time;
 use crate::value::Value;
 
@@ -83,30 +87,71 @@ pub enum Erase<N = Name> {
 
 tagged!(Erase<N> { Record((N, RecordId)) = 0, Log(()) = 1, Authors(Vec<ActorId>) = 2, Late(()) = 3 } unknown Unknown);
 
-/// What a delete does to edits its author had not seen, as a number on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a delete does to edits its author had not seen.
+#[derive(Clone, Debug, PartialEq)]
 pub enum DeletePolicy {
     /// The record goes; unseen edits are void and reported (`record-gone`).
     Wins,
-    /// A policy of a newer version.
-    Unknown(u8),
+    /// The record stays if there are such edits, and one that comes later brings it back as it was.
+    UpdateWins {
+        /// For how long the deleted record is kept for that, in milliseconds of accepted time.
+        grace_ms: u64,
+    },
+    /// A policy of a newer version, by its number, with its content as it came.
+    Unknown(u8, Opaque),
 }
 
+impl DeletePolicy {
+    /// Updates win, with the grace that clients give.
+    pub const UPDATE_WINS: Self = Self::UpdateWins { grace_ms: limits::DELETE_GRACE_MS };
+}
+
+/// The number of [`DeletePolicy::Wins`], which stands alone; the others are `[number, content]`.
+const WINS: u8 = 0;
+/// The number of [`DeletePolicy::UpdateWins`].
+const UPDATE_WINS: u8 = 1;
+
 impl Serialize for DeletePolicy {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u8(match self {
-            Self::Wins => 0,
-            Self::Unknown(policy) => *policy,
-        })
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Wins => serializer.serialize_u8(WINS),
+            Self::UpdateWins { grace_ms } => (UPDATE_WINS, grace_ms).serialize(serializer),
+            Self::Unknown(policy, content) => (policy, content).serialize(serializer),
+        }
     }
 }
 
 impl<'de> Deserialize<'de> for DeletePolicy {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(match u8::deserialize(deserializer)? {
-            0 => Self::Wins,
-            policy => Self::Unknown(policy),
-        })
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PolicyVisitor)
+    }
+}
+
+struct PolicyVisitor;
+
+impl<'de> Visitor<'de> for PolicyVisitor {
+    type Value = DeletePolicy;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("0 or [policy, content]")
+    }
+
+    fn visit_u64<E: de::Error>(self, policy: u64) -> Result<DeletePolicy, E> {
+        let wins = (policy == u64::from(WINS)).then_some(DeletePolicy::Wins);
+        wins.ok_or_else(|| E::custom(format!("policy {policy} without its content")))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<DeletePolicy, A::Error> {
+        let missing = |at| <A::Error as de::Error>::invalid_length(at, &self);
+        let policy = match seq.next_element::<u8>()?.ok_or_else(|| missing(0))? {
+            WINS => return Err(de::Error::custom("policy 0 has no content")),
+            UPDATE_WINS => DeletePolicy::UpdateWins { grace_ms: seq.next_element()?.ok_or_else(|| missing(1))? },
+            policy => DeletePolicy::Unknown(policy, seq.next_element()?.ok_or_else(|| missing(1))?),
+        };
+        match seq.next_element::<IgnoredAny>()? {
+            None => Ok(policy),
+            Some(_) => Err(de::Error::custom("more than a policy and its content")),
+        }
     }
 }
 
@@ -206,9 +251,11 @@ impl<N> Op<N> {
                 field: rename(&op.field)?,
                 op: op.op.clone(),
             }),
-            Self::Delete(op) => {
-                Op::Delete(Delete { collection: rename(&op.collection)?, record: op.record.clone(), policy: op.policy })
-            }
+            Self::Delete(op) => Op::Delete(Delete {
+                collection: rename(&op.collection)?,
+                record: op.record.clone(),
+                policy: op.policy.clone(),
+            }),
             Self::Erase(Erase::Record((collection, record))) => {
                 Op::Erase(Erase::Record((rename(collection)?, record.clone())))
             }
@@ -264,7 +311,7 @@ impl Op {
     pub fn unknown_kind(&self) -> Option<u8> {
         match self {
             Self::Unknown(kind, _) | Self::Erase(Erase::Unknown(kind, _)) => Some(*kind),
-            Self::Delete(Delete { policy: DeletePolicy::Unknown(policy), .. }) => Some(*policy),
+            Self::Delete(Delete { policy: DeletePolicy::Unknown(policy, _), .. }) => Some(*policy),
             _ => self.field_ops().find_map(|(_, op)| match op {
                 FieldOp::Unknown(kind, _) | FieldOp::Edit(Edit::Unknown(kind, _)) => Some(*kind),
                 _ => None,

@@ -189,6 +189,13 @@ impl Overlay {
         }
     }
 
+    /// Notes records whose grace after a delete was over while confirmed state passed over a gap, like
+    /// [`Overlay::folded`].
+    pub fn outlived(&mut self, records: &[RecordKey]) {
+        let laid = records.iter().filter(|key| self.laid(key).is_some()).cloned();
+        self.dirty.extend(laid.collect::<Vec<_>>());
+    }
+
     /// These ops were laid here and are void in the log: their edits are in no confirmed document.
     fn part_with<'a>(&mut self, ops: impl Iterator<Item = &'a Op>) {
         for op in ops {
@@ -304,7 +311,7 @@ impl Overlay {
         let rank = self.rank_last;
         let place = Place::new(seq, rank);
         let stamp = Arc::new(Stamp::pending(actor, write, seq, time, rank));
-        let author = Author { stamp, base, own: own_seen };
+        let author = Author { stamp, base, own: own_seen, accepted: Time::MAX };
         self.marker.own(write);
         for (at, op) in body.ops.iter().enumerate() {
             let Some(key) = RecordKey::of(op) else { continue };

@@ -18,7 +18,9 @@ use crate::id::{ActorId, EntryId, EpochId, LogId, Name, Offset, RecordId, RunId,
 use crate::limits;
 use crate::op::{Edit, Erase};
 use crate::state::text::OldRoot;
-use crate::state::{Collection, Elements, Erasure, Field, Folded, Living, Record, Stamp, State, Text};
+use crate::state::{
+    Collection, Elements, Erasure, Field, Folded, Living, Record, RecordKey, Stamp, State, Text, Tombstone,
+};
 use crate::time::Time;
 use crate::value::Value;
 
@@ -72,6 +74,7 @@ struct Stored<'a> {
     stamps: Columns,
     collections: Vec<(u32, Vec<StoredRecord<'a>>)>,
     erased: Vec<(Offset, Cow<'a, Erase>)>,
+    tombstones: Vec<StoredTombstone<'a>>,
 }
 
 /// Stamps by offset. `seq` and `n` are differences to the stamp before of the same actor or run.
@@ -91,8 +94,16 @@ struct StoredRecord<'a> {
     id: RecordId,
     inserts: Vec<u32>,
     created: u32,
-    updated: u32,
+    edits: Vec<u32>,
     fields: Vec<StoredField<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredTombstone<'a> {
+    collection: u32,
+    record: StoredRecord<'a>,
+    deletes: Vec<u32>,
+    until: Time,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -137,6 +148,7 @@ pub fn encode(state: &mut State) -> Vec<u8> {
         (name, records.iter().map(|(id, record)| tables.record(id, record)).collect())
     });
     let collections = collections.collect();
+    let tombstones = state.tombstones.iter().map(|(key, tombstone)| tables.tombstone(key, tombstone)).collect();
     let stored = Stored {
         format: Format,
         log: state.log,
@@ -150,6 +162,7 @@ pub fn encode(state: &mut State) -> Vec<u8> {
         stamps: tables.columns,
         collections,
         erased: state.erasures.iter().map(|erasure| (erasure.offset, Cow::Borrowed(&erasure.what))).collect(),
+        tombstones,
     };
     let mut bytes = codec::to_bytes(&stored);
     let digest = Digest::of(&[&bytes]);
@@ -187,6 +200,14 @@ pub fn decode(bytes: &[u8]) -> Result<State, SnapshotError> {
         }
         state.collections.insert(name, records);
     }
+    for stored in stored.tombstones {
+        let (key, tombstone) = reader.tombstone(stored)?;
+        let last = state.tombstones.iter().next_back().is_some_and(|(last, _)| *last >= key);
+        if last || state.record(&key.collection, &key.record).is_some() {
+            return Err(SnapshotError::Order("tombstones"));
+        }
+        state.tombstones.put(key, tombstone);
+    }
     let erasures = stored.erased.into_iter().map(|(offset, what)| Erasure { offset, what: what.into_owned() });
     state.erasures = erasures.collect();
     ascending(state.erasures.iter().map(|erasure| &erasure.offset), "erasures")?;
@@ -205,9 +226,10 @@ struct Tables {
 
 impl Tables {
     fn of(state: &State) -> Self {
-        let records = state.collections.values().flat_map(BTreeMap::values);
+        let records = state.collections.values().flat_map(BTreeMap::values).flat_map(Record::stamps);
+        let deleted = state.tombstones.iter().flat_map(|(_, tombstone)| tombstone.stamps());
         let stamps: BTreeMap<Offset, &Stamp> =
-            records.flat_map(Record::stamps).filter_map(|stamp| Some((stamp.offset()?, &**stamp))).collect();
+            records.chain(deleted).filter_map(|stamp| Some((stamp.offset()?, &**stamp))).collect();
         let actors: BTreeMap<ActorId, u32> = state.actors.keys().copied().zip(0..).collect();
         let mut runs: BTreeMap<RunId, u32> = BTreeMap::new();
         let mut tables = Self {
@@ -253,8 +275,17 @@ impl Tables {
             id: id.clone(),
             inserts: self.stamps(&record.inserts),
             created: self.stamp(&record.created),
-            updated: self.stamp(&record.updated),
+            edits: self.stamps(&record.edits),
             fields: record.fields.iter().map(|(name, field)| self.field(name, field)).collect(),
+        }
+    }
+
+    fn tombstone<'a>(&mut self, key: &RecordKey, tombstone: &'a Tombstone) -> StoredTombstone<'a> {
+        StoredTombstone {
+            collection: self.name(&key.collection),
+            record: self.record(&key.record, &tombstone.record),
+            deletes: self.stamps(&tombstone.deletes),
+            until: tombstone.until,
         }
     }
 
@@ -404,10 +435,20 @@ impl Reader<'_> {
         let record = Record {
             inserts: self.stamps(stored.inserts)?,
             created: self.stamp(stored.created)?,
-            updated: self.stamp(stored.updated)?,
+            edits: self.stamps(stored.edits)?,
             fields,
         };
+        if record.edits.is_empty() || record.edits.len() > limits::RECORD_EDITS_MAX {
+            return Err(SnapshotError::Order("edits"));
+        }
         Ok((stored.id, record))
+    }
+
+    fn tombstone(&self, stored: StoredTombstone<'_>) -> Result<(RecordKey, Tombstone), SnapshotError> {
+        let collection = entry_of(self.names, stored.collection)?.clone();
+        let (id, record) = self.record(stored.record)?;
+        let tombstone = Tombstone { record, deletes: self.stamps(stored.deletes)?, until: stored.until };
+        Ok((RecordKey { collection, record: id }, tombstone))
     }
 
     fn field(&self, stored: StoredField<'_>) -> Result<(Name, Field), SnapshotError> {

@@ -17,18 +17,22 @@ mod field;
 pub(crate) mod fixture;
 mod plain;
 mod record;
+mod slot;
 mod stamp;
 pub(crate) mod text;
+mod tombstone;
 
 use std::collections::BTreeMap;
 
 pub use erasing::Erasure;
 pub(crate) use erasing::has_erased;
 pub use field::{Elements, Field, Living};
-pub(crate) use record::{Effect, lay};
+pub(crate) use record::Effect;
 pub use record::{FieldKey, Record, RecordKey};
+pub(crate) use slot::Slot;
 pub use stamp::{Author, Stamp};
 pub use text::{Text, TextError};
+pub use tombstone::Tombstone;
 
 use crate::chain::Cursor;
 use crate::entry::Logged;
@@ -58,9 +62,9 @@ pub struct Fold {
     pub offset: Offset,
     /// Whether everything its author asked for could be done.
     pub outcome: Outcome,
-    /// The records it touched, ascending.
+    /// The records it touched, ascending; also those whose grace after a delete was over before it.
     pub touched: Vec<RecordKey>,
-    /// Whether the log changed its time or base: then it counts differently than it did while pending.
+    /// Whether it may count differently than it did while pending: the log changed its time or base, or a grace was over.
     pub adjusted: bool,
 }
 
@@ -108,6 +112,7 @@ pub struct State {
     pub(crate) effective_max: Time,
     pub(crate) actors: BTreeMap<ActorId, Folded>,
     pub(crate) collections: BTreeMap<Name, Collection>,
+    pub(crate) tombstones: tombstone::Tombstones,
     pub(crate) documents: documents::Documents,
     pub(crate) erasures: Vec<Erasure>,
 }
@@ -123,6 +128,7 @@ impl State {
             effective_max: Time::MIN,
             actors: BTreeMap::new(),
             collections: BTreeMap::new(),
+            tombstones: tombstone::Tombstones::default(),
             documents: documents::Documents::default(),
             erasures: Vec::new(),
         }
@@ -136,7 +142,8 @@ impl State {
         let id = logged.id();
         self.check(logged, id)?;
         let author = Author::of(logged);
-        let mut touched = Vec::new();
+        let mut touched = self.outlive(logged.accepted);
+        let outlived = !touched.is_empty();
         let mut gone = Vec::new();
         for (at, op) in logged.entry.body.ops.iter().enumerate() {
             if let Op::Erase(what) = op {
@@ -144,11 +151,11 @@ impl State {
                 continue;
             }
             match self.lay(&author, op) {
-                Effect::Applied => {
+                Effect::Gone => gone.push(at),
+                _ => {
                     self.follow(op);
                     touched.extend(RecordKey::of(op));
                 }
-                Effect::Gone => gone.push(at),
             }
         }
         if touched.len() > 1 {
@@ -162,15 +169,16 @@ impl State {
             offset: logged.offset,
             outcome: if gone.is_empty() { Outcome::Applied } else { Outcome::RecordGone(gone) },
             touched,
-            adjusted: logged.effective() != header.time || logged.base != header.base.end,
+            adjusted: outlived || logged.effective() != header.time || logged.base != header.base.end,
         })
     }
 
-    /// Passes over offsets whose entries are not delivered; the state is then the same as if they had been folded.
+    /// Passes over offsets whose entries are not delivered; the state is then the same as if they had been folded. Gives
+    /// the records whose grace after a delete is over with that.
     ///
     /// # Errors
     /// [`FoldError::Offset`] if it does not lead forward.
-    pub fn skip(&mut self, gap: &Gap) -> Result<(), FoldError> {
+    pub fn skip(&mut self, gap: &Gap) -> Result<Vec<RecordKey>, FoldError> {
         if gap.end <= self.cursor.next {
             return Err(FoldError::Offset { expected: self.cursor.next, got: gap.end });
         }
@@ -181,7 +189,7 @@ impl State {
             let folded = self.actors.entry(*actor).or_insert_with(|| Folded { seq: *seq, user: user.clone() });
             folded.seq = folded.seq.max(*seq);
         }
-        Ok(())
+        Ok(self.outlive(gap.accepted))
     }
 
     /// Notes the history's epochs, as the server told them; they are kept in snapshots.
@@ -251,15 +259,27 @@ impl State {
         self.collections.iter()
     }
 
-    /// Whether an op of this author would be void now.
-    pub fn is_void(&self, author: &Author, op: &Op) -> bool {
-        match (op, op.target()) {
-            _ if self.is_erased(author, op) => true,
-            (Op::Update(_) | Op::Delete(_), Some((collection, record))) => {
-                !self.record(collection, record).is_some_and(|record| record.is_known_to(author))
-            }
-            _ => false,
+    /// What is left of deleted records that an edit may still bring back, by record.
+    pub fn tombstones(&self) -> impl ExactSizeIterator<Item = (&RecordKey, &Tombstone)> {
+        self.tombstones.iter()
+    }
+
+    /// The place of a record, to lay pending entries on.
+    pub(crate) fn slot(&self, key: &RecordKey) -> Slot {
+        self.slot_at(key, Time::MIN, Record::without_rich_content)
+    }
+
+    /// The place of a record for an entry that is accepted now, without any field.
+    pub(crate) fn outline(&self, key: &RecordKey, accepted: Time) -> Slot {
+        self.slot_at(key, accepted, Record::outline)
+    }
+
+    fn slot_at(&self, key: &RecordKey, accepted: Time, copy: impl Fn(&Record) -> Record) -> Slot {
+        if let Some(record) = self.record(&key.collection, &key.record) {
+            return Slot::Living(copy(record));
         }
+        let tombstone = self.tombstones.get(key).filter(|tombstone| accepted <= tombstone.until);
+        tombstone.map_or(Slot::Absent, |tombstone| Slot::Deleted(tombstone.with(copy(&tombstone.record))))
     }
 
     fn check(&self, logged: &Logged, id: EntryId) -> Result<(), FoldError> {
@@ -287,37 +307,53 @@ impl State {
         }
     }
 
-    /// Like [`record::lay`], in place: most ops touch a record that is there.
+    /// Like [`Slot::lay`], in place: most ops touch a record that is there.
     fn lay(&mut self, author: &Author, op: &Op) -> Effect {
         let Some((collection, id)) = op.target().filter(|_| !self.is_erased(author, op)) else {
             return Effect::Gone;
         };
-        let records = match (op, self.collections.get_mut(collection)) {
-            (_, Some(records)) => records,
-            (Op::Insert(_), None) => self.collections.entry(collection.clone()).or_default(),
-            (_, None) => return Effect::Gone,
+        if let (Op::Insert(_) | Op::Update(_), Some(records)) = (op, self.collections.get_mut(collection))
+            && let Some(record) = records.get_mut(id)
+        {
+            return record.lay(author, op);
+        }
+        let key = RecordKey { collection: collection.clone(), record: id.clone() };
+        let mut slot = self.take(&key);
+        if let Slot::Deleted(_) = slot {
+            // What the gate has open may be of the record before, or of the next.
+            self.documents.close(&key);
+        }
+        let effect = slot.lay(author, op);
+        match slot {
+            Slot::Absent => {}
+            Slot::Living(record) => {
+                drop(self.collections.entry(key.collection).or_default().insert(key.record, record))
+            }
+            Slot::Deleted(tombstone) => self.tombstones.put(key, tombstone),
+        }
+        effect
+    }
+
+    /// Takes out what stands in the place of a record.
+    fn take(&mut self, key: &RecordKey) -> Slot {
+        let Some(records) = self.collections.get_mut(&key.collection) else {
+            return self.tombstones.take(key).map_or(Slot::Absent, Slot::Deleted);
         };
-        if let Op::Delete(_) = op {
-            if !records.get(id).is_some_and(|record| record.is_known_to(author)) {
-                return Effect::Gone;
-            }
-            records.remove(id);
-            if records.is_empty() {
-                self.collections.remove(collection);
-            }
-            return Effect::Applied;
+        let record = records.remove(&key.record);
+        if records.is_empty() {
+            self.collections.remove(&key.collection);
         }
-        match records.get_mut(id) {
-            Some(record) => record.lay(author, op),
-            None => {
-                let mut slot = None;
-                let effect = lay(&mut slot, author, op);
-                if let Some(record) = slot {
-                    records.insert(id.clone(), record);
-                }
-                effect
-            }
+        match record {
+            Some(record) => Slot::Living(record),
+            None => self.tombstones.take(key).map_or(Slot::Absent, Slot::Deleted),
         }
+    }
+
+    /// Lets go of the tombstones whose grace is over for an entry that is accepted now; their records.
+    fn outlive(&mut self, accepted: Time) -> Vec<RecordKey> {
+        let passed = self.tombstones.pass(accepted);
+        passed.iter().for_each(|key| self.documents.close(key));
+        passed
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use driftlog_core::id::LogName;
-use driftlog_core::op::{Edit, FieldOp, Op};
+use driftlog_core::op::{DeletePolicy, Edit, FieldOp, Op};
 use driftlog_core::sequencer::RedriveError;
 use serde_json::{Map, Value as Json, json};
 use tokio::sync::oneshot;
@@ -198,7 +198,7 @@ fn op_json(op: &Op) -> Json {
             ("insert", json!({ "fields": fields }))
         }
         Op::Update(update) => ("update", json!({ "field": update.field.as_str(), "does": field_op_json(&update.op) })),
-        Op::Delete(_) => ("delete", json!({})),
+        Op::Delete(delete) => ("delete", json!({ "policy": policy_json(&delete.policy) })),
         Op::Erase(_) => ("erase", json!({})),
         Op::Unknown(kind, _) => return json!({ "op": "unknown", "kind": kind }),
     };
@@ -209,6 +209,14 @@ fn op_json(op: &Op) -> Json {
         json.insert("record".to_owned(), record.as_str().into());
     }
     json
+}
+
+fn policy_json(policy: &DeletePolicy) -> Json {
+    match policy {
+        DeletePolicy::Wins => "delete-wins".into(),
+        DeletePolicy::UpdateWins { .. } => "update-wins".into(),
+        DeletePolicy::Unknown(policy, _) => (*policy).into(),
+    }
 }
 
 fn field_op_json(op: &FieldOp) -> Json {

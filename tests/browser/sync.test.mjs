@@ -67,6 +67,26 @@ test('concurrent work of two offline devices merges', async (t) => {
   assert.equal(merged.note, 'start middle end');
 });
 
+test('an edit made offline brings back what was deleted meanwhile, where updates win', async (t) => {
+  const world = await startWorld(t);
+  const link = await world.link();
+  const alice = await world.tab(await world.device(), { name: 'alice' });
+  const bob = await world.tab(await world.device(), { name: 'bob', url: link.url });
+  await alice.verdict(await alice.act('addPlan', { id: 'a', title: 'picnic' }));
+  await eventually(async () => assert.equal((await bob.plans()).length, 1));
+  await link.proxy.close();
+  await bob.stored(await bob.act('votePlan', { id: 'a' }));
+  await alice.verdict(await alice.act('removePlan', { id: 'a' }));
+  assert.deepEqual([await alice.plans(), (await bob.plans()).length], [[], 1]);
+  await alice.reload();
+  await link.proxy.open();
+  await bob.connect();
+  const back = [{ id: 'a', title: 'picnic', votes: 1 }];
+  await eventually(async () => assert.deepEqual([await alice.plans(), await bob.plans()], [back, back]));
+  const { collections } = await world.server.snapshot('board/1');
+  assert.deepEqual(collections.plans.a, { title: 'picnic', votes: 1 });
+});
+
 test('500 actions from each of two tabs at once give 1,000 on the server', async (t) => {
   const world = await startWorld(t);
   const device = await world.device();

@@ -9,6 +9,7 @@ use driftlog_core::engine::{
 };
 use driftlog_core::id::{ActorId, ClientId, EntryId, LogName, Name, RecordId, RunId, Seq, WriteId};
 use driftlog_core::notice::{LogState, Notice, Pressure, WriteStatus};
+use driftlog_core::op::DeletePolicy;
 use driftlog_core::outbox::BacklogBound;
 use driftlog_core::protocol::{Code, Frame};
 use driftlog_core::replica::Replica;
@@ -397,7 +398,7 @@ impl Device {
     /// Deletes what an action made.
     pub(crate) fn delete(&mut self, tab: usize, write: WriteId) -> WriteId {
         let record = self.tabs[&tab].records[&write].clone();
-        self.act(tab, "remove", DraftOp::Delete(name("todos"), record))
+        self.act(tab, "remove", DraftOp::Delete(name("todos"), record, DeletePolicy::Wins))
     }
 
     /// Elects the tab: its sockets open at once.

@@ -5,6 +5,7 @@
 mod clocks;
 mod copies;
 mod dead_letters;
+mod deletes;
 mod erase;
 mod events;
 mod folds;

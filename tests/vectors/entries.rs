@@ -5,6 +5,7 @@ use std::sync::Arc;
 use driftlog_core::codec::{self, Opaque, to_bytes};
 use driftlog_core::entry::{Body, Digest, Entry, Header, Replaced, Salt};
 use driftlog_core::id::{ActorId, Base, EntryId, EpochId, Name, Offset, RecordId, RunId, Seq};
+use driftlog_core::limits;
 use driftlog_core::op::{Delete, DeletePolicy, Edit, Erase, FieldOp, Insert, Moved, Op, RichChange, Root, Update};
 use driftlog_core::time::Time;
 use driftlog_core::value::{INT_MAX, Value};
@@ -83,7 +84,7 @@ fn ops() -> Vec<Vector> {
         record: RecordId::single(),
         fields: vec![(name("theme"), FieldOp::Set(Value::from("dark")))],
     });
-    let delete = Op::Delete(Delete { collection: name("todos"), record: record("t1"), policy: DeletePolicy::Wins });
+    let delete = deleting(DeletePolicy::Wins);
     let change = RichChange { root: 0, incarnation: 1, bytes: vec![0x85, 0x6f, 0x4a, 0x83, 0, 1, 2, 3] };
     let root = Root { root: 40, content: "é😀".to_owned(), until: Time::from_ms(1_700_000_000_000) };
     let moved = Moved { original: change.clone(), root: 40, bytes: vec![0x85, 0x6f, 0x4a, 0x83, 4, 5, 6] };
@@ -128,6 +129,7 @@ fn ops() -> Vec<Vector> {
             acting(18, vec![update("note", FieldOp::Edit(Edit::Moved(moved)))]),
         ),
         vector("delete", "", acting(10, vec![delete.clone()])),
+        vector("delete where updates win", "with its grace", acting(29, vec![deleting(DeletePolicy::UPDATE_WINS)])),
         vector(
             "several ops",
             "one action is atomic",
@@ -171,9 +173,12 @@ fn opaque(content: &impl Serialize) -> Opaque {
     codec::from_canonical(&to_bytes(content)).unwrap()
 }
 
+fn deleting(policy: DeletePolicy) -> Op {
+    Op::Delete(Delete { collection: name("todos"), record: record("t1"), policy })
+}
+
 fn unknown() -> Vec<Vector> {
-    let policy = DeletePolicy::Unknown(1);
-    let delete = Op::Delete(Delete { collection: name("todos"), record: record("t1"), policy });
+    let delete = deleting(DeletePolicy::Unknown(2, opaque(&"newer")));
     vec![
         vector(
             "unknown op",
@@ -207,6 +212,8 @@ fn refused() -> Vec<Vector> {
     let mut lasting = set("title");
     lasting.lifetime_ms = Some(1);
     let far = body("act", None, vec![update("votes", FieldOp::Increment(INT_MAX + 1))]);
+    let forever = DeletePolicy::UpdateWins { grace_ms: limits::DELETE_GRACE_MS_MAX + 1 };
+    let forever = body("act", None, vec![deleting(forever)]);
     let good = acting(1, vec![insert()]).to_bytes();
     let with = |at: usize, byte: u8| {
         let mut bytes = good.clone();
@@ -224,6 +231,7 @@ fn refused() -> Vec<Vector> {
         refuse("a field named id", "reserved", &header(5), &set("id")),
         refuse("a field named $x", "reserved", &header(5), &set("$x")),
         refuse("an increment beyond 2^53 - 1", "", &header(5), &far),
+        refuse("a grace of more than 366 days", "", &header(5), &forever),
         Vector::refused("header of format 2", "", with(1, 2), Entry::from_bytes),
         Vector::refused("a cut entry", "", good[..good.len() - 1].to_vec(), Entry::from_bytes),
         Vector::refused("bytes behind the end", "", [&good[..], &[0xc0]].concat(), Entry::from_bytes),

@@ -188,13 +188,18 @@ const moved = struct({ original: change, root: natural, bytes });
 const edit = tagged({ 0: text, 1: change, 2: root, 3: moved }, any);
 const fieldOp = tagged({ 0: any, 1: integer, 2: list(any), 3: list(any), 4: edit }, any);
 const erase = (name) => tagged({ 0: tuple(name, text), 1: nothing, 2: list(actor), 3: nothing }, any);
+const policy = (value) => {
+  if (value === 0) return 0;
+  demand(value[0] !== 0, 'policy 0 with content');
+  return tagged({ 1: natural }, any)(value);
+};
 const ops = (name) =>
   list(
     tagged(
       {
         0: struct({ collection: name, record: text, fields: list(tuple(name, fieldOp)) }),
         1: struct({ collection: name, record: text, field: name, op: fieldOp }),
-        2: struct({ collection: name, record: text, policy: natural }),
+        2: struct({ collection: name, record: text, policy }),
         3: erase(name),
       },
       any,
@@ -224,6 +229,7 @@ export function readEntry(entryBytes) {
   demand(needs.every((need, at) => need > (needs[at - 1] ?? 0) && need < seq), 'needs');
   demand(entry.body.lifetime_ms === null || entry.body.ops.length === 0, 'a lifetime with ops');
   for (const [kind, op] of entry.body.ops) {
+    demand(kind !== 2 || op.policy[0] !== 1 || op.policy[1] <= 366 * 86_400_000, 'a grace');
     const fields = kind === 0 ? op.fields : kind === 1 ? [[op.field, op.op]] : [];
     for (const [field, [fieldKind, content]] of fields) {
       demand(field !== 'id' && !field.startsWith('$'), 'a reserved field name');
@@ -446,7 +452,7 @@ const field = struct({
     }),
   ),
 });
-const record = struct({ id: text, inserts: list(natural), created: natural, updated: natural, fields: list(field) });
+const record = struct({ id: text, inserts: list(natural), created: natural, edits: list(natural), fields: list(field) });
 const snapshot = struct({
   format,
   log: random(16),
@@ -460,6 +466,7 @@ const snapshot = struct({
   stamps: columns,
   collections: list(tuple(natural, list(record))),
   erased: list(tuple(natural, erase(text))),
+  tombstones: list(struct({ collection: natural, record, deletes: list(natural), until: natural })),
 });
 
 function readSnapshot(snapshotBytes) {

@@ -187,7 +187,7 @@ fn keys() -> Vec<Vector> {
     ]
 }
 
-/// A log folded: two authors, every strategy, a concurrent register, a record that is gone.
+/// A log folded: two authors, every strategy, a concurrent register, a record that is gone, one that may come back.
 fn folded() -> State {
     let mut state = State::new(LOG);
     let set = |text: &str| FieldOp::Set(Value::from(text));
@@ -197,12 +197,15 @@ fn folded() -> State {
         fields: vec![(name("title"), set("Bread"))],
     });
     let delete = Op::Delete(Delete { collection: name("todos"), record: record("t2"), policy: DeletePolicy::Wins });
+    let left = Op::Insert(Insert { collection: name("todos"), record: record("t4"), fields: vec![] });
+    let policy = DeletePolicy::UPDATE_WINS;
+    let leave = Op::Delete(Delete { collection: name("todos"), record: record("t4"), policy });
     let entries = [
         (ACTOR, 1, vec![insert()]),
         (OTHER, 1, vec![insert(), update("title", set("Oat milk"))]),
         (OTHER, 2, vec![other, update("votes", FieldOp::Increment(2))]),
         (ACTOR, 2, vec![update("title", set("Soy milk")), update("tags", FieldOp::Add(vec![Value::from("shop")]))]),
-        (OTHER, 3, vec![delete]),
+        (OTHER, 3, vec![delete, left, leave]),
     ];
     for (offset, (actor, seq, ops)) in (0..).zip(entries) {
         let mut logged = logged(offset, actor, seq, ops);

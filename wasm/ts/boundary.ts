@@ -38,7 +38,7 @@ export type WireFieldOp =
 export type WireOp =
   | ['insert', collection: string, record: string, fields: [field: string, op: WireFieldOp][]]
   | ['update', collection: string, record: string, field: string, op: WireFieldOp]
-  | ['delete', collection: string, record: string];
+  | ['delete', collection: string, record: string, policy?: 'update-wins'];
 
 /** Request of `act`: name, args (nil if switched off), ops, lifetime in ms (nil: for ever). */
 export type WireAct = [name: string, args: unknown, ops: WireOp[], lifetimeMs: number | null];

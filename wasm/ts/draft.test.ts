@@ -7,7 +7,7 @@ import type { FieldPath } from './draft/text.js';
 import { type DraftSource, draftOps } from './draft.js';
 import { DriftlogError, type ErrorCode } from './errors.js';
 import { matches } from './filter.js';
-import type { Transaction } from './schema.js';
+import { collection, register, type Transaction } from './schema.js';
 import { board } from './testing/board.js';
 
 type Tx = Transaction<(typeof board)['collections']>;
@@ -219,6 +219,34 @@ test('a record that was deleted and inserted again starts from defaults', () => 
     assert.equal(a.votes.value, 0);
     assert.equal(a.title, '');
   });
+});
+
+test('a delete says what the collection declares for unseen changes', () => {
+  const source: DraftSource = {
+    read: (_, id) => ({ id, $ }) as WireRow,
+    where: () => [],
+    text: () => '',
+    textLength: () => 0,
+    splitsCharacter: () => false,
+  };
+  const fields = { title: register('') };
+  const collections = {
+    gone: collection(fields),
+    back: collection(fields, { onDelete: 'update-wins' }),
+  };
+  const recorded = draftOps('act', collections, source, { now: 5, user: undefined }, (tx) => {
+    const { gone, back } = tx as Transaction<typeof collections>;
+    gone.delete('a');
+    back.delete('b');
+  });
+  assert.deepEqual(recorded, [
+    ['delete', 'gone', 'a'],
+    ['delete', 'back', 'b', 'update-wins'],
+  ]);
+  assert.throws(
+    () => collection(fields, { onDelete: 'nobody-wins' as 'update-wins' }),
+    (error) => error instanceof DriftlogError && error.code === 'bad-value',
+  );
 });
 
 test('deleting what is not there records nothing', () => {

@@ -62,7 +62,10 @@ export interface CollectionDraft<F extends Fields> {
   where(filter?: Filter<F>): RecordDraft<F>[];
   /** Inserts a record; where the id exists already, the given fields are written to it. */
   insert(id: RecordId, init?: RecordInit<F>): RecordDraft<F>;
-  /** Deletes a record. False, and nothing recorded, if it is not there. */
+  /**
+   * Deletes a record. False, and nothing recorded, if it is not there. What becomes of changes that this device has not
+   * seen is said by `onDelete` of the collection.
+   */
   delete(id: RecordId): boolean;
 }
 
@@ -235,7 +238,8 @@ class Records {
     this.draft.open();
     const state = this.#state(id);
     if (!state.exists) return false;
-    this.draft.record(['delete', this.name, id]);
+    const updateWins = !this.declared.single && this.declared.onDelete === 'update-wins';
+    this.draft.record(updateWins ? ['delete', this.name, id, 'update-wins'] : ['delete', this.name, id]);
     state.remove();
     return true;
   }

@@ -25,6 +25,20 @@ export type Fields = { readonly [name: string]: Field<any, any, any> };
 export interface Collection<F extends Fields = Fields> {
   readonly single: false;
   readonly fields: F;
+  readonly onDelete: OnDelete;
+}
+
+/**
+ * What a delete does to changes of the record that its author had not seen. With `delete-wins` the record goes, and they
+ * are reported to who made them (outcome `record-gone`). With `update-wins` they keep the record, or bring it back with
+ * all it held, if they are accepted within 30 days of the delete.
+ */
+export type OnDelete = 'delete-wins' | 'update-wins';
+
+/** What is not said by the fields of a collection. */
+export interface CollectionOptions {
+  /** `delete-wins` is the default. */
+  readonly onDelete?: OnDelete;
 }
 
 /** One record that always exists, in every log. */
@@ -160,9 +174,15 @@ export function text(): Field<TextDraft, string, string> {
   return field('text', undefined);
 }
 
-/** A collection of records. */
-export function collection<const F extends Fields>(fields: F & Unreserved<F>): Collection<F> {
-  return Object.freeze({ single: false, fields: Object.freeze({ ...fields }) });
+/** A collection of records. Throws `bad-value` for an `onDelete` that there is not. */
+export function collection<const F extends Fields>(
+  fields: F & Unreserved<F>,
+  { onDelete = 'delete-wins' }: CollectionOptions = {},
+): Collection<F> {
+  if (onDelete !== 'delete-wins' && onDelete !== 'update-wins') {
+    throw fail('bad-value', { path: 'onDelete', problem: String(onDelete) }, `there is no onDelete: ${String(onDelete)}`);
+  }
+  return Object.freeze({ single: false, fields: Object.freeze({ ...fields }), onDelete });
 }
 
 /** One record that is always there: settings, a title. */

@@ -90,6 +90,12 @@ const board = defineLog('board/:id', {
   options: { type: { args: 'omit', lifetimeMs: 1_000 } },
 });
 
+collection({ title: register('') }, { onDelete: 'update-wins' });
+// @ts-expect-error there is no such policy
+collection({ title: register('') }, { onDelete: 'nobody-wins' });
+// @ts-expect-error the one record of a single is never deleted
+single({ title: register('') }, { onDelete: 'update-wins' });
+
 const activity = fold(board, 'activity', 1, {
   init: {} as Record<string, number>,
   on: {

@@ -13,7 +13,8 @@ use crate::entry::Entry;
 use crate::id::{EntryId, Name, RecordId, WriteId};
 use crate::op::{Edit, FieldOp, Op};
 use crate::protocol::Code;
-use crate::state::{self, Author, FieldKey, Record, RecordKey, Stamp};
+use crate::state::{Author, FieldKey, Record, RecordKey, Slot, Stamp};
+use crate::time::Time;
 
 /// Why an entry that is kept in view was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +36,7 @@ struct Held {
 /// A record as it is with the refused entries on top.
 #[derive(Debug, Clone)]
 pub(super) struct KeptRecord {
-    pub(super) visible: Option<Record>,
+    pub(super) visible: Slot,
     /// Of the last entry on it.
     pub(super) refusal: Arc<Refusal>,
     /// Texts of a record that only refused entries made.
@@ -72,7 +73,8 @@ impl Kept {
             let header = &entry.header;
             let write = WriteId { run: header.run, n: header.n };
             let stamp = Arc::new(Stamp::pending(id.actor, write, Some(id.seq), header.time, 0));
-            let author = Author { stamp, base: header.base.end, own: header.own_seen() };
+            let (base, own) = (header.base.end, header.own_seen());
+            let author = Author { stamp, base, own, accepted: Time::MAX };
             Some(Held { id, author, entry, refusal })
         };
         self.entries = letters.into_iter().filter_map(held).collect();
@@ -87,7 +89,7 @@ impl Kept {
                 let shown = below.record(&key.collection, &key.record);
                 let records = self.records.entry(key.collection).or_default();
                 let record = records.entry(key.record).or_insert_with(|| KeptRecord {
-                    visible: shown.map(Record::without_rich_content),
+                    visible: shown.map(Record::without_rich_content).into(),
                     refusal: held.refusal.clone(),
                     texts: BTreeMap::new(),
                 });
@@ -95,7 +97,7 @@ impl Kept {
                 if matches!(op, Op::Delete(_)) {
                     continue;
                 }
-                state::lay(&mut record.visible, &held.author, op);
+                record.visible.lay(&held.author, op);
                 if shown.is_none() {
                     record.texts.extend(op.field_ops().filter_map(|(field, op)| match op {
                         FieldOp::Edit(Edit::InitialText(text)) => Some((field.clone(), text.clone())),

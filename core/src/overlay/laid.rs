@@ -6,12 +6,12 @@ use std::ops::Bound;
 use super::{Held, Place, Status};
 use crate::id::{Name, RunId};
 use crate::op::{FieldOp, Op};
-use crate::state::{self, Author, Effect, Record, RecordKey, State};
+use crate::state::{Author, Effect, Record, RecordKey, Slot, State};
 use crate::witness::Marker;
 
 #[derive(Debug, Clone)]
 pub(super) struct Laid {
-    visible: Option<Record>,
+    visible: Slot,
     /// The ops of pending entries on this record, by their place in the entry.
     ops: BTreeMap<Place, Vec<u32>>,
     /// Pending entries that edit a rich field, by run.
@@ -24,8 +24,13 @@ pub(super) struct Laid {
 impl Laid {
     /// The record as confirmed.
     pub(super) fn on(state: &State, key: &RecordKey) -> Self {
-        let visible = state.record(&key.collection, &key.record).map(Record::without_rich_content);
-        Self { visible, ops: BTreeMap::new(), edits: BTreeMap::new(), void: BTreeSet::new(), unsequenced: 0 }
+        Self {
+            visible: state.slot(key),
+            ops: BTreeMap::new(),
+            edits: BTreeMap::new(),
+            void: BTreeSet::new(),
+            unsequenced: 0,
+        }
     }
 
     /// Notes an op, and says whether it stands above all others.
@@ -46,7 +51,7 @@ impl Laid {
 
     /// Lays an op on what is shown.
     pub(super) fn lay(&mut self, author: &Author, op: &Op, place: Place, at: usize) -> Effect {
-        let effect = state::lay(&mut self.visible, author, op);
+        let effect = self.visible.lay(author, op);
         if effect == Effect::Gone {
             self.void.insert((place, at as u32));
         }
@@ -61,14 +66,14 @@ impl Laid {
         entries: &BTreeMap<Place, Held>,
         marker: &Marker,
     ) -> bool {
-        let mut visible = state.record(&key.collection, &key.record).map(Record::without_rich_content);
+        let mut visible = state.slot(key);
         let mut void = BTreeSet::new();
         for (place, ops) in &self.ops {
             let Some(held) = entries.get(place) else { continue };
             marker.own(held.author.stamp.write());
             for at in ops {
                 let op = held.body.ops.get(*at as usize);
-                if op.is_some_and(|op| state::lay(&mut visible, &held.author, op) == Effect::Gone) {
+                if op.is_some_and(|op| visible.lay(&held.author, op) == Effect::Gone) {
                     void.insert((*place, *at));
                 }
             }
@@ -130,7 +135,7 @@ impl Laid {
     }
 
     pub(super) fn visible(&self) -> Option<&Record> {
-        self.visible.as_ref()
+        self.visible.record()
     }
 
     /// Whether a pending entry edits a rich field.
@@ -148,7 +153,7 @@ impl Laid {
 
     /// The pending entry that created the record, if nothing confirmed did.
     pub(super) fn creator(&self) -> Option<Place> {
-        let inserts = self.visible.as_ref()?.inserts();
+        let inserts = self.visible.record()?.inserts();
         if inserts.iter().any(|insert| insert.offset().is_some()) {
             return None;
         }

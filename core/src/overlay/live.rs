@@ -16,7 +16,7 @@ use crate::id::{ActorId, Name, RunId, WriteId};
 use crate::op::{Edit, FieldOp, Op, RichChange};
 use crate::rich::{Document, EditError, RichActor, Splice, Translation};
 use crate::state::text::OldRoot;
-use crate::state::{self, Effect, FieldKey, Record, RecordKey, State, Text, TextError, text};
+use crate::state::{Effect, FieldKey, Record, RecordKey, State, Text, TextError, text};
 
 /// Why no change was made for a local edit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -136,9 +136,9 @@ impl Documents {
         let Some(fields) = self.live.get_mut().get_mut(key) else { return };
         match (op, effect) {
             (_, Effect::Gone) => {}
-            (Op::Delete(_), Effect::Applied) => {
-                self.restart_fields(key, BTreeSet::new());
-            }
+            (Op::Delete(_), _) => self.restart_fields(key, BTreeSet::new()),
+            // What is open is of nothing that was there.
+            (_, Effect::Revived) => self.forget(key),
             _ => {
                 fields.values_mut().for_each(|live| live.identity = live.identity.or(visible));
                 for (field, op) in op.field_ops() {
@@ -345,20 +345,25 @@ impl Overlay {
         let (mut known, mut rooted) =
             (content.map(|content| &content.initials), content.is_some_and(|it| it.root() > 0));
         let mut edits = vec![Edit::InitialText(confirmed.to_owned())];
-        let mut record = state.record(&field.key.collection, &field.key.record).map(Record::without_rich_content);
+        let mut slot = state.slot(&field.key);
         let mut changed = false;
-        laid.each_op(&self.entries, |author, op| match (state::lay(&mut record, author, op), op) {
-            (Effect::Applied, Op::Delete(_)) => {
+        laid.each_op(&self.entries, |author, op| {
+            let effect = slot.lay(author, op);
+            if effect == Effect::Begun {
                 edits.clear();
                 (changed, rooted, known) = (false, false, None);
             }
-            (Effect::Applied, op) => edits_of(op, &field.field).for_each(|edit| match edit {
-                Edit::InitialText(text) if known.is_some_and(|all| all.contains(&text::initial_digest(text))) => {}
-                Edit::InitialText(_) if !rooted => edits.push(edit.clone()),
-                _ => changed = true,
-            }),
-            (Effect::Gone, _) => {}
+            if effect.counts() {
+                edits_of(op, &field.field).for_each(|edit| match edit {
+                    Edit::InitialText(text) if known.is_some_and(|all| all.contains(&text::initial_digest(text))) => {}
+                    Edit::InitialText(_) if !rooted => edits.push(edit.clone()),
+                    _ => changed = true,
+                });
+            }
         });
+        if slot.record().is_none() {
+            return Some(String::new());
+        }
         if changed {
             return None;
         }
@@ -370,20 +375,25 @@ impl Overlay {
         if self.is_live(field) {
             return Ok(());
         }
-        let mut record = state.record(&field.key.collection, &field.key.record).map(Record::without_rich_content);
+        let mut slot = state.slot(&field.key);
         let mut live = Live::of(state.content(field), state.take_document(field)?);
         if let Some(laid) = self.laid(&field.key) {
-            laid.each_op(&self.entries, |author, op| match (state::lay(&mut record, author, op), op) {
-                (Effect::Applied, Op::Delete(_)) => live = Live::of(None, Document::genesis()),
-                (Effect::Applied, op) => {
+            laid.each_op(&self.entries, |author, op| {
+                let effect = slot.lay(author, op);
+                if effect == Effect::Begun {
+                    live = Live::of(None, Document::genesis());
+                }
+                if effect.counts() {
                     self.marker.own(author.stamp.write());
                     edits_of(op, &field.field).for_each(|edit| live.take(author.stamp.write(), edit));
                 }
-                (Effect::Gone, _) => {}
             });
             self.marker.done();
         }
-        live.identity = record.as_ref().map(identity);
+        if slot.record().is_none() {
+            live = Live::of(None, Document::genesis());
+        }
+        live.identity = slot.record().map(identity);
         let mut all = self.documents.live.borrow_mut();
         all.entry(field.key.clone()).or_default().insert(field.field.clone(), live);
         Ok(())

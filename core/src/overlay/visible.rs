@@ -97,7 +97,7 @@ impl<'a> Visible<'a> {
     /// A record, if it is there.
     pub fn record(&self, collection: &Name, id: &RecordId) -> Option<&'a Record> {
         if let Some(kept) = self.kept().and_then(|kept| kept.record(collection, id)) {
-            return kept.visible.as_ref();
+            return kept.visible.record();
         }
         match self.overlay.records.get(collection).and_then(|records| records.get(id)) {
             Some(laid) => laid.visible(),
@@ -238,7 +238,7 @@ impl<'a> Iterator for Over<'a> {
             }
             let (id, kept) = self.kept.next()?;
             self.below.next_if(|(below, _)| *below == id);
-            if let Some(record) = &kept.visible {
+            if let Some(record) = kept.visible.record() {
                 return Some((id, record));
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::draft::{Draft, DraftFieldOp, DraftOp};
 use crate::entry::{self, Body, InvalidEntry, Replaced};
 use crate::id::{Base, EntryId, EpochId, Name, Offset, RecordId, WriteId};
-use crate::op::{Delete, DeletePolicy, Edit, FieldOp, Insert, Op, Update};
+use crate::op::{Delete, Edit, FieldOp, Insert, Op, Update};
 use crate::overlay::{DraftError, Pending};
 use crate::random::Random;
 use crate::state::{FieldKey, RecordKey};
@@ -136,9 +136,7 @@ impl Replica {
                     let op = self.field_op(key, draft, &ops, edited)?;
                     Op::Update(Update { collection, record, field, op })
                 }
-                DraftOp::Delete(collection, record) => {
-                    Op::Delete(Delete { collection, record, policy: DeletePolicy::Wins })
-                }
+                DraftOp::Delete(collection, record, policy) => Op::Delete(Delete { collection, record, policy }),
             };
             ops.push(op);
         }

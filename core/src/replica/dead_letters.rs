@@ -16,7 +16,7 @@ use crate::draft::{Draft, DraftFieldOp, DraftOp};
 use crate::entry::{Entry, InvalidEntry, Replaced};
 use crate::id::{EntryId, Seq, WriteId};
 use crate::notice::Notice;
-use crate::op::{DeletePolicy, Edit, FieldOp, Op};
+use crate::op::{Delete, DeletePolicy, Edit, FieldOp, Op};
 use crate::packed::Item;
 use crate::protocol::Code;
 use crate::random::Random;
@@ -232,14 +232,18 @@ fn draft_of(entry: &Entry) -> Option<Draft> {
             Op::Update(op) => {
                 DraftOp::Update(op.collection.clone(), op.record.clone(), op.field.clone(), field_op(&op.op)?)
             }
-            Op::Delete(op) if op.policy == DeletePolicy::Wins => {
-                DraftOp::Delete(op.collection.clone(), op.record.clone())
-            }
-            Op::Delete(_) | Op::Erase(_) | Op::Unknown(..) => return None,
+            Op::Delete(op) => delete_op(op)?,
+            Op::Erase(_) | Op::Unknown(..) => return None,
         })
     });
     let ops = ops.collect::<Option<_>>()?;
     Some(Draft { name: body.name.clone(), args: body.args.clone(), ops, lifetime_ms: body.lifetime_ms })
+}
+
+/// None if its policy is not known here.
+pub(super) fn delete_op(op: &Delete) -> Option<DraftOp> {
+    let known = !matches!(op.policy, DeletePolicy::Unknown(..));
+    known.then(|| DraftOp::Delete(op.collection.clone(), op.record.clone(), op.policy.clone()))
 }
 
 pub(super) fn field_op(op: &FieldOp) -> Option<DraftFieldOp> {

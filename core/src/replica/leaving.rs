@@ -73,7 +73,8 @@ impl Replica {
     /// A gap stands where events were: those of this device are still in its rows.
     pub(super) fn pass(&mut self, gap: &Gap) -> Result<(), crate::state::FoldError> {
         let told = self.covered();
-        self.state.skip(gap)?;
+        let outlived = self.state.skip(gap)?;
+        self.overlay.outlived(&outlived);
         let folded = self.covered();
         if folded > told {
             self.tell_covered(told, folded);

@@ -31,7 +31,7 @@ use crate::time::{Clock, WallMs};
 
 use super::Replica;
 use super::act::{Again, Reissue};
-use super::dead_letters::{field_op, line_of};
+use super::dead_letters::{delete_op, field_op, line_of};
 
 /// What was refused and is made again.
 #[derive(Debug, Default)]
@@ -232,7 +232,7 @@ impl Replica {
                     let again = self.field_again(field, &update.op, replays)?;
                     ops.extend(again.map(|op| DraftOp::Update(key.collection, key.record, update.field.clone(), op)));
                 }
-                Op::Delete(delete) => ops.push(DraftOp::Delete(delete.collection.clone(), delete.record.clone())),
+                Op::Delete(delete) => ops.push(delete_op(delete)?),
                 Op::Erase(_) | Op::Unknown(..) => return None,
             }
         }

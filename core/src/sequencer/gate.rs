@@ -9,16 +9,16 @@
 //! each must have, to [`rich::inspect`](crate::rich::inspect)): a server does it in a process that it can kill, and
 //! entries that did not survive it come here as refused. The rest, in `admit`, takes steps that the sizes bound.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::entry::{Entry, Header, Logged};
-use crate::id::ActorId;
+use crate::id::{ActorId, Name};
 use crate::limits;
 use crate::op::{Edit, FieldOp, Moved, Op, RichChange};
 use crate::protocol::Code;
 use crate::rich::{Candidate, ChangeRefusal, RichActor, inspect};
-use crate::state::{Author, FieldKey, RecordKey, State, TextError, text};
+use crate::state::{Author, Effect, FieldKey, RecordKey, Slot, State, TextError, text};
 
 /// Why an entry is refused.
 pub type Refusal = (Code, String);
@@ -67,11 +67,11 @@ fn admit_edits(state: &mut State, logged: &Logged) -> Result<Option<Vec<Op>>, Re
     }
     let (mut admitted, mut ops, mut moved) = (0, 0, BTreeMap::new());
     let all = AssertUnwindSafe(|| {
-        edits.iter().try_for_each(|(at, place, edit)| {
-            let laid = lay(state, logged, at, edit)?;
+        edits.iter().try_for_each(|found| {
+            let laid = lay(state, logged, found)?;
             ops += laid.ops;
             admitted += 1;
-            moved.extend(laid.moved.map(|edit| (*place, edit)));
+            moved.extend(laid.moved.map(|edit| (found.place, edit)));
             within_bounds(ops)
         })
     });
@@ -82,7 +82,7 @@ fn admit_edits(state: &mut State, logged: &Logged) -> Result<Option<Vec<Op>>, Re
     };
     if outcome.is_err() {
         // A refused change leaves no trace by itself; those let in before it must go, and what was translated of it.
-        edits[..edits.len().min(touched + 1)].iter().for_each(|(field, ..)| state.forget_document(field));
+        edits[..edits.len().min(touched + 1)].iter().for_each(|found| state.forget_document(&found.at));
     }
     outcome?;
     Ok((!moved.is_empty()).then(|| with_moved(&logged.entry.body.ops, moved)))
@@ -119,32 +119,57 @@ fn with_moved(ops: &[Op], mut moved: BTreeMap<EditPlace, Edit>) -> Vec<Op> {
     ops
 }
 
+/// An edit that will not be void.
+struct Found<'a> {
+    at: FieldKey,
+    place: EditPlace,
+    edit: &'a Edit,
+    begins: Begins,
+}
+
+/// Whether the record of an edit begins with the entry: then nothing that is there counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Begins {
+    /// It was there before.
+    No,
+    /// It does, and this is the first edit of the field since.
+    Here,
+    /// It does, and the field was edited since.
+    Before,
+}
+
 /// The edits that will not be void, in their order.
-fn edits<'a>(state: &State, logged: &'a Logged) -> Vec<(FieldKey, EditPlace, &'a Edit)> {
+fn edits<'a>(state: &State, logged: &'a Logged) -> Vec<Found<'a>> {
     let ops = &logged.entry.body.ops;
     let is_edit = |(_, op): (_, &FieldOp)| matches!(op, FieldOp::Edit(_));
     if !ops.iter().any(|op| op.field_ops().any(is_edit)) {
         return Vec::new();
     }
     let author = Author::of(logged);
-    // What earlier ops of the same entry made of a record.
-    let mut living: BTreeMap<RecordKey, bool> = BTreeMap::new();
+    // What earlier ops of the same entry made of a record, and which of its fields they edited if it begins with them.
+    let mut slots: BTreeMap<RecordKey, (Slot, Option<BTreeSet<&Name>>)> = BTreeMap::new();
     let mut edits = Vec::new();
     for (at, op) in ops.iter().enumerate() {
-        let Some(key) = RecordKey::of(op) else { continue };
-        let lives = match op {
-            Op::Insert(_) => !state.is_erased(&author, op),
-            Op::Delete(_) | Op::Erase(_) => false,
-            _ => living.get(&key).copied().unwrap_or_else(|| !state.is_void(&author, op)),
-        };
-        living.insert(key.clone(), lives);
-        if !lives {
-            continue;
+        let Some(key) = RecordKey::of(op).filter(|_| !state.is_erased(&author, op)) else { continue };
+        let (slot, begun) = slots.entry(key.clone()).or_insert_with(|| (state.outline(&key, logged.accepted), None));
+        match slot.stand(&author, op) {
+            Effect::Gone => continue,
+            Effect::Begun => *begun = Some(BTreeSet::new()),
+            Effect::Applied | Effect::Revived => {}
         }
         for (place, (field, op)) in op.field_ops().enumerate() {
-            if let FieldOp::Edit(edit) = op {
-                edits.push((FieldKey { key: key.clone(), field: field.clone() }, (at, place), edit));
-            }
+            let FieldOp::Edit(edit) = op else { continue };
+            let begins = match begun.as_mut().map(|edited| edited.insert(field)) {
+                None => Begins::No,
+                Some(true) => Begins::Here,
+                Some(false) => Begins::Before,
+            };
+            edits.push(Found {
+                at: FieldKey { key: key.clone(), field: field.clone() },
+                place: (at, place),
+                edit,
+                begins,
+            });
         }
     }
     edits
@@ -160,22 +185,32 @@ struct LaidEdit {
 }
 
 /// Lays one edit.
-fn lay(state: &mut State, logged: &Logged, at: &FieldKey, edit: &Edit) -> Result<LaidEdit, Refusal> {
+fn lay(state: &mut State, logged: &Logged, found: &Found<'_>) -> Result<LaidEdit, Refusal> {
+    let (at, edit, begins) = (&found.at, found.edit, found.begins);
+    if begins == Begins::Here {
+        state.begin_document(at);
+    }
+    let content = state.content(at).filter(|_| begins == Begins::No);
     let change = match edit {
         Edit::Change(change) => change,
-        Edit::InitialText(text) if state.content(at).is_some_and(|content| content.knows_initial(text)) => {
+        Edit::InitialText(text) if content.is_some_and(|content| content.knows_initial(text)) => {
             return Ok(LaidEdit::default());
         }
         edit => {
-            state.translate_initial(at, edit, logged.accepted).map_err(unfit)?;
+            if begins == Begins::No {
+                state.translate_initial(at, edit, logged.accepted).map_err(unfit)?;
+            }
             let document = state.document_mut(at).map_err(unfit)?;
             return text::apply(document, [edit].into_iter()).map(|_| LaidEdit::default()).map_err(unfit);
         }
     };
-    let root = state.content(at).map_or(0, |content| content.root());
+    let root = content.map_or(0, |content| content.root());
     let candidate = candidate(logged.actor, &logged.entry.header, at, change);
-    if change.root != root {
+    if change.root != root && begins == Begins::No {
         return lay_moved(state, logged, at, (change, candidate.actor), root);
+    }
+    if change.root != root {
+        return Err((Code::OldRoot, format!("the text begins here; it has no root {}", change.root)));
     }
     let verdicts = state.document_mut(at).map_err(unfit)?.gate(&[candidate]);
     let ops = verdicts.into_iter().map(|verdict| verdict.map(|admitted| admitted.ops).map_err(refused));

@@ -106,6 +106,8 @@ impl Sequencer {
         let last = self.state.accepted_last();
         let is_quiet = u128::from(now.saturating_sub(last.ms())) >= rerooting.quiet.as_millis();
         let accepted = time::accepted(now, last);
+        let FieldKey { key, field } = grown.field.clone();
+        self.state.record(&key.collection, &key.record)?;
         let content = self.state.content(&grown.field)?;
         let is_due = content.root() == grown.root && !content.has_grace(accepted) && (is_quiet || grown.is_pressing);
         let text = if is_due { self.state.text(&grown.field).ok()? } else { return None };
@@ -114,7 +116,6 @@ impl Sequencer {
         }
         let offset = self.state.cursor().next;
         let until = Time::from_ms(accepted.ms().saturating_add(rerooting.grace.as_millis() as u64));
-        let FieldKey { key, field } = grown.field.clone();
         let op = FieldOp::Edit(Edit::Root(Root { root: offset.0, content: text, until }));
         let op = Op::Update(Update { collection: key.collection, record: key.record, field, op });
         let body = Body::new(Name::new(ACTION).ok()?, None, vec![op], None, random.salt());

@@ -25,7 +25,8 @@ impl Feed {
         self.put(&record.inserts.len());
         record.inserts.iter().for_each(|insert| self.stamp(insert));
         self.stamp(&record.created);
-        self.stamp(&record.updated);
+        self.put(&record.edits.len());
+        record.edits.iter().for_each(|edit| self.stamp(edit));
         self.put(&record.fields.len());
     }
 
@@ -58,17 +59,27 @@ impl State {
         for (name, records) in &self.collections {
             feed.put(&(name, records.len()));
             for (id, record) in records {
-                feed.put(id);
-                feed.record(record);
                 let key = RecordKey { collection: name.clone(), record: id.clone() };
-                for (name, field) in &record.fields {
-                    feed.put(name);
-                    feed.field(field);
-                    let text = field.text.as_ref().map(|text| self.text_digest(&key, name, text));
-                    feed.put(&text.map(|digest| digest.map(Digest).map_err(|error| error.to_string())));
-                }
+                self.feed_record(&mut feed, &key, record);
             }
         }
+        feed.put(&self.tombstones.iter().len());
+        for (key, tombstone) in self.tombstones.iter() {
+            feed.put(&(&key.collection, tombstone.until, tombstone.deletes.len()));
+            tombstone.deletes.iter().for_each(|delete| feed.stamp(delete));
+            self.feed_record(&mut feed, key, &tombstone.record);
+        }
         Digest(feed.0.finalize().into())
+    }
+
+    fn feed_record(&self, feed: &mut Feed, key: &RecordKey, record: &Record) {
+        feed.put(&key.record);
+        feed.record(record);
+        for (name, field) in &record.fields {
+            feed.put(name);
+            feed.field(field);
+            let text = field.text.as_ref().map(|text| self.text_digest(key, name, text));
+            feed.put(&text.map(|digest| digest.map(Digest).map_err(|error| error.to_string())));
+        }
     }
 }

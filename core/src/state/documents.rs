@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::text::{self, TextError};
-use super::{FieldKey, RecordKey, State, Text};
+use super::{FieldKey, RecordKey, State, Text, Tombstone};
 use crate::id::Name;
 use crate::op::{Edit, FieldOp, Op, RichChange};
 use crate::rich::{Document, RichActor, Translation};
@@ -61,6 +61,9 @@ impl Documents {
     /// Closes the documents of a record that is gone.
     pub(super) fn close(&mut self, record: &RecordKey) {
         self.open.get_mut().remove(record);
+        if !self.translations.is_empty() {
+            self.translations.retain(|field, _| field.key != *record);
+        }
     }
 
     fn read<T>(&self, field: &FieldKey, read: impl FnOnce(&Document) -> T) -> Option<T> {
@@ -82,8 +85,7 @@ impl State {
         }
         let Some(key) = RecordKey::of(op) else { return };
         if let Op::Delete(_) = op {
-            self.documents.open.get_mut().remove(&key);
-            self.documents.translations.retain(|field, _| field.key != key);
+            self.documents.close(&key);
             return;
         }
         for (field, op) in op.field_ops() {
@@ -109,13 +111,14 @@ impl State {
         }
     }
 
-    /// The confirmed rich content of a field, if it has any.
+    /// The confirmed rich content of a field, if it has any; of a record that was deleted and may come back, too.
     pub fn content(&self, field: &FieldKey) -> Option<&Text> {
-        let record = self.record(&field.key.collection, &field.key.record)?;
+        let record = self.record(&field.key.collection, &field.key.record);
+        let record = record.or_else(|| self.tombstones.get(&field.key).map(Tombstone::record))?;
         record.field(&field.field)?.text.as_deref()
     }
 
-    /// Every rich content there is.
+    /// Every rich content there is, but of deleted records.
     pub(crate) fn contents(&self) -> impl Iterator<Item = (FieldKey, &Text)> {
         let records = self.collections.iter().flat_map(|(name, records)| records.iter().map(move |it| (name, it)));
         records.flat_map(|(collection, (id, record))| {
@@ -126,11 +129,14 @@ impl State {
         })
     }
 
-    /// The confirmed text of a field; empty if it has none. Keeps its document open.
+    /// The confirmed text of a field; empty if it has none, or no record. Keeps its document open.
     ///
     /// # Errors
     /// [`TextError`] if the content is damaged.
     pub fn text(&self, field: &FieldKey) -> Result<String, TextError> {
+        if self.record(&field.key.collection, &field.key.record).is_none() {
+            return Ok(String::new());
+        }
         if let Some(text) = self.documents.read(field, Document::text) {
             return Ok(text);
         }
@@ -156,6 +162,12 @@ impl State {
         };
         let fields = self.documents.open.get_mut().entry(field.key.clone()).or_default();
         Ok(&mut fields.entry(field.field.clone()).or_insert(open).document)
+    }
+
+    /// Opens the document of a field that begins with its record: what there was before does not count.
+    pub(crate) fn begin_document(&mut self, field: &FieldKey) {
+        self.forget_document(field);
+        self.put_document(field, Document::genesis());
     }
 
     /// Closes the document of a field: what was applied to it and not folded is gone.

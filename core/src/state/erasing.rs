@@ -81,18 +81,16 @@ impl State {
 
     fn remove(&mut self, key: &RecordKey) {
         self.documents.close(key);
-        let Some(records) = self.collections.get_mut(&key.collection) else { return };
-        records.remove(&key.record);
-        if records.is_empty() {
-            self.collections.remove(&key.collection);
-        }
+        drop(self.take(key));
     }
 
+    /// Every record, those among them that are deleted and may come back.
     fn keys(&self) -> Vec<RecordKey> {
+        let deleted = self.tombstones.iter().map(|(key, _)| key.clone());
         let keys = self.collections.iter().flat_map(|(collection, records)| {
             records.keys().map(|record| RecordKey { collection: collection.clone(), record: record.clone() })
         });
-        keys.collect()
+        keys.chain(deleted).collect()
     }
 
     /// Values that these authors wrote go, and nobody knows any more who they were. Sums stay, which say of nobody what
@@ -110,6 +108,12 @@ impl State {
                     record.erase_authors(authors);
                     touched.push(RecordKey { collection: collection.clone(), record: id.clone() });
                 }
+            }
+        }
+        for (key, record) in self.tombstones.records_mut() {
+            if record.stamps().any(|stamp| authors.contains(&stamp.actor())) {
+                record.erase_authors(authors);
+                touched.push(key.clone());
             }
         }
         touched

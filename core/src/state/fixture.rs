@@ -34,6 +34,12 @@ pub(crate) fn delete(record: &str) -> Op {
     Op::Delete(Delete { collection: name("todos"), record: id(record), policy: DeletePolicy::Wins })
 }
 
+/// A delete that lets updates win, with a grace of so many milliseconds.
+pub(crate) fn delete_unless_changed(record: &str, grace_ms: u64) -> Op {
+    let policy = DeletePolicy::UpdateWins { grace_ms };
+    Op::Delete(Delete { collection: name("todos"), record: id(record), policy })
+}
+
 pub(crate) fn set(value: &str) -> FieldOp {
     FieldOp::Set(Value::from(value))
 }
@@ -110,8 +116,17 @@ impl Log {
     }
 
     pub(crate) fn set(&self, record: &str, field: &str) -> Vec<String> {
+        self.set_of(record, field).unwrap_or_default()
+    }
+
+    /// None if it was never used.
+    pub(crate) fn set_of(&self, record: &str, field: &str) -> Option<Vec<String>> {
         let record = self.state.record(&name("todos"), &id(record)).expect("the record");
-        let elements = record.field(&name(field)).and_then(|field| field.set()).into_iter().flatten();
-        elements.map(|element| if let Value::Text(text) = element { text.clone() } else { String::new() }).collect()
+        let elements = record.field(&name(field)).and_then(|field| field.set())?;
+        Some(
+            elements
+                .map(|element| if let Value::Text(text) = element { text.clone() } else { String::new() })
+                .collect(),
+        )
     }
 }

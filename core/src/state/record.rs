@@ -1,12 +1,14 @@
 //! Records: what one id of a collection holds, and how an op is laid on it.
 //!
-//! The same functions fold the log into confirmed state and lay pending entries on top of it.
+//! The same functions fold the log into confirmed state and lay pending entries on top of it. Whether there is a record
+//! at all is decided in `slot`.
 
 use std::sync::Arc;
 
 use super::field::Field;
 use super::stamp::{Author, Stamp};
 use crate::id::{Name, RecordId};
+use crate::limits;
 use crate::op::{Edit, FieldOp, Op};
 
 /// Names a record within a log.
@@ -40,7 +42,9 @@ pub struct Record {
     /// Inserts that no later insert has seen; an op counts only if its author had seen one of them.
     pub(crate) inserts: Vec<Arc<Stamp>>,
     pub(crate) created: Arc<Stamp>,
-    pub(crate) updated: Arc<Stamp>,
+    /// Inserts and edits that no later one has seen, in the order they were laid; never empty, and bounded. Whoever has
+    /// seen these has seen every edit.
+    pub(crate) edits: Vec<Arc<Stamp>>,
     /// Sorted by name: records have few fields, and there are many records.
     pub(crate) fields: Vec<(Name, Field)>,
 }
@@ -50,8 +54,19 @@ pub struct Record {
 pub(crate) enum Effect {
     /// It counts.
     Applied,
+    /// It counts, and the record begins with it.
+    Begun,
+    /// It counts, and brings back the record that was deleted.
+    Revived,
     /// Its record is gone, so it is void.
     Gone,
+}
+
+impl Effect {
+    /// Whether the op counts.
+    pub(crate) fn counts(self) -> bool {
+        self != Self::Gone
+    }
 }
 
 impl Record {
@@ -60,9 +75,9 @@ impl Record {
         &self.created
     }
 
-    /// The latest entry that changed it.
+    /// The latest entry, by time, among those that changed it and that no later one has seen.
     pub fn updated(&self) -> &Stamp {
-        &self.updated
+        self.edits.iter().max_by(|a, b| a.cmp_by_time(b)).unwrap_or(&self.created)
     }
 
     /// A field, if it was ever written.
@@ -83,23 +98,38 @@ impl Record {
     /// Every stamp the record keeps.
     pub(crate) fn stamps(&self) -> impl Iterator<Item = &Arc<Stamp>> {
         let fields = self.fields.iter().flat_map(|(_, field)| field.stamps());
-        self.inserts.iter().chain([&self.created, &self.updated]).chain(fields)
+        self.inserts.iter().chain([&self.created]).chain(&self.edits).chain(fields)
     }
 
     /// A copy that shares nothing that confirmed state grows: what pending entries are laid on.
     pub(crate) fn without_rich_content(&self) -> Self {
         let fields = self.fields.iter().map(|(name, field)| (name.clone(), field.without_rich_content())).collect();
-        Self { inserts: self.inserts.clone(), created: self.created.clone(), updated: self.updated.clone(), fields }
+        Self { fields, ..self.outline() }
     }
 
-    fn new(author: &Author) -> Self {
+    /// A copy without its fields: enough to tell what an op does to the record.
+    pub(crate) fn outline(&self) -> Self {
+        Self {
+            inserts: self.inserts.clone(),
+            created: self.created.clone(),
+            edits: self.edits.clone(),
+            fields: Vec::new(),
+        }
+    }
+
+    pub(super) fn new(author: &Author) -> Self {
         let stamp = &author.stamp;
-        Self { inserts: vec![stamp.clone()], created: stamp.clone(), updated: stamp.clone(), fields: Vec::new() }
+        Self { inserts: vec![stamp.clone()], created: stamp.clone(), edits: vec![stamp.clone()], fields: Vec::new() }
     }
 
     /// Whether the author knew this record, and not only an earlier one of the same id.
     pub(crate) fn is_known_to(&self, author: &Author) -> bool {
         self.inserts.iter().any(|insert| author.saw(insert))
+    }
+
+    /// Whether there is an edit that the author had not seen.
+    pub(super) fn has_news_for(&self, author: &Author) -> bool {
+        self.edits.iter().any(|edit| !author.saw(edit))
     }
 
     fn place(&self, name: &Name) -> Result<usize, usize> {
@@ -115,53 +145,43 @@ impl Record {
     }
 
     fn touch(&mut self, author: &Author) {
-        if author.stamp.cmp_by_time(&self.updated).is_gt() {
-            self.updated = author.stamp.clone();
+        self.edits.retain(|edit| !author.saw(edit));
+        if self.edits.len() >= limits::RECORD_EDITS_MAX {
+            self.edits.remove(0);
         }
+        self.edits.push(author.stamp.clone());
     }
 
     /// Lays an insert or an update.
-    pub(crate) fn lay(&mut self, author: &Author, op: &Op) -> Effect {
+    pub(super) fn lay(&mut self, author: &Author, op: &Op) -> Effect {
+        let effect = self.stand(author, op);
+        if effect.counts() {
+            self.lay_fields(author, op);
+        }
+        effect
+    }
+
+    /// Decides what an insert or an update does to the record, and notes that it was changed; its fields stay.
+    pub(super) fn stand(&mut self, author: &Author, op: &Op) -> Effect {
         match op {
-            Op::Insert(op) => {
-                self.merge(author, &op.fields);
-                Effect::Applied
-            }
-            Op::Update(op) => self.update(author, &op.field, &op.op),
-            Op::Delete(_) | Op::Erase(_) | Op::Unknown(..) => Effect::Gone,
+            Op::Insert(_) if !self.is_known_to(author) => self.inserts.push(author.stamp.clone()),
+            Op::Insert(_) => {}
+            Op::Update(_) if self.is_known_to(author) => {}
+            _ => return Effect::Gone,
         }
-    }
-
-    fn merge(&mut self, author: &Author, fields: &[(Name, FieldOp)]) {
-        if !self.is_known_to(author) {
-            self.inserts.push(author.stamp.clone());
-        }
-        self.touch(author);
-        fields.iter().for_each(|(field, op)| self.field_mut(field).lay(author, op));
-    }
-
-    fn update(&mut self, author: &Author, field: &Name, op: &FieldOp) -> Effect {
-        if !self.is_known_to(author) {
-            return Effect::Gone;
-        }
-        // A new root says the same as before: nobody has updated anything.
-        if !matches!(op, FieldOp::Edit(Edit::Root(_))) {
+        if is_edit(op) {
             self.touch(author);
         }
-        self.field_mut(field).lay(author, op);
         Effect::Applied
+    }
+
+    /// Lays what an op that counts does to the fields.
+    pub(super) fn lay_fields(&mut self, author: &Author, op: &Op) {
+        op.field_ops().for_each(|(field, op)| self.field_mut(field).lay(author, op));
     }
 }
 
-/// Lays one op on the place of its record.
-pub(crate) fn lay(slot: &mut Option<Record>, author: &Author, op: &Op) -> Effect {
-    match (op, slot.as_mut()) {
-        (Op::Insert(_), _) => slot.get_or_insert_with(|| Record::new(author)).lay(author, op),
-        (Op::Delete(_), Some(record)) if record.is_known_to(author) => {
-            *slot = None;
-            Effect::Applied
-        }
-        (_, Some(record)) => record.lay(author, op),
-        (_, None) => Effect::Gone,
-    }
+/// Whether an op changes what the record says. A new root says the same as before: nobody has updated anything.
+pub(super) fn is_edit(op: &Op) -> bool {
+    !matches!(op, Op::Update(op) if matches!(op.op, FieldOp::Edit(Edit::Root(_))))
 }

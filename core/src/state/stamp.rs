@@ -110,13 +110,15 @@ pub struct Author {
     pub base: Offset,
     /// Through which seq the author had seen the client's other tabs.
     pub own: Seq,
+    /// When the log took the entry; [`Time::MAX`] while it is pending.
+    pub accepted: Time,
 }
 
 impl Author {
     /// The author of a logged entry.
     pub fn of(logged: &Logged) -> Self {
         let own = logged.entry.header.own_seen();
-        Self { stamp: Arc::new(Stamp::logged(logged)), base: logged.base, own }
+        Self { stamp: Arc::new(Stamp::logged(logged)), base: logged.base, own, accepted: logged.accepted }
     }
 
     /// Whether the author had seen what this stamp wrote when it acted. An entry sees its own earlier ops.
@@ -147,7 +149,8 @@ mod tests {
 
     #[test]
     fn an_author_saw_the_prefix_its_run_and_the_named_seqs_of_other_tabs() {
-        let author = Author { stamp: Arc::new(stamp(1, 1, 5, 9)), base: Offset(3), own: Seq(2) };
+        let stamp_of_it = Arc::new(stamp(1, 1, 5, 9));
+        let author = Author { stamp: stamp_of_it, base: Offset(3), own: Seq(2), accepted: Time::MAX };
         assert!(author.saw(&stamp(2, 2, 1, 2)), "below its base");
         assert!(!author.saw(&stamp(2, 2, 1, 3)), "at its base");
         assert!(author.saw(&stamp(1, 1, 4, 8)), "its own run");

@@ -7,7 +7,9 @@ use driftlog_core::rich::Splice;
 use driftlog_core::time::Time;
 use driftlog_core::value::Value;
 
-use crate::model::{Client, Server, add, delete, from_scratch, id, initial, insert, name, remove, set, update};
+use crate::model::{
+    Client, Server, add, delete, delete_unless_changed, from_scratch, id, initial, insert, name, remove, set, update,
+};
 
 /// A server and two clients that all know the record `x`.
 fn world() -> (Server, Client, Client) {
@@ -190,6 +192,70 @@ fn i33_a_month_of_offline_work_merges_with_its_own_bases() {
     sync(&mut server, &mut [&mut bob, &mut alice]);
     assert_eq!(bob.tabs[0].counter("x"), 301);
     assert_eq!(bob.tabs[0].tags("x"), values(&["t"]), "alice never saw bob's add");
+}
+
+#[test]
+fn i34_a_late_set_around_the_grace_folds_the_same_with_and_without_the_tombstone() {
+    const GRACE_MS: u64 = 30 * 86_400_000;
+    for (late_ms, comes_back) in [(GRACE_MS, true), (GRACE_MS + 1, false)] {
+        let (mut server, mut alice, mut bob) = world();
+        act(&mut alice, &server, 0, vec![delete_unless_changed("x", GRACE_MS)]);
+        push(&mut server, &mut alice);
+        assert_eq!(alice.tabs[0].register("x"), None);
+        // Bob is away; what he sets shows on his device meanwhile, as the record is there.
+        act(&mut bob, &server, 0, vec![update("x", "votes", FieldOp::Increment(1))]);
+        server.now_ms += late_ms;
+        // Carol reads the log as it is now, dave with what came in between and from a snapshot.
+        let mut carol = Client::new(3, 1);
+        carol.tabs[0].receive(&server.log, usize::MAX);
+        act(&mut alice, &server, 0, vec![insert("y", vec![])]);
+        push(&mut server, &mut alice);
+        let mut dave = Client::new(4, 1);
+        dave.tabs[0].restart(&mut server.state);
+        let left = [&carol, &dave].map(|client| client.tabs[0].state.tombstones().len());
+        assert_eq!(left, [1, usize::from(comes_back)], "one has it still, as nothing was accepted since");
+        sync(&mut server, &mut [&mut bob, &mut alice, &mut carol, &mut dave]);
+        for client in [&alice, &bob, &carol, &dave] {
+            assert_eq!(client.tabs[0].register("x").is_some(), comes_back, "{late_ms} ms");
+            assert_eq!(client.tabs[0].counter("x"), i64::from(comes_back));
+        }
+    }
+}
+
+#[test]
+fn a_pending_delete_gives_way_to_an_edit_that_it_has_not_seen() {
+    let (mut server, mut alice, mut bob) = world();
+    act(&mut alice, &server, 0, vec![update("x", "note", initial("note"))]);
+    sync(&mut server, &mut [&mut alice, &mut bob]);
+    act(&mut alice, &server, 0, vec![delete_unless_changed("x", 1_000)]);
+    assert_eq!(alice.tabs[0].register("x"), None);
+    typed(&mut bob, &server, 0, 4, " of bob");
+    push(&mut server, &mut bob);
+    alice.tabs[0].receive(&server.log, usize::MAX);
+    alice.tabs[0].check();
+    assert_eq!(alice.tabs[0].text("x"), "note of bob", "already while it is pending");
+    sync(&mut server, &mut [&mut alice, &mut bob]);
+    assert_eq!((alice.tabs[0].register("x"), bob.tabs[0].text("x")), (Some("first".into()), "note of bob".to_owned()));
+}
+
+#[test]
+fn typing_on_a_record_that_is_deleted_meanwhile_brings_its_text_back() {
+    let (mut server, mut alice, mut bob) = world();
+    act(&mut alice, &server, 0, vec![update("x", "note", initial("note"))]);
+    sync(&mut server, &mut [&mut alice, &mut bob]);
+    typed(&mut bob, &server, 0, 4, "s");
+    typed(&mut bob, &server, 0, 5, " of bob");
+    act(&mut alice, &server, 0, vec![delete_unless_changed("x", 1_000)]);
+    push(&mut server, &mut alice);
+    bob.tabs[0].receive(&server.log, usize::MAX);
+    bob.tabs[0].check();
+    assert_eq!(bob.tabs[0].text("x"), "notes of bob", "laid on what is left of it");
+    typed(&mut bob, &server, 0, 12, "!");
+    sync(&mut server, &mut [&mut bob, &mut alice]);
+    assert_eq!(
+        (alice.tabs[0].text("x"), bob.tabs[0].text("x")),
+        ("notes of bob!".to_owned(), "notes of bob!".to_owned())
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Confirmed state, overlay and snapshots under any interleaving of their inputs.
 
+mod graces;
 mod interleavings;
 mod model;
 mod property;

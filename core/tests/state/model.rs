@@ -50,6 +50,12 @@ pub(crate) fn delete(record: &str) -> Op {
     Op::Delete(Delete { collection: name("todos"), record: id(record), policy: DeletePolicy::Wins })
 }
 
+/// A delete that lets updates win.
+pub(crate) fn delete_unless_changed(record: &str, grace_ms: u64) -> Op {
+    let policy = DeletePolicy::UpdateWins { grace_ms };
+    Op::Delete(Delete { collection: name("todos"), record: id(record), policy })
+}
+
 pub(crate) fn set(value: &str) -> FieldOp {
     FieldOp::Set(Value::from(value))
 }

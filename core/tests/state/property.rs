@@ -6,13 +6,16 @@ use driftlog_core::op::{FieldOp, Op};
 use driftlog_core::rich::Splice;
 use proptest::prelude::*;
 
-use crate::model::{Client, Server, add, delete, from_scratch, initial, insert, remove, set, update};
+use crate::model::{
+    Client, Server, add, delete, delete_unless_changed, from_scratch, initial, insert, remove, set, update,
+};
 
 #[derive(Clone, Debug)]
 enum Act {
     Insert(u8, u8),
     InsertWithText(u8, u8),
     Delete(u8),
+    DeleteUnlessChanged(u8, u64),
     Set(u8, u8),
     Vote(u8, i8),
     Add(u8, u8),
@@ -45,6 +48,8 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (record.clone(), any::<u8>()).prop_map(|(record, value)| Act::Insert(record, value)),
         1 => (record.clone(), 0..2u8).prop_map(|(record, value)| Act::InsertWithText(record, value)),
         1 => record.clone().prop_map(Act::Delete),
+        2 => (record.clone(), prop_oneof![Just(20_000u64), 0..60u64])
+            .prop_map(|(record, grace)| Act::DeleteUnlessChanged(record, grace)),
         4 => (record.clone(), any::<u8>()).prop_map(|(record, value)| Act::Set(record, value)),
         2 => (record.clone(), any::<i8>()).prop_map(|(record, by)| Act::Vote(record, by)),
         2 => (record.clone(), 0..3u8).prop_map(|(record, element)| Act::Add(record, element)),
@@ -96,6 +101,7 @@ impl World {
             |number: u8| tab.visible().record(&crate::model::name("todos"), &crate::model::id(&record(number)));
         let target = match act {
             Act::Insert(..) | Act::InsertWithText(..) => None,
+            Act::DeleteUnlessChanged(it, _) => Some(*it),
             Act::Delete(it) | Act::Set(it, _) | Act::Vote(it, _) | Act::Add(it, _) => Some(*it),
             Act::Remove(it, _) | Act::Two(it, _) | Act::Type(it, ..) => Some(*it),
         };
@@ -111,12 +117,13 @@ impl World {
                 vec![insert(&record(*it), vec![("note", note), ("votes", FieldOp::Increment(1))])]
             }
             Act::Delete(it) => vec![delete(&record(*it))],
+            Act::DeleteUnlessChanged(it, grace) => vec![delete_unless_changed(&record(*it), *grace)],
             Act::Set(it, value) => vec![update(&record(*it), "title", set(&value.to_string()))],
             Act::Vote(it, by) => vec![update(&record(*it), "votes", FieldOp::Increment((*by).into()))],
             Act::Add(it, at) => vec![update(&record(*it), "tags", add(&element(at)))],
             Act::Remove(it, at) => vec![update(&record(*it), "tags", remove(&element(at)))],
             Act::Two(it, value) => vec![
-                delete(&record(*it)),
+                if value % 2 == 0 { delete(&record(*it)) } else { delete_unless_changed(&record(*it), 20_000) },
                 insert(&record(*it), vec![("title", set(&value.to_string()))]),
                 insert(&record((*it + 1) % RECORDS), vec![("tags", add("e0"))]),
             ],

@@ -127,6 +127,10 @@ class Tab {
     return this.#call('todos');
   }
 
+  plans() {
+    return this.#call('plans');
+  }
+
   state() {
     return this.#call('state');
   }

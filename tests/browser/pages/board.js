@@ -4,6 +4,7 @@ import { collection, counter, createClient, defineLog, fold, register, set, text
 const board = defineLog('board/:id', {
   collections: {
     todos: collection({ title: register(''), done: register(false), votes: counter(), tags: set(), note: text() }),
+    plans: collection({ title: register(''), votes: counter() }, { onDelete: 'update-wins' }),
   },
   actions: {
     addTodo: (tx, { id, title }) => tx.todos.insert(id, { title }),
@@ -19,6 +20,9 @@ const board = defineLog('board/:id', {
     untag: (tx, { id, tag }) => tx.todos.get(id).tags.remove(tag),
     write: (tx, { id, at, inserted }) => tx.todos.get(id).note.insert(Math.min(at, tx.todos.get(id).note.length), inserted),
     remove: (tx, { id }) => tx.todos.delete(id),
+    addPlan: (tx, { id, title }) => tx.plans.insert(id, { title }),
+    votePlan: (tx, { id }) => tx.plans.get(id).votes.increment(1),
+    removePlan: (tx, { id }) => tx.plans.delete(id),
   },
 });
 
@@ -117,6 +121,12 @@ export async function fates() {
 /** The to-dos shown, without what differs between devices. */
 export function todos() {
   return rows.getSnapshot().map(({ $: _, ...todo }) => todo);
+}
+
+/** The plans shown, likewise. */
+export function plans() {
+  const shown = log.query({ from: 'plans' }).getSnapshot();
+  return shown.map(({ $: _, ...plan }) => plan);
 }
 
 /** What the activity fold shows. */

@@ -2,6 +2,7 @@
 
 use driftlog_core::draft::{Draft, DraftFieldOp, DraftOp};
 use driftlog_core::id::{LogName, Name, RecordId};
+use driftlog_core::op::DeletePolicy;
 use driftlog_core::rich::Splice;
 use driftlog_core::value::Value;
 use driftlog_core::view::{CollectionSchema, FieldSchema, Schema, Strategy};
@@ -94,7 +95,12 @@ pub fn splice(record: &str, at: usize, delete: usize, insert: &str) -> Draft {
 
 /// Removes a todo.
 pub fn delete(record: &str) -> Draft {
-    draft("removeTodo", vec![DraftOp::Delete(name("todos"), id(record))])
+    draft("removeTodo", vec![DraftOp::Delete(name("todos"), id(record), DeletePolicy::Wins)])
+}
+
+/// Removes a todo, unless somebody changes it who had not heard of that and is accepted within the grace.
+pub fn delete_unless_changed(record: &str, grace_ms: u64) -> Draft {
+    draft("removeTodo", vec![DraftOp::Delete(name("todos"), id(record), DeletePolicy::UpdateWins { grace_ms })])
 }
 
 /// An action that changes nothing.

@@ -154,6 +154,10 @@ fn portrait(state: &State) -> String {
             }
         }
     }
+    for (key, tombstone) in state.tombstones() {
+        let (record, deletes, until) = (tombstone.record(), tombstone.deletes(), tombstone.until());
+        line(format!("deleted {key:?} {:?} {:?} {deletes:?} {until:?}", record.inserts(), record.updated()));
+    }
     lines
 }
 

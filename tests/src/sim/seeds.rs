@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use driftlog_core::id::Name;
+use driftlog_core::limits;
 use driftlog_core::op::{FieldOp, Op, Update};
 use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{Case, Ruling};
@@ -88,6 +89,7 @@ pub fn drawn(seed: u64) -> World {
     world.start_server();
     world.weather = Weather::drawn(&mut world.random);
     world.draw_temper();
+    world.temper.grace_ms = grace(seed);
     let (devices, users, logs) = (2 + world.random.below(4), 1 + world.random.below(3), 1 + world.random.below(3));
     for number in 1..=logs {
         world.checker.watch(&board::log(number));
@@ -106,6 +108,13 @@ pub fn drawn(seed: u64) -> World {
     world.draw_erasing(seed);
     world.draw_downgrading(seed);
     world
+}
+
+/// In every sixth world updates win over deletes of some records: with a grace that ends while users are there, or with
+/// that of the clients.
+fn grace(seed: u64) -> Option<u64> {
+    const SHORT_MS: u64 = 60_000;
+    (seed % 6 == 5).then_some(if seed % 12 == 5 { SHORT_MS } else { limits::DELETE_GRACE_MS })
 }
 
 /// Runs a seed to its end.

@@ -99,6 +99,8 @@ pub struct Temper {
     pub strikes_ms: u64,
     /// Milliseconds between two things that one user does, at most.
     pub acts_ms: u64,
+    /// Where deletes of every other record let updates win: how long they are remembered.
+    pub grace_ms: Option<u64>,
 }
 
 impl World {
@@ -212,7 +214,10 @@ impl World {
                 let cut = self.random.below(4).min((length - at) as u64) as usize;
                 board::splice(&record, at, cut, &word)
             }
-            88..92 => board::delete(&record),
+            88..92 => match self.temper.grace_ms.filter(|_| record.ends_with(['1', '3', '5'])) {
+                Some(grace_ms) => board::delete_unless_changed(&record, grace_ms),
+                None => board::delete(&record),
+            },
             92..93 => board::nothing(),
             // A name that only a newer version of the app knows.
             93..94 => board::named(&word, &record, &word),
@@ -375,7 +380,7 @@ impl World {
         }
         let strikes_ms = 2_000 + random.below(60_000);
         let acts_ms = 500 + random.below(30_000);
-        self.temper = Temper { kinds, strikes_ms, acts_ms };
+        self.temper = Temper { kinds, strikes_ms, acts_ms, grace_ms: None };
         let temper = format!("{:?}", self.temper);
         note!(self, "{temper}");
         let weather = format!("{:?}", self.weather);

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use driftlog_core::draft::{Draft, DraftFieldOp, DraftOp};
 use driftlog_core::engine::{Own, Trap};
 use driftlog_core::id::{LogName, Name, Offset, Seq, WriteId};
+use driftlog_core::op::DeletePolicy;
 use driftlog_core::outbox::BacklogBound;
 use driftlog_core::rich::Splice;
 use driftlog_core::session::client::Priority;
@@ -163,6 +164,22 @@ impl<'de> Deserialize<'de> for WireOp {
     }
 }
 
+/// What a delete does to changes that it has not seen, where the app does not leave them to the delete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+enum DeletionChoice {
+    /// They bring the record back.
+    #[serde(rename = "update-wins")]
+    UpdateWins,
+}
+
+impl From<DeletionChoice> for DeletePolicy {
+    fn from(choice: DeletionChoice) -> Self {
+        match choice {
+            DeletionChoice::UpdateWins => Self::UPDATE_WINS,
+        }
+    }
+}
+
 impl FromTagged for WireOp {
     const WHAT: &'static str = "an op";
 
@@ -179,7 +196,11 @@ impl FromTagged for WireOp {
                 let WireFieldOp(op) = rest.next()?;
                 DraftOp::Update(collection, record, field, op)
             }
-            "delete" => DraftOp::Delete(rest.next()?, rest.next()?),
+            "delete" => {
+                let (collection, record) = (rest.next()?, rest.next()?);
+                let policy = rest.last::<DeletionChoice>()?.map_or(DeletePolicy::Wins, DeletePolicy::from);
+                DraftOp::Delete(collection, record, policy)
+            }
             _ => return Ok(None),
         })))
     }
@@ -231,6 +252,11 @@ impl<'de, A: SeqAccess<'de>> Rest<A> {
             .next_element()?
             .ok_or_else(|| de::Error::custom(format_args!("{} has too few elements", self.what)))
     }
+
+    /// An element that may be left out.
+    fn last<T: Deserialize<'de>>(&mut self) -> Result<Option<T>, A::Error> {
+        self.elements.next_element()
+    }
 }
 
 struct Tagged<T>(PhantomData<T>);
@@ -279,6 +305,7 @@ mod tests {
                 ("update", "todos", "t1", "note", ("text", splices)),
                 ("update", "todos", "t1", "votes", ("increment", -2)),
                 ("delete", "todos", "t0"),
+                ("delete", "todos", "t2", "update-wins"),
             ),
             None::<u64>,
         );
@@ -290,7 +317,8 @@ mod tests {
             DraftOp::Insert(name("todos"), record("t1"), fields),
             update("note", DraftFieldOp::Splice(vec![Splice { at: 0, delete: 1, insert: "M".into() }])),
             update("votes", DraftFieldOp::Increment(-2)),
-            DraftOp::Delete(name("todos"), record("t0")),
+            DraftOp::Delete(name("todos"), record("t0"), DeletePolicy::Wins),
+            DraftOp::Delete(name("todos"), record("t2"), DeletePolicy::UPDATE_WINS),
         ];
         assert_eq!(parsed, Draft { name: name("addTodo"), args: Some(Value::text("args")), ops, lifetime_ms: None });
     }
