@@ -119,11 +119,14 @@ impl Tombstone {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use crate::codec::{from_canonical, to_bytes};
-    use crate::entry::Gone;
-    use crate::id::ActorId;
+    use crate::entry::{Body, Gone, Salt};
+    use crate::id::{ActorId, WriteId};
     use crate::limits;
     use crate::op::{Delete, DeletePolicy, Edit, Erase, FieldOp, Op};
+    use crate::overlay::{Overlay, Pending, Visible};
     use crate::packed::Gap;
     use crate::snapshot;
     use crate::state::fixture::*;
@@ -250,6 +253,44 @@ mod tests {
         assert_eq!(skipped.skip(&gap).expect("forward"), [key("x")]);
         assert_eq!(skipped.digest(), log.state.digest());
         assert_eq!(log.state.tombstones().len(), 0);
+    }
+
+    #[test]
+    fn what_was_laid_on_what_is_left_goes_from_view_when_the_grace_ends() {
+        for by_gap in [false, true] {
+            let (mut log, mut alice, mut bob) = log_with_todo();
+            log.act(&mut alice, 1, vec![delete_unless_changed("x", GRACE_MS)]);
+            let header = bob.act(1, log.now_ms, vec![]).header;
+            let ops = vec![update("x", "title", set("bob's"))];
+            let pending = Pending {
+                write: WriteId { run: bob.run, n: header.n },
+                actor: bob.actor,
+                seq: Some(header.seq),
+                base: header.base.end,
+                own_seen: header.own_seen(),
+                time: header.time,
+                body: Arc::new(Body::new(name("act"), None, ops, None, Salt::default())),
+            };
+            let mut overlay = Overlay::new();
+            overlay.push(&log.state, pending);
+            let is_shown = |log: &Log, overlay: &Overlay| {
+                Visible::new(&log.state, overlay).record(&name("todos"), &id("x")).is_some()
+            };
+            assert!(is_shown(&log, &overlay));
+            log.now_ms += 2 * GRACE_MS;
+            let entry = alice.act(2, log.now_ms, vec![]);
+            let logged = log.accept(&alice, entry);
+            if by_gap {
+                let mut gap = Gap::new(Gone::Expired, log.state.cursor());
+                gap.pass(&logged, log.state.cursor().after(&logged));
+                let outlived = log.state.skip(&gap).expect("forward");
+                overlay.outlived(&outlived);
+            } else {
+                overlay.folded(&log.state.fold(&logged).expect("folds"));
+            }
+            assert_eq!(overlay.settle(&log.state), [key("x")].into());
+            assert!(!is_shown(&log, &overlay), "by a gap: {by_gap}");
+        }
     }
 
     #[test]
