@@ -259,3 +259,73 @@ fn within_bounds(ops: usize) -> Result<(), Refusal> {
     }
     Err((Code::RichChange, format!("the changes of one entry have more than {MAX} ops")))
 }
+
+#[cfg(all(test, feature = "rich"))]
+mod tests {
+    use super::*;
+    use crate::id::RunId;
+    use crate::op::Root;
+    use crate::overlay::Overlay;
+    use crate::rich::Splice;
+    use crate::state::fixture::*;
+    use crate::time::Time;
+
+    const GRACE_MS: u64 = 1_000;
+
+    fn note() -> FieldKey {
+        FieldKey { key: key("x"), field: name("note") }
+    }
+
+    /// A change of the note by a tab, on the state as it is.
+    fn typed(state: &State, tab: &Tab, at: usize, text: &str) -> Op {
+        let splice = Splice { at, delete: 0, insert: text.to_owned() };
+        let author: (ActorId, RunId) = (tab.actor, tab.run);
+        let change = Overlay::new().edit_text(state, &note(), &[splice], author, &[]).expect("fits");
+        update("x", "note", FieldOp::Edit(Edit::Change(change)))
+    }
+
+    /// A record with a note that reads `hello you`.
+    fn noted() -> (Log, Tab, Tab) {
+        let (mut log, mut alice) = (Log::new(), Tab::new(1));
+        let first = FieldOp::Edit(Edit::InitialText("hello".to_owned()));
+        log.act(&mut alice, 0, vec![insert("x", vec![("note", first)])]);
+        let change = typed(&log.state, &alice, 5, " you");
+        log.act(&mut alice, 1, vec![change]);
+        (log, alice, Tab::new(2))
+    }
+
+    #[test]
+    fn a_text_begins_with_its_record_whatever_was_left_of_the_one_before() {
+        let (mut log, mut alice, mut bob) = noted();
+        let root = Root { root: 2, content: "hello you".to_owned(), until: Time::MAX };
+        let mut itself = Tab { actor: ActorId::LOG, ..Tab::new(0) };
+        log.act(&mut itself, 2, vec![update("x", "note", FieldOp::Edit(Edit::Root(root)))]);
+        log.act(&mut alice, 3, vec![delete_unless_changed("x", GRACE_MS)]);
+        let entry = bob.act(4, log.now_ms, vec![insert("x", vec![]), typed(&log.state, &bob, 0, "new")]);
+        let logged = log.accept(&bob, entry);
+        let logged = admit(&mut log.state, logged).expect("fits the text that begins here");
+        assert!(!logged.entry.is_translated());
+        log.state.fold(&logged).expect("the next entry");
+        assert_eq!(log.state.text(&note()).as_deref(), Ok("new"));
+    }
+
+    #[test]
+    fn a_change_of_what_is_left_of_a_text_is_let_in_until_the_grace_is_over() {
+        for (late_ms, fits) in [(GRACE_MS, true), (GRACE_MS + 1, false)] {
+            let (mut log, mut alice, mut bob) = noted();
+            // The insert merges into the record before, or begins a new one, which has no such text.
+            let ops = vec![insert("x", vec![]), typed(&log.state, &bob, 9, "!")];
+            log.act(&mut alice, 2, vec![delete_unless_changed("x", GRACE_MS)]);
+            log.now_ms += late_ms;
+            let entry = bob.act(2, log.now_ms, ops);
+            let logged = log.accept(&bob, entry);
+            match admit(&mut log.state, logged) {
+                Ok(logged) => {
+                    log.state.fold(&logged).expect("the next entry");
+                    assert_eq!((log.state.text(&note()).as_deref(), fits), (Ok("hello you!"), true));
+                }
+                Err((code, _)) => assert_eq!((code, fits), (Code::RichDependency, false)),
+            }
+        }
+    }
+}
