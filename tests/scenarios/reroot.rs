@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use driftlog_core::protocol::Code;
+use driftlog_core::sequencer::{Case, Ruling};
+use driftlog_tests::disk::Loss;
 use driftlog_tests::sim::board::{add_with_note, rename, splice};
 use driftlog_tests::sim::network::Cut;
 use driftlog_tests::sim::story::{Person, Story};
@@ -175,4 +177,29 @@ fn an_old_edit_whose_letter_is_discarded_is_not_told_to_be_accepted() {
     bob.discard(bob.dead_letters()[0].0);
     story.run_until_quiet();
     assert_eq!(bob.refusal(first).code, Some(Code::OldRoot));
+}
+
+#[test]
+fn a_server_that_was_put_back_does_not_make_a_refused_replacement_accepted() {
+    let (story, alice, bob) = noted(SHORT);
+    bob.offline();
+    let first = bob.types(3, "!");
+    alice.wear_out(&story, "a");
+    story.reroot_no_more();
+    story.run_for(90_000);
+    let backup = story.world().host.backup();
+    bob.online();
+    while bob.dead_letters().is_empty() {
+        story.run_for(1);
+    }
+    // Refused, made again, and not pushed when the server is lost: so the refusal is, and the replacement is refused.
+    story.world().crash_server(Loss::Nothing);
+    story.world().restore_server(&backup);
+    story.world().start_server();
+    story.set_policy(|case: &Case<'_>| match case.entry.header.replaces {
+        Some(_) => Ruling::Refuse { code: Code::EntryForbidden, reason: "no replacements".into() },
+        None => Ruling::Allow,
+    });
+    story.run_until_quiet();
+    assert!(bob.refusal(first).code.is_some());
 }

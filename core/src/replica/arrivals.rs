@@ -96,7 +96,10 @@ impl Batch {
         }
         let unchanged = matches!(&absent[..], [(_, only)] if only.seqs == letter.seqs && only.status == letter.status);
         if !unchanged {
-            self.revived.push(void.from);
+            // Only what is accepted comes back to life: a letter at the same seq takes the place of the one before.
+            if absent.first().is_none_or(|(first, _)| *first != void.from) {
+                self.revived.push(void.from);
+            }
             self.letters.extend(absent);
         }
     }

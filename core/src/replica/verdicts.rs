@@ -1,4 +1,5 @@
-//! What the app is told of own entries: accepted by the fold or by a verdict, refused by a verdict, each once.
+//! What the app is told of own entries: accepted by the fold or by a verdict, refused by a verdict, each once. A log that
+//! goes back to what a restored server has folds it again, and may say the same again.
 
 use crate::entry::Logged;
 use crate::id::{EntryId, Offset, Seq, WriteId};
