@@ -22,14 +22,29 @@ impl Credit {
         self.worked_off += bytes;
     }
 
-    /// Whether half of the share or more is to be given back.
+    /// Whether half of the share or more is to be given back. The last frame may reach beyond what was granted, so all of
+    /// that, worked off at once, is more than was granted.
     pub(super) fn is_due(&self) -> bool {
-        self.granted - self.worked_off < self.share / 2
+        self.granted < self.worked_off + self.share / 2
     }
 
     /// What to give now, in total.
     pub(super) fn grant(&mut self) -> u64 {
         self.granted = self.worked_off + self.share;
         self.granted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_reaches_beyond_the_credit_and_is_worked_off_at_once_comes_back() {
+        let mut credit = Credit::new(100);
+        assert!(!credit.is_due());
+        credit.worked_off(130);
+        assert!(credit.is_due());
+        assert_eq!(credit.grant(), 230);
     }
 }
