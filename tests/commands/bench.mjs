@@ -102,7 +102,7 @@ async function openStage(release) {
 
 async function nativeFigures(name, args, release) {
   await run('cargo', ['build', ...(release ? ['--release'] : []), '--workspace', '--bin', name]);
-  const printed = await run(nativeBinary(name, { release }), args);
+  const printed = await run(nativeBinary(name, { release }), args, { timeout: figureMs });
   return Object.fromEntries([...printed.matchAll(/(\w+)=([\d.]+)/g)].map(([, key, number]) => [key, Number(number)]));
 }
 

@@ -31,11 +31,13 @@ export class ProgramFailed extends Error {
  * @param {Record<string, string>} [options.env] added to the environment
  * @param {(line: string) => void} [options.onLine] hears every line as it comes
  * @param {string} [options.cwd]
+ * @param {number} [options.timeout] milliseconds after which it is killed
  * @returns {Promise<string>}
  */
-export function run(command, args, { env = {}, onLine, cwd = root } = {}) {
+export function run(command, args, { env = {}, onLine, cwd = root, timeout } = {}) {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { cwd, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+    const stdio = ['ignore', 'pipe', 'pipe'];
+    const child = spawn(command, args, { cwd, env: { ...process.env, ...env }, stdio, timeout, killSignal: 'SIGKILL' });
     let output = '';
     let line = '';
     const hear = (text) => {

@@ -56,7 +56,9 @@ export async function command(body) {
   } catch (error) {
     if (error.output) console.error(`\n${error.output.trimEnd()}`);
     console.error(`\n${error.expected || error.output !== undefined ? error.message : error.stack}`);
+    // At once, and with it every program that it started: a browser that is left open would keep it from ending.
     process.exitCode = 1;
+    process.stderr.write('', () => process.exit());
   }
 }
 
