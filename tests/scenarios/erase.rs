@@ -223,3 +223,28 @@ fn refused_actions_on_what_is_erased_go_from_the_server_and_their_device() {
     assert_eq!(bob.refusal(late).code, Some(Code::EntryForbidden));
     assert!(!story.server_holds("secret") && !bob.holds("secret") && bob.dead_letters().is_empty());
 }
+
+#[test]
+fn what_a_copy_issued_again_leaves_it_when_it_counts_elsewhere() {
+    let story = Story::begin();
+    let alice = story.person("alice");
+    alice.act(add("b", "bread"));
+    story.run_until_quiet();
+    alice.offline();
+    alice.act(add("a", "a secret"));
+    story.run_for(500);
+    let copy = alice.copy();
+    copy.offline();
+    copy.open_tab();
+    story.run_for(500);
+    alice.online();
+    story.run_until_quiet();
+    story.erase("a");
+    story.run_until_purged();
+    assert!(copy.holds("secret") && !alice.holds("secret"));
+    copy.online();
+    story.run_until_quiet();
+    story.run_until_purged();
+    assert!(!copy.holds("secret") && !story.server_holds("secret"));
+    assert_eq!((copy.ids(), story.entries()), (alice.ids(), 3));
+}

@@ -6,6 +6,7 @@
 use crate::entry::{Entry, Gone, Logged};
 use crate::id::{ActorId, EntryId, Offset};
 use crate::packed::Gap;
+use crate::protocol::frame::MarkedStatus;
 use crate::time::WallMs;
 
 use super::Replica;
@@ -88,8 +89,11 @@ impl Replica {
     /// user. Rows of an actor before this one, behind its last seq, stand in rows of this one too.
     pub fn is_closed(&self, EntryId { actor, seq }: EntryId) -> bool {
         let verdicts = self.outbox.verdicts();
-        let absent = verdicts.mark(seq).is_some_and(|mark| !mark.is_accepted());
-        let decided = seq <= verdicts.through && (absent || seq <= self.covered());
+        let mark = verdicts.mark(seq);
+        let absent = mark.is_some_and(|mark| !mark.is_accepted());
+        // What counts under another id is never covered under this one.
+        let elsewhere = mark == Some(MarkedStatus::Elsewhere) && self.elsewhere.is_empty();
+        let decided = seq <= verdicts.through && (absent || elsewhere || seq <= self.covered());
         decided || actor != self.outbox.author_of(seq)
     }
 

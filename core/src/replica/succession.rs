@@ -132,6 +132,9 @@ impl Replica {
             self.elsewhere.remove(&write);
             touched.extend(self.overlay.drop(&self.state, write));
         }
+        if self.elsewhere.is_empty() {
+            self.note_closed();
+        }
         touched
     }
 }
