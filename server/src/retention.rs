@@ -160,7 +160,7 @@ pub(crate) fn next(
         Keep::All | Keep::Age(_) => 0,
     };
     let wanted = newest.end > covered.end && covered.end == below;
-    if wanted && excess > TIGHT_BYTES.max(reads.snapshot_bytes(*newest)?) {
+    if wanted && excess > TIGHT_BYTES.max(reads.snapshot_bytes(*newest)? / 2) {
         return Ok(Step::Snapshot);
     }
     Ok(Step::Nothing)

@@ -12,7 +12,7 @@ use driftlog_core::state::State;
 
 use crate::environment::Environment;
 use crate::retention::{self, Pins, Retention, Step};
-use crate::store::{LogRow, ReadPool, Reads, SnapshotRow, StoreError, StoredSnapshot};
+use crate::store::{LogRow, ReadPool, Reads, Snapshot, SnapshotRow, StoreError, StoredSnapshot};
 use crate::writer::{Request, WriterHandle};
 
 /// Entries folded between two looks at the store.
@@ -79,7 +79,7 @@ fn newest(reads: Reads<'_>, log: &LogRow) -> Result<Folded, StoreError> {
 
 /// The state of a stored snapshot, and how many bytes it takes.
 pub(crate) fn decoded(reads: Reads<'_>, log: &LogRow, snapshot: SnapshotRow) -> Result<(State, u64), StoreError> {
-    let StoredSnapshot { cursor, bytes } = reads.snapshot(snapshot)?;
+    let Snapshot { cursor, bytes } = reads.snapshot(snapshot)?;
     let state = decode(&bytes).map_err(|error| StoreError::corrupt("snapshots", error))?;
     if state.cursor() != cursor || state.log() != log.log_id {
         return Err(StoreError::corrupt("snapshots", "it is of another place"));
@@ -173,5 +173,5 @@ pub(crate) fn make(
     // First, since texts that were read for it need not be opened by whoever starts from the snapshot.
     let grown = rerooting.grown(&mut folded.state);
     let bytes = encode(&mut folded.state);
-    Ok((StoredSnapshot { cursor: folded.state.cursor(), bytes }, grown))
+    Ok((StoredSnapshot::of(Snapshot { cursor: folded.state.cursor(), bytes }), grown))
 }

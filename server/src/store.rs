@@ -3,6 +3,7 @@
 //! One connection writes (owned by the writer thread), any number read. What stands in the tables is specified in
 //! docs/log-format.md, "Server tables".
 
+mod deflated;
 mod sqlite;
 
 use driftlog_core::chain::Cursor;
@@ -54,11 +55,30 @@ pub(crate) struct SnapshotRow {
     pub(crate) end: Offset,
 }
 
-/// A stored snapshot.
+/// A snapshot, as it was encoded.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) cursor: Cursor,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A snapshot as it is stored.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredSnapshot {
     pub(crate) cursor: Cursor,
+    /// How many bytes it has as it was encoded.
+    pub(crate) size: u64,
+    /// What stands in the store for them.
     pub(crate) bytes: Vec<u8>,
+}
+
+impl StoredSnapshot {
+    /// Puts a snapshot into the form in which it is stored: work for whoever makes it, not for the writer.
+    pub(crate) fn of(snapshot: Snapshot) -> Self {
+        let Snapshot { cursor, bytes } = snapshot;
+        let size = bytes.len() as u64;
+        Self { cursor, size, bytes: deflated::deflated(&bytes).unwrap_or(bytes) }
+    }
 }
 
 /// The store cannot be used; the server ends.

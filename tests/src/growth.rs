@@ -81,7 +81,7 @@ impl Plan {
     fn actions_min(&self) -> u64 {
         match self.subject {
             Subject::Fields(fields) => fields,
-            Subject::Note => self.value_bytes / WORD_BYTES as u64 + 1,
+            Subject::Note => 1,
         }
     }
 
@@ -97,7 +97,7 @@ impl Plan {
     fn act(&self, engine: &mut Engine, log: &LogName, at: u64, now: u64) {
         let draft = match self.subject {
             Subject::Fields(fields) => set(fields, self.value_bytes, at),
-            Subject::Note if at == 0 => noted(),
+            Subject::Note if at == 0 => noted(self.value_bytes as usize),
             Subject::Note => typed(self.value_bytes as usize, note_length(engine, log), at),
         };
         engine.act(log, draft, now).expect("nothing bounds the backlog");
@@ -333,9 +333,11 @@ fn a_word(number: u64) -> String {
     (1..WORD_BYTES).map(|_| letter()).chain([' ']).collect()
 }
 
-fn noted() -> Draft {
+/// The note as it is begun: as long as it is to be, of words that make way for what is typed.
+fn noted(note_bytes: usize) -> Draft {
     let FieldKey { key, field } = note();
-    let fields = vec![(field, DraftFieldOp::InitialText(a_word(0)))];
+    let words: String = (0..note_bytes.div_ceil(WORD_BYTES)).map(|at| a_word(at as u64)).collect();
+    let fields = vec![(field, DraftFieldOp::InitialText(words))];
     let ops = vec![DraftOp::Insert(key.collection, key.record, fields)];
     Draft { name: word("write"), args: None, ops, lifetime_ms: None }
 }

@@ -10,7 +10,7 @@ use driftlog_core::time::WallMs;
 
 use crate::fanout::{Feed, Position};
 use crate::retention::Pins;
-use crate::store::{Reads, StoreError, StoredSnapshot};
+use crate::store::{Reads, Snapshot, StoreError};
 
 /// What must be read.
 pub(crate) struct StoreRead {
@@ -92,7 +92,7 @@ impl StoreRead {
                 return Ok(Some(SnapshotRead::new(cursor, bytes, self.begun)));
             }
             match reads.snapshot(snapshot) {
-                Ok(StoredSnapshot { cursor, bytes }) => {
+                Ok(Snapshot { cursor, bytes }) => {
                     let bytes = self.feed.share_snapshot(cursor, bytes);
                     return Ok(Some(SnapshotRead::new(cursor, bytes, self.begun)));
                 }

@@ -11,6 +11,7 @@ pub(super) mod letters;
 mod purge;
 pub(super) mod read;
 mod reissued;
+mod snapshots;
 mod sum;
 pub(super) mod sweep;
 mod truncate;

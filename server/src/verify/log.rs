@@ -11,7 +11,7 @@ use driftlog_core::state::State;
 use driftlog_core::time::Time;
 
 use super::{PROGRESS_ENTRIES, Report};
-use crate::store::{LogRow, Placed, Reads, StoreError, StoredSnapshot};
+use crate::store::{LogRow, Placed, Reads, Snapshot, StoreError};
 
 /// Entries read at once.
 const READ_ENTRIES: usize = 500;
@@ -27,7 +27,7 @@ struct Walk<'r> {
     /// Everything folded, as long as it folds.
     state: Option<State>,
     /// Those that the walk has not come to yet, the newest first.
-    snapshots: Vec<StoredSnapshot>,
+    snapshots: Vec<Snapshot>,
     /// The first entry that is there.
     first: Offset,
     /// Behind the last entry that was read.

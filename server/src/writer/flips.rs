@@ -19,7 +19,7 @@ use super::*;
 use crate::config::Access;
 use crate::environment::System;
 use crate::snapshot;
-use crate::store::{Reads, Store};
+use crate::store::{Reads, Snapshot, Store};
 use crate::verify::{Report, check_log, check_tables};
 
 /// Tables and how many of their first columns are their key.
@@ -267,7 +267,8 @@ fn filled(config: &Config) -> Writer {
         ask(&mut writer, writes, requests, &feeds)?;
         let log = writes.reads().log(&log_name(LOGS[0]))?.expect("there");
         let mut state = snapshot::fold(writes.reads(), &log)?.state;
-        writes.put_snapshot(log.key, &StoredSnapshot { cursor: state.cursor(), bytes: encode(&mut state) }).map(drop)
+        let snapshot = Snapshot { cursor: state.cursor(), bytes: encode(&mut state) };
+        writes.put_snapshot(log.key, &StoredSnapshot::of(snapshot)).map(drop)
     });
     filled.expect("commits");
     while let Ok(answer) = answers.try_recv() {

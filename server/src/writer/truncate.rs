@@ -18,7 +18,7 @@ impl LogWriter {
         if !writes.put_snapshot(log.key, snapshot)? {
             return Ok(());
         }
-        self.hot.snapshot_stored(log.key, snapshot.cursor.next, snapshot.bytes.len() as u64);
+        self.hot.snapshot_stored(log.key, snapshot.cursor.next, snapshot.size);
         self.want_truncated(log.clone());
         Ok(())
     }

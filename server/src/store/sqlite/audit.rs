@@ -8,6 +8,7 @@ use rusqlite::Row;
 
 use super::erase::ERASURE_SUMMED;
 use super::read::{LETTER_SUMMED, LOG_SUMMED, Reads, blob, unsigned};
+use super::snapshots::SNAPSHOT_SUMMED;
 use super::{FORMAT, Reader, Store, sum};
 use crate::store::{AuthorKey, LogKey, StoreError};
 
@@ -26,7 +27,7 @@ const SUMMED: [(&str, &str, usize); 10] = [
     ("bindings", "SELECT author, actor, user, binding, sum FROM bindings", 4),
     ("actors", "SELECT log, author, row, sum FROM actors", 3),
     ("replacements", "SELECT log, actor, seq, digest, offset, sum FROM replacements", 5),
-    ("snapshots", "SELECT log, number, next, chain, sum FROM snapshots", 4),
+    ("snapshots", "SELECT log, number, next, chain, size, sum FROM snapshots", SNAPSHOT_SUMMED),
     (
         "dead_letters",
         "SELECT letter, log, author, seq, digest, source, code, reason, attempts, first_ms, last_ms,

@@ -13,12 +13,11 @@ use driftlog_core::entry::{Digest, Entry, Gone, Header, Logged, Replaced};
 use driftlog_core::id::{ActorId, EpochId, LogId, LogName, Offset, Seq, UserId};
 use driftlog_core::packed::Pushed;
 use driftlog_core::sequencer::{AuthorRow, Binding, Known, Place, PushItems, Wanted};
-use driftlog_core::snapshot;
 use driftlog_core::time::Time;
 use rusqlite::{Connection, Row, params};
 
 use super::sum;
-use crate::store::{AuthorKey, LogKey, LogRow, Placed, Retained, SnapshotRow, StoreError, StoredSnapshot};
+use crate::store::{AuthorKey, LogKey, LogRow, Placed, Retained, StoreError};
 
 /// Reads over one connection.
 #[derive(Clone, Copy)]
@@ -352,49 +351,6 @@ impl Reads<'_> {
         };
         let logged = Logged { offset, actor, user, accepted, base, entry };
         Ok(((logged, Cursor { next: offset.next(), chain }), bytes.len()))
-    }
-
-    /// The stored snapshots of a log, the newest first, and whether a row of them is damaged: it can be made again.
-    pub(crate) fn snapshots(self, log: LogKey) -> Result<(Vec<SnapshotRow>, bool), StoreError> {
-        let mut statement = self.0.prepare_cached(
-            "SELECT log, number, next, chain, sum FROM snapshots WHERE log = ?1 ORDER BY number DESC",
-        )?;
-        let (mut rows, mut snapshots, mut damaged) = (statement.query([log.0])?, Vec::new(), false);
-        while let Some(row) = rows.next()? {
-            match sum::check("snapshots", row, 4) {
-                Ok(()) => {
-                    snapshots.push(SnapshotRow { log, number: unsigned(row, 1)?, end: Offset(unsigned(row, 2)?) })
-                }
-                Err(_) => damaged = true,
-            }
-        }
-        Ok((snapshots, damaged))
-    }
-
-    /// How large a stored snapshot is.
-    pub(crate) fn snapshot_bytes(self, snapshot: SnapshotRow) -> Result<u64, StoreError> {
-        let mut statement =
-            self.0.prepare_cached("SELECT length(bytes) FROM snapshots WHERE log = ?1 AND number = ?2")?;
-        Ok(statement.query_row(params![snapshot.log.0, signed(snapshot.number)], |row| unsigned(row, 0))?)
-    }
-
-    /// A stored snapshot, whole.
-    ///
-    /// # Errors
-    /// [`StoreError::CorruptRow`]: do with an older one, and make it again.
-    pub(crate) fn snapshot(self, snapshot: SnapshotRow) -> Result<StoredSnapshot, StoreError> {
-        let mut statement = self.0.prepare_cached(
-            "SELECT log, number, next, chain, sum, bytes FROM snapshots WHERE log = ?1 AND number = ?2",
-        )?;
-        let mut rows = statement.query(params![snapshot.log.0, signed(snapshot.number)])?;
-        let Some(row) = rows.next()? else { return Err(StoreError::corrupt("snapshots", "a snapshot is gone")) };
-        sum::check("snapshots", row, 4)?;
-        let cursor = Cursor { next: Offset(unsigned(row, 2)?), chain: Chain(Digest(blob(row, 3)?)) };
-        let bytes: Vec<u8> = row.get(5)?;
-        match snapshot::is_whole(&bytes) {
-            true => Ok(StoredSnapshot { cursor, bytes }),
-            false => Err(StoreError::corrupt("snapshots", "the digest does not match")),
-        }
     }
 
     /// Number of logs and of dead letters.

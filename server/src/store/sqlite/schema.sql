@@ -67,6 +67,7 @@ CREATE TABLE snapshots (
   number INTEGER NOT NULL,
   next INTEGER NOT NULL,
   chain BLOB NOT NULL,
+  size INTEGER NOT NULL,
   sum INTEGER NOT NULL,
   bytes BLOB NOT NULL,
   PRIMARY KEY (log, number)

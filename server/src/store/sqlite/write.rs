@@ -15,7 +15,7 @@ use rusqlite::{Connection, Row};
 use super::letters::LetterId;
 use super::read::{LETTER_COLUMNS, LETTER_SUMMED, LOG_SUMMED, LogEnd, Reads, signed};
 use super::sum;
-use crate::store::{AuthorKey, LogKey, LogRow, Placed, Retained, StoreError, StoredSnapshot};
+use crate::store::{AuthorKey, LogKey, LogRow, Placed, Retained, StoreError};
 
 /// The one connection that writes.
 pub(crate) struct Writer {
@@ -349,25 +349,6 @@ impl<'c> Writes<'c> {
             "UPDATE dead_letters SET code = ?1, reason = ?2, attempts = ?3, last_ms = ?4, sum = ?5 WHERE letter = ?6";
         self.0.prepare_cached(sql)?.execute(rusqlite::params_from_iter(changed.map(ToSqlOutput::Borrowed)))?;
         Ok(())
-    }
-
-    /// Stores a snapshot. The one before stays, in case this one is damaged; older ones go. Whether it was stored: one
-    /// that ends before the newest was overtaken, and entries behind it may be gone already.
-    pub(crate) fn put_snapshot(self, log: LogKey, snapshot: &StoredSnapshot) -> Result<bool, StoreError> {
-        let StoredSnapshot { cursor, bytes } = snapshot;
-        let newest = self.reads().snapshots(log)?.0.first().copied();
-        if newest.is_some_and(|newest| newest.end > cursor.next) {
-            return Ok(false);
-        }
-        let before = newest.map_or(0, |newest| newest.number);
-        let values =
-            [integer(log.0), number_value(before + 1), number_value(cursor.next.0), ValueRef::Blob(&cursor.chain.0.0)];
-        // The number may be that of a damaged row.
-        let sql = "INSERT OR REPLACE INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        self.put_with_bytes(sql, "snapshots", &values, bytes)?;
-        let sql = "DELETE FROM snapshots WHERE log = ?1 AND number NOT IN (?2, ?3)";
-        self.0.prepare_cached(sql)?.execute([log.0, signed(before), signed(before + 1)])?;
-        Ok(true)
     }
 }
 
