@@ -9,6 +9,7 @@
 use crate::id::LogName;
 use crate::notice::{Notice, Pressure, PressureLevel};
 use crate::outbox::{Backlog, BacklogBound};
+use crate::session::client::ClientSession;
 use crate::session::link::LinkState;
 use crate::time::WallMs;
 
@@ -84,11 +85,11 @@ impl Slot {
 }
 
 impl Engine {
-    /// Looks at every log after what could be pushed was pushed.
+    /// Looks at the logs after what could be pushed was pushed.
     pub(super) fn settle_pressure(&mut self) {
         let (now, leads, bound) = (self.now, self.fence.is_some(), self.config.backlog);
         let session = self.session.as_ref().filter(|_| leads && self.link.state() == LinkState::Live);
-        self.slots.turn_and_unsent_mut(|name, slot| {
+        self.slots.turn_and_unsent_mut(session.map(ClientSession::may_push), |name, slot| {
             let unsent = session.and_then(|session| session.push_from(name));
             let unsent = unsent.is_some_and(|from| slot.replica.outbox().has_to_push(from));
             let credit = session.is_some_and(|session| session.may_push_to(name));

@@ -38,6 +38,8 @@ pub(super) struct Slots {
     turn: Touched,
     /// Logs that may have something to push.
     unsent: BTreeSet<LogName>,
+    /// Whether the session had credit when they were looked at last; none: there was no session.
+    credit: Option<bool>,
     /// What waits in all of them, as it was counted at their last turn.
     backlog: Backlog,
     /// Logs under any pressure.
@@ -153,10 +155,14 @@ impl Slots {
         }
     }
 
-    /// Looks at each log of this turn, and at those that may have something to push. Where one of those comes under
-    /// another pressure, or begins to wait, it belongs to the turn: that is told, and its time is kept.
-    pub(super) fn turn_and_unsent_mut(&mut self, mut look: impl FnMut(&LogName, &mut Slot)) {
+    /// Looks at each log of this turn, and, where the session has credit and had none, or the other way round, at those
+    /// that may have something to push. Where one of those comes under another pressure, or begins to wait, it belongs to
+    /// the turn: that is told, and its time is kept.
+    pub(super) fn turn_and_unsent_mut(&mut self, credit: Option<bool>, mut look: impl FnMut(&LogName, &mut Slot)) {
         self.turn_mut(&mut look);
+        if std::mem::replace(&mut self.credit, credit) == credit {
+            return;
+        }
         let Touched::These(turn) = &mut self.turn else { return };
         for name in &self.unsent {
             let Some(slot) = self.slots.get_mut(name).filter(|_| !turn.contains(name)) else { continue };
@@ -183,10 +189,17 @@ impl Slots {
         }
     }
 
-    /// Counts what waits in the logs that were looked at.
+    /// These pushed: they belong to the turn, since each may have used up its share of the credit.
+    pub(super) fn pushed(&mut self, names: Vec<LogName>) {
+        if let Touched::These(turn) = &mut self.turn {
+            turn.extend(names);
+        }
+    }
+
+    /// Counts what waits in the logs of this turn; in the others it is what it was.
     pub(super) fn count_pressure(&mut self) {
         let (mut total, mut pressed) = (self.backlog, std::mem::take(&mut self.pressed));
-        self.turn_and_unsent_mut(|name, slot| {
+        self.turn_mut(|name, slot| {
             let backlog = slot.replica.outbox().backlog();
             let before = std::mem::replace(&mut slot.pressure.counted, backlog);
             total =
@@ -245,6 +258,13 @@ mod tests {
         }
         engine.handle(Input::SocketBuffered(0), 0);
         assert_eq!(looked_at(&engine), [""; 0]);
+        let mut waiting = |credit| {
+            let mut looks = 0;
+            engine.slots.turn_and_unsent_mut(credit, |_, _| looks += 1);
+            looks
+        };
+        let looks = [None, Some(true), Some(true), Some(false), Some(false), None].map(&mut waiting);
+        assert_eq!(looks, [0, 3, 0, 3, 0, 3], "those that wait for credit, when that has come or gone");
         engine.handle(Input::Timeout, 0);
         assert_eq!(looked_at(&engine).len(), 3, "each may wait for the time that has come");
     }

@@ -499,7 +499,7 @@ impl Engine {
         let mut waiting = true;
         while waiting && session.may_push() {
             waiting = false;
-            let (last, mut sent) = (session.pushed_last(), Vec::new());
+            let (last, mut sent, mut pushing) = (session.pushed_last(), Vec::new(), Vec::new());
             for (name, slot) in self.slots.unsent(last.as_ref()) {
                 if self.socket_buffered >= limits::SOCKET_BUFFERED_BYTES_MAX || !session.may_push() {
                     break;
@@ -523,10 +523,12 @@ impl Engine {
                 if let Some((bytes, _)) = pushed {
                     self.socket_buffered += bytes.len();
                     self.outputs.push_back(Output::SocketSend(bytes));
+                    pushing.push(name.clone());
                     waiting = true;
                 }
             }
             self.slots.sent(&sent);
+            self.slots.pushed(pushing);
             if self.socket_buffered >= limits::SOCKET_BUFFERED_BYTES_MAX {
                 if !std::mem::replace(&mut self.socket_watched, true) {
                     self.outputs.push_back(Output::SocketWatch);
