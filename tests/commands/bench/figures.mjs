@@ -43,6 +43,7 @@ export const figures = [
   { name: 'poison at 1 % of the input', measure: poison },
   { name: 'fan-out with one stuck reader', measure: stuckReader },
   { name: 'typing through gate workers', measure: gateWorkers },
+  { name: 'small write beside a bulk transfer', measure: smallWrite },
   ...scaleFigures,
 ];
 
@@ -219,6 +220,26 @@ async function gateWorkers(stage) {
     per_second: many,
     per_second_in_process: manyInside,
     ratio: many / manyInside,
+  };
+}
+
+/** What it costs a small write that large boards arrive over its session. */
+async function smallWrite(stage) {
+  const url = await stage.url();
+  const writing = await stage.open();
+  const ends = {};
+  for (const id of ['bulk-0', 'bulk-1', 'bulk-2', 'bulk-3', 'bulk-4']) {
+    ends[id] = await writing.fill({ name: `writer of ${id}`, id, url }, 20_000, 100);
+  }
+  await writing.closeAll();
+  const { alone, beside } = await (await stage.open()).writeBesideBulk({ name: 'reader', id: 'small', url }, ends, 200);
+  return {
+    p50_ms_alone: alone.p50_ms,
+    p99_ms_alone: alone.p99_ms,
+    p50_ms_beside: beside.p50_ms,
+    p99_ms_beside: beside.p99_ms,
+    samples_beside: beside.samples,
+    ratio: beside.p50_ms / alone.p50_ms,
   };
 }
 

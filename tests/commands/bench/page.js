@@ -285,6 +285,25 @@ export async function send(options, count, apartMs = 0) {
   }
 }
 
+/** From a small write to its acceptance: one after the other, and then beside boards that arrive over the same session. */
+export async function writeBesideBulk(options, ends, count) {
+  const log = await openBoard(options);
+  const client = clients.at(-1);
+  const write = async () => {
+    const start = performance.now();
+    await log.do.add({ id: crypto.randomUUID(), title: 'small' }).accepted;
+    return performance.now() - start;
+  };
+  await write();
+  const [alone, beside] = [[], []];
+  for (let index = 0; index < count; index++) alone.push(await write());
+  for (const [id, end] of Object.entries(ends)) {
+    const bulk = await client.open(board, { id });
+    while (bulk.status.getSnapshot().end < end) beside.push(await write());
+  }
+  return { alone: quantiles(alone), beside: quantiles(beside) };
+}
+
 /** Types into a text: from one keystroke to its acceptance, one after the other, and keystrokes accepted a second. */
 export async function typing({ name, url }, one, many) {
   const client = await createClient({ name, url });
