@@ -116,6 +116,35 @@ fn a_server_that_is_put_back_to_a_backup_erases_again() {
 }
 
 #[test]
+fn what_an_old_replica_has_of_the_lost_history_is_erased_on_it_too() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.act(add("a", "a secret"));
+    alice.act(add("b", "bread"));
+    story.run_until_quiet();
+    let backup = story.world().host.backup();
+    alice.act(rename("a", "a newer secret"));
+    story.run_until_quiet();
+    bob.offline();
+    let late = bob.act(rename("a", "a late secret"));
+    story.erase("a");
+    story.run_until_purged();
+    story.run_until_quiet();
+    story.world().crash_server(Loss::Nothing);
+    story.world().restore_server(&backup);
+    story.world().start_server();
+    story.run_until_purged();
+    assert!(bob.holds("newer secret"));
+    bob.online();
+    story.run_until_quiet();
+    story.run_until_purged();
+    story.run_until_quiet();
+    assert_eq!(outcome(&bob, late), Some(MarkedStatus::RecordGone));
+    assert!(!story.server_holds("secret") && !alice.holds("secret") && !bob.holds("secret"));
+    assert_eq!((alice.ids(), bob.ids()), (vec!["b".to_owned()], vec!["b".to_owned()]));
+}
+
+#[test]
 fn a_server_that_was_killed_before_it_cut_its_own_log_cuts_it_when_it_starts() {
     let story = Story::begin();
     let alice = story.person("alice");
