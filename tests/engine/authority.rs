@@ -1,16 +1,17 @@
 //! The server of one log in memory, as it decides in earnest: the real session and sequencer.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use driftlog_core::chain::{Chain, Cursor};
 use driftlog_core::entry::{Body, Digest, Entry, Header, Logged, Salt};
 use driftlog_core::id::{ActorId, Base, EpochId, LogId, Name, Offset, RecordId, RunId, Seq, UserId};
 use driftlog_core::op::{FieldOp, Insert, Op};
 use driftlog_core::packed::Pushed;
-use driftlog_core::protocol::Frame;
 use driftlog_core::protocol::frame::Nonce;
+use driftlog_core::protocol::{Code, Frame};
 use driftlog_core::random::Random;
-use driftlog_core::sequencer::{Author, AuthorRow, Known, Place, PushError, PushItems, Sequencer};
+use driftlog_core::sequencer::{Author, AuthorRow, Case, Known, Place, PushError, PushItems, Ruling, Sequencer};
 use driftlog_core::session::server::{
     Admission, Append, EntriesRead, Grants, LogFacts, Open, Output, PushOutcome, Read, ReadFrom, ServerSession,
     SnapshotRead, entries_frame,
@@ -22,6 +23,7 @@ use driftlog_core::time::Time;
 use driftlog_tests::peer::Peer;
 
 use crate::device::log;
+use crate::server::{BAD, title};
 
 const LOG: LogId = LogId([0x10; 16]);
 const EPOCH: EpochId = EpochId([0xe1; 8]);
@@ -153,7 +155,8 @@ impl Authority {
     }
 
     fn decide(&mut self, now: u64, actor: ActorId, push: PushItems) -> Result<PushOutcome, PushError> {
-        let mut sequencer = Sequencer::resume(self.state(), vec![(EPOCH, Offset(0))]);
+        let sequencer = Sequencer::resume(self.state(), vec![(EPOCH, Offset(0))]);
+        let mut sequencer = sequencer.governed_by(log(), Arc::new(nothing_bad));
         let row = self.authors.entry(actor).or_insert_with(|| AuthorRow::new(actor, &log()));
         let own = self.log.iter().filter(|(logged, _)| logged.actor == actor);
         let place = |(logged, _): &(Logged, Cursor)| {
@@ -236,6 +239,14 @@ impl Authority {
             checkpoints: row.checkpoints().to_vec(),
             verdicts: (from <= row.seq).then(|| row.verdicts(from, row.seq, places)),
         }
+    }
+}
+
+/// The rule that it has: what begins with [`BAD`] is not let in.
+fn nothing_bad(case: &Case<'_>) -> Ruling {
+    match title(case.entry).is_some_and(|title| title.starts_with(BAD)) {
+        true => Ruling::Refuse { code: Code::EntryForbidden, reason: "that is bad".into() },
+        false => Ruling::Allow,
     }
 }
 

@@ -1,13 +1,16 @@
 //! Own entries go behind a snapshot once they are decided; what is pending, and what others need, never does.
 
 use driftlog_core::engine::{Hint, Own};
+use driftlog_core::entry::Entry;
 use driftlog_core::id::{Offset, Seq, WriteId};
 use driftlog_core::notice::LogStatus;
 use driftlog_core::storage;
+use driftlog_core::storage::row::DeadLetter;
 use driftlog_tests::database::Database;
 
 use crate::authority::Authority;
 use crate::device::{Device, log};
+use crate::server::BAD;
 
 const VERDICTS: u8 = 0x13;
 const SNAPSHOT: u8 = 0x14;
@@ -133,6 +136,33 @@ fn rows_that_went_are_never_taken_for_damaged() {
         device.online();
         check_synced(&mut device, tab, 41, &format!("table {table:x}"));
     }
+}
+
+#[test]
+fn refusals_keep_their_own_bytes_where_the_row_of_verdicts_is_damaged() {
+    let mut device = Device::with(Database::default(), Authority::default(), 1);
+    device.own_kept_bytes = 0;
+    let tab = device.tab();
+    device.open(tab);
+    device.elect(tab);
+    device.online();
+    for at in 0..9 {
+        device.add(tab, &if at % 4 == 0 { BAD.to_owned() } else { format!("todo {at}") });
+        device.run();
+    }
+    snapshot(&mut device, tab);
+    let letters = |device: &mut Device, tab| -> Vec<_> {
+        let seq_of = |letter: &DeadLetter| Entry::from_bytes(&letter.entry).map(|entry| entry.header.seq.0);
+        device.replica(tab).dead_letters().map(|(id, letter)| (id.seq.0, seq_of(letter).expect("whole"))).collect()
+    };
+    let refused = vec![(1, 1), (5, 5), (9, 9)];
+    assert_eq!(letters(&mut device, tab), refused);
+    let (mut database, authority) = (device.database.clone(), device.authority().copy());
+    database.flip(&storage::verdicts_key(&log()), 100);
+    let (mut device, tab) = start(database, authority);
+    device.online();
+    assert_eq!(letters(&mut device, tab), refused);
+    assert_eq!(device.titles(tab).len(), 6);
 }
 
 #[test]

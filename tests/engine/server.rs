@@ -187,7 +187,7 @@ impl Server {
     }
 }
 
-fn title(entry: &Entry) -> Option<String> {
+pub(crate) fn title(entry: &Entry) -> Option<String> {
     entry.body.ops.iter().flat_map(Op::field_ops).find_map(|(_, op)| match op {
         FieldOp::Set(Value::Text(title)) => Some(title.clone()),
         _ => None,

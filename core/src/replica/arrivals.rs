@@ -196,7 +196,8 @@ impl Arrivals {
             }
         }
         for void in outbox.voids_between(base.through, ack.through) {
-            if let Some(letter) = letter_of(void.from) {
+            // Refusals in a stretch that was decided long ago have each a letter of their own.
+            if let Some(letter) = letter_of(void.from).filter(|letter| letter.last(void.from) == void.through) {
                 self.waiting.settle_void(void, letter, &verdicts, &ack);
             }
         }
