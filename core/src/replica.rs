@@ -82,8 +82,8 @@ pub struct Replica {
     covered_untold: BTreeSet<Seq>,
     /// Accepted under another id and still laid: until confirmed state reaches this offset.
     elsewhere: BTreeMap<WriteId, Offset>,
-    /// Own seqs without a verdict whose actions were folded under another id, and were told accepted for it.
-    met_elsewhere: BTreeSet<Seq>,
+    /// Own seqs without a verdict whose actions were folded, under whichever id, and were told accepted for it.
+    told_by_fold: BTreeMap<Seq, WriteId>,
     status: LogStatus,
     reason: String,
     hold: Option<Hold>,
@@ -134,7 +134,7 @@ impl Replica {
             unplaced: BTreeSet::new(),
             covered_untold: BTreeSet::new(),
             elsewhere: BTreeMap::new(),
-            met_elsewhere: BTreeSet::new(),
+            told_by_fold: BTreeMap::new(),
             status: LogStatus::Local,
             reason: String::new(),
             hold: None,

@@ -301,6 +301,24 @@ fn a_redrive_that_was_refused_for_one_copy_is_refused_for_the_other() {
 }
 
 #[test]
+fn what_was_told_before_its_verdict_was_damaged_is_not_told_again_under_a_fresh_actor() {
+    let story = Story::begin();
+    let alice = story.person("alice");
+    alice.act(add("a", "milk"));
+    story.run_until_quiet();
+    let copy = alice.copy();
+    copy.offline();
+    copy.database().flip(&storage::verdicts_key(&board::log(1)), 40);
+    copy.open_tab();
+    copy.act(vote("a", 10));
+    alice.act(vote("a", 1));
+    story.run_until_quiet();
+    copy.online();
+    all_is_well(&story, &[&alice, &copy]);
+    assert_eq!((copy.field("a", "votes"), story.entries()), ("11".into(), 3));
+}
+
+#[test]
 fn verdicts_that_are_damaged_behind_a_fresh_actor_are_not_taken_from_its_beginning() {
     let story = Story::begin();
     let alice = story.person("alice");

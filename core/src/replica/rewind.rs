@@ -209,7 +209,7 @@ impl Replica {
             self.unplaced.clear();
             self.covered_untold.clear();
             self.elsewhere.clear();
-            self.met_elsewhere.clear();
+            self.told_by_fold.clear();
             (self.tail_bytes, self.snapshot_bytes, self.server_end) = (0, 0, Offset(0));
             self.arrivals.reset();
             self.arrivals.restart();

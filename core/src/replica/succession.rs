@@ -94,7 +94,7 @@ impl Replica {
         }
         self.elsewhere.remove(&write);
         if let Some(seq) = self.outbox.seq_of(write).filter(|seq| *seq > self.outbox.verdicts().through) {
-            self.met_elsewhere.insert(seq);
+            self.told_by_fold.insert(seq, write);
             let place = (logged.offset, logged.accepted.ms());
             self.tell_elsewhere(seq, write, Some(place));
         }
@@ -107,7 +107,7 @@ impl Replica {
             |range: &&AckRange| decided.seq >= range.seq && decided.seq.0 < range.seq.0 + u64::from(range.count);
         let place = places.iter().find(within);
         let offset = place.map(|range| Offset(range.offset.0 + decided.seq.0 - range.seq.0));
-        if !self.met_elsewhere.remove(&decided.seq) {
+        if self.told_by_fold.get(&decided.seq) != Some(&write) {
             self.tell_elsewhere(decided.seq, write, offset.zip(place.map(|range| range.accepted.ms())));
         }
         if self.overlay.holds(write) {

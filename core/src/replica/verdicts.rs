@@ -34,6 +34,7 @@ impl Replica {
         for decided in self.outbox.decide(verdicts).into_iter().filter(|decided| decided.seq > seq) {
             touched.extend(self.decided(decided, folded, places));
         }
+        self.told_by_fold = self.told_by_fold.split_off(&self.outbox.verdicts().through.next());
         self.outbox.release(folded);
         self.note_closed();
         self.tell_moved();
@@ -104,6 +105,9 @@ impl Replica {
         }
         let header = &logged.entry.header;
         let write = WriteId { run: header.run, n: header.n };
+        if seq > self.outbox.verdicts().through {
+            self.told_by_fold.insert(seq, write);
+        }
         let gone = matches!(outcome, Outcome::RecordGone(_));
         let accepted = Accepted {
             id: logged.id(),

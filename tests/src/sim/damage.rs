@@ -4,8 +4,9 @@
 //! were hit is noted before the bit flips, and of no other is that allowed.
 
 use driftlog_core::entry::Entry;
-use driftlog_core::id::{LogName, WriteId};
-use driftlog_core::storage::{self, row};
+use driftlog_core::id::{EntryId, LogName, Seq, WriteId};
+use driftlog_core::storage;
+use driftlog_core::storage::row::{self, DeadLetter};
 
 use super::device::DeviceNumber;
 use super::trace::note;
@@ -47,10 +48,17 @@ impl World {
         note!(self, "{}: bit {bit} of row {key:02x?} flips", self.devices[device].name);
     }
 
-    /// Notes the own entries of a row, whose bytes are about to be damaged.
+    /// Notes the own entries of a row, or those that a dead letter stands for, whose bytes are about to be damaged.
     fn strike_row(&mut self, device: DeviceNumber, key: &[u8]) {
-        let (Some(log), Some(_)) = (storage::log_of(key), storage::actor_of(key)) else { return };
+        let (Some(log), Some(actor)) = (storage::log_of(key), storage::actor_of(key)) else { return };
+        let first = Seq(storage::number_of(key).unwrap_or_default());
         let rows = self.devices[device].database.read(&storage::KeyRange::only(key.to_vec()));
+        let ids = |letter: DeadLetter| Some((actor, first..=letter.last(first)));
+        for (actor, seqs) in rows.iter().filter_map(|(_, bytes)| row::decode(bytes).ok().and_then(ids)) {
+            let is_of_it = |id: &EntryId| id.actor == actor && seqs.contains(&id.seq);
+            let told = self.checker.told.iter().filter(|((of, _), told)| *of == log && told.ids.iter().any(is_of_it));
+            self.checker.struck.extend(told.map(|(of, _)| of.clone()));
+        }
         for entry in rows.iter().flat_map(|(_, bytes)| row::decode_group(bytes).unwrap_or_default()) {
             let write = WriteId { run: entry.header.run, n: entry.header.n };
             self.checker.struck.insert((log.clone(), write));
