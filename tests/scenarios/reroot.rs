@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use driftlog_core::notice::WriteStatus;
 use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{Case, Ruling};
 use driftlog_tests::disk::Loss;
@@ -163,20 +164,37 @@ fn a_crash_between_refusal_and_replacement_loses_nothing() {
 }
 
 #[test]
-fn an_old_edit_whose_letter_is_discarded_is_not_told_to_be_accepted() {
-    let (story, alice, bob) = noted(SHORT);
-    bob.offline();
-    let first = bob.types(3, "!");
-    alice.wear_out(&story, "a");
-    story.reroot_no_more();
-    story.run_for(90_000);
-    bob.online();
-    while bob.dead_letters().is_empty() {
-        story.run_for(1);
+fn an_old_edit_whose_letter_is_discarded_is_told_with_what_was_made_of_it() {
+    for refused in [false, true] {
+        let (story, alice, bob) = noted(SHORT);
+        bob.open_tab();
+        bob.offline();
+        let first = bob.types(3, "!");
+        alice.wear_out(&story, "a");
+        story.reroot_no_more();
+        story.run_for(90_000);
+        story.set_policy(move |case: &Case<'_>| match case.entry.header.replaces.is_some() && refused {
+            true => Ruling::Refuse { code: Code::EntryForbidden, reason: "no replacements".into() },
+            false => Ruling::Allow,
+        });
+        bob.online();
+        while bob.dead_letters().is_empty() {
+            story.run_for(1);
+        }
+        while bob.outbox() == 0 {
+            story.run_for(1);
+        }
+        // Made again, and stored; the server has not heard of it.
+        bob.vanish();
+        story.run_for(100);
+        bob.discard(bob.dead_letters()[0].0);
+        story.run_for(1_000);
+        assert!(matches!(bob.told(first), Some(WriteStatus::Stored(_))), "refused: {refused}");
+        bob.online();
+        story.run_until_quiet();
+        assert_eq!(bob.is_accepted(first), !refused);
+        assert_eq!(bob.field("a", "note"), if refused { "one two three" } else { "one! two three" });
     }
-    bob.discard(bob.dead_letters()[0].0);
-    story.run_until_quiet();
-    assert_eq!(bob.refusal(first).code, Some(Code::OldRoot));
 }
 
 #[test]

@@ -151,12 +151,12 @@ impl Replica {
         self.forget_letters(letters, false);
     }
 
-    fn forget_letters(&mut self, letters: &[EntryId], accepted: bool) {
+    fn forget_letters(&mut self, letters: &[EntryId], redeemed: bool) {
         let gone: Vec<_> = letters.iter().filter_map(|id| Some((*id, self.dead_letters.remove(id)?))).collect();
         if let Some(first) = gone.iter().map(|(id, _)| id.seq).min() {
             let own = gone.iter().all(|(id, _)| id.actor == self.actor);
             self.letters_changed(if own { first } else { Seq(0) });
-            gone.iter().for_each(|(id, letter)| self.moved_is_over(*id, letter, accepted));
+            gone.iter().for_each(|(id, letter)| self.moved_is_over(*id, letter, redeemed));
             self.progress();
         }
     }
@@ -188,20 +188,17 @@ impl Replica {
             self.letters_changed(Seq(0));
             let gone = before.iter().filter(|(id, _)| self.is_untold(**id) && !self.dead_letters.contains_key(id));
             for (id, letter) in gone.collect::<Vec<_>>() {
-                // Another tab saw to it: what is put in its place is taken for accepted, and its verdict comes; else
-                // somebody discarded it.
-                let accepted = letter.redriven.is_some() || self.is_replaced_here(*id, letter);
-                self.moved_is_over(*id, letter, accepted);
+                self.moved_is_over(*id, letter, false);
             }
             self.tell_moved();
         }
     }
 
-    /// Whether an own entry that is held here replaces a dead letter.
-    fn is_replaced_here(&self, id: EntryId, letter: &DeadLetter) -> bool {
-        let Ok(entry) = Entry::from_bytes(&letter.entry) else { return false };
-        let line = line_of(id, &entry);
-        self.outbox.held().any(|entry| entry.header.replaces.as_ref() == Some(&line))
+    /// The own entry that replaces a dead letter, if it is held here.
+    pub(super) fn replacement_of(&self, id: EntryId, letter: &DeadLetter) -> Option<Seq> {
+        let line = line_of(id, &Entry::from_bytes(&letter.entry).ok()?);
+        let replaces = |entry: &&Entry| entry.header.replaces.as_ref() == Some(&line);
+        self.outbox.held().find(replaces).map(|entry| entry.header.seq)
     }
 
     /// Dead letters, ascending by seq.

@@ -17,11 +17,12 @@ use std::sync::Arc;
 
 use crate::draft::{Draft, DraftFieldOp, DraftOp};
 use crate::entry::Entry;
-use crate::id::{EntryId, WriteId};
+use crate::id::{EntryId, Seq, WriteId};
 use crate::notice::{Accepted, Notice, Refused, WriteStatus};
 use crate::op::{Edit, FieldOp, Op, RichChange};
 use crate::overlay::Visible;
 use crate::protocol::Code;
+use crate::protocol::frame::MarkedStatus;
 use crate::random::Random;
 use crate::rich::{self, Document, Rebase, Splice, Translation};
 use crate::state::text::{self, OldRoot};
@@ -38,6 +39,8 @@ use super::dead_letters::{delete_op, field_op, line_of};
 pub(super) struct Moving {
     /// Refused entries that the app was not told of: what becomes of their replacement is told instead.
     untold: BTreeMap<EntryId, WriteId>,
+    /// Of these the letter is gone while its replacement, at a seq, is undecided: its verdict tells what became of them.
+    undecided: BTreeMap<EntryId, (Seq, DeadLetter)>,
     /// Those that cannot be made again from here: they are dead letters like others.
     failed: BTreeSet<EntryId>,
 }
@@ -76,8 +79,10 @@ impl Replica {
             Some(Code::DependsOn) => {
                 let needed = |seq| EntryId { seq, ..id };
                 let mut dead = entry.header.needs.iter().map(|need| needed(*need));
-                let moved =
-                    |need: &EntryId| self.moving.untold.contains_key(need) && !self.moving.failed.contains(need);
+                let Moving { untold, undecided, failed } = &self.moving;
+                let moved = |need: &EntryId| {
+                    untold.contains_key(need) && !undecided.contains_key(need) && !failed.contains(need)
+                };
                 dead.clone().any(|need| moved(&need))
                     && dead.all(|need| moved(&need) || !self.dead_letters.contains_key(&need))
             }
@@ -273,8 +278,19 @@ impl Replica {
         self.moving.untold.contains_key(&id)
     }
 
-    /// The letter of an entry that was made again is gone: the app is told of the entry what became of that.
-    pub(super) fn moved_is_over(&mut self, id: EntryId, letter: &DeadLetter, accepted: bool) {
+    /// The letter of an entry that was made again is gone: the app is told of the entry what became of that, once it is
+    /// known. `redeemed`: something of its line is in the log; else somebody discarded it, or another tab saw to it.
+    pub(super) fn moved_is_over(&mut self, id: EntryId, letter: &DeadLetter, redeemed: bool) {
+        if !self.is_untold(id) {
+            return;
+        }
+        let replacement = letter.redriven.or_else(|| self.replacement_of(id, letter));
+        if let Some(seq) = replacement.filter(|seq| !redeemed && *seq > self.outbox.verdicts().through) {
+            self.moving.undecided.insert(id, (seq, letter.clone()));
+            return;
+        }
+        let mark = |seq| self.outbox.verdicts().mark(seq);
+        let accepted = redeemed || replacement.is_some_and(|seq| mark(seq).is_none_or(MarkedStatus::is_accepted));
         let Some(write) = self.moving.untold.remove(&id) else { return };
         let author = self.state.user(id.actor).cloned();
         let status = match accepted {
@@ -286,6 +302,11 @@ impl Replica {
 
     /// Tells the app of entries that were made again, and of which that was refused as well.
     pub(super) fn tell_moved(&mut self) {
+        let through = self.outbox.verdicts().through;
+        let decided = self.moving.undecided.extract_if(.., |_, (seq, _)| *seq <= through);
+        for (id, (_, letter)) in decided.collect::<Vec<_>>() {
+            self.moved_is_over(id, &letter, false);
+        }
         let verdicts = self.outbox.verdicts();
         let mut told = Vec::new();
         for (id, write) in &self.moving.untold {

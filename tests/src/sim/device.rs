@@ -85,6 +85,8 @@ pub struct Tab {
     /// Actions of this tab in each log: how many, and how many of them are told the end of.
     pub(super) writes: BTreeMap<(LogName, WriteId), bool>,
     frozen: bool,
+    /// It was frozen since it opened a log last: what it has read for the next one may be old.
+    was_frozen: bool,
     inbox: VecDeque<Input>,
     inbox_bytes: usize,
     socket: Option<SocketNumber>,
@@ -165,6 +167,7 @@ impl World {
             opened: BTreeSet::new(),
             writes: BTreeMap::new(),
             frozen: false,
+            was_frozen: false,
             inbox: VecDeque::new(),
             inbox_bytes: 0,
             socket: None,
@@ -211,7 +214,7 @@ impl World {
     /// A tab hears nothing until it thaws.
     pub fn freeze(&mut self, device: DeviceNumber, tab: TabNumber) {
         let Some(frozen) = self.devices[device].tabs.get_mut(&tab) else { return };
-        frozen.frozen = true;
+        (frozen.frozen, frozen.was_frozen) = (true, true);
         note!(self, "{} freezes tab {tab}", self.devices[device].name);
         self.schedule(SILENCE_MS_MAX, Event::Elect(device));
     }
@@ -359,7 +362,8 @@ impl World {
             Output::Hint(bytes) => self.hint(device, tab, &bytes),
             Output::Notice(notice) => self.noticed(device, tab, notice),
             Output::Opened(log, Ok(())) => {
-                if let Ok(replica) = self.devices[device].engine(tab).replica(&log) {
+                let old = std::mem::take(&mut self.tab_mut(device, tab).was_frozen);
+                if let Some(replica) = self.devices[device].engine(tab).replica(&log).ok().filter(|_| !old) {
                     self.checker.opened(device, &log, replica);
                 }
                 self.tab_mut(device, tab).opened.insert(log);
