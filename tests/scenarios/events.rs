@@ -36,6 +36,54 @@ fn an_event_that_expires_before_it_is_delivered_is_a_gap_and_its_author_is_told(
 }
 
 #[test]
+fn what_has_expired_leaves_a_device_whose_page_closes_while_it_is_purged() {
+    let begin = || {
+        let story = Story::begin();
+        let alice = story.person("alice");
+        alice.offline();
+        alice.act(event("code-123456", 60_000));
+        alice.act(add("a", "milk"));
+        story.run_for(70_000);
+        alice.online();
+        (story, alice)
+    };
+    let (story, alice) = begin();
+    let mut purged_ms = 0;
+    while alice.holds("code-123456") {
+        story.run_for(1);
+        purged_ms += 1;
+    }
+    for before_ms in 0..40 {
+        let (story, alice) = begin();
+        story.run_for(purged_ms - before_ms);
+        alice.reload();
+        story.run_for(120_000);
+        assert!(!alice.holds("code-123456"), "closed {before_ms} ms before its end");
+    }
+}
+
+#[test]
+fn what_has_expired_leaves_a_device_that_hears_of_it_under_a_fresh_actor() {
+    let story = Story::begin();
+    let alice = story.person("alice");
+    alice.act(add("a", "milk"));
+    story.run_until_quiet();
+    alice.offline();
+    alice.act(event("code-123456", 60_000));
+    story.run_for(500);
+    let copy = alice.copy();
+    copy.open_tab();
+    copy.act(add("b", "bread"));
+    alice.act(add("c", "tea"));
+    story.run_for(70_000);
+    alice.online();
+    story.run_until_quiet();
+    story.run_for(120_000);
+    assert!(!alice.holds("code-123456") && !copy.holds("code-123456"));
+    assert_eq!(alice.ids(), ["a", "b", "c"]);
+}
+
+#[test]
 fn what_has_expired_leaves_the_servers_files_and_every_device() {
     let story = Story::begin();
     let (alice, bob) = (story.person("alice"), story.person("bob"));

@@ -79,7 +79,9 @@ impl Purges {
 impl Slot {
     /// What the next snapshot writes of events that end later: their rows may be covered by it and stay.
     pub(super) fn purged_row(&mut self) -> Option<Purged> {
-        let at = self.replica.leaves_at().filter(|at| Some(*at) != self.purges.stored)?;
+        // What a purge that is under way was due for is due until it is done.
+        let due = [self.replica.leaves_at(), self.purges.was].into_iter().flatten().min();
+        let at = due.filter(|at| Some(*at) != self.purges.stored)?;
         self.purges.stored = Some(at);
         Some(Purged::new(Some(at), self.replica.purged()))
     }
@@ -243,7 +245,7 @@ impl Engine {
                 self.purge_step(name, Some(next));
             }
             None if done => {
-                slot.purges.step = Step::Idle;
+                (slot.purges.step, slot.purges.was) = (Step::Idle, None);
                 slot.replica.leaves_by(purging.expires);
                 slot.purges.stored = purging.expires;
                 slot.replica.purged_to(slot.purges.erased);

@@ -1,7 +1,7 @@
 //! What the app is told of own entries: accepted by the fold or by a verdict, refused by a verdict, each once. A log that
 //! goes back to what a restored server has folds it again, and may say the same again.
 
-use crate::entry::Logged;
+use crate::entry::{Entry, Logged};
 use crate::id::{EntryId, Offset, Seq, WriteId};
 use crate::notice::{Accepted, LogStatus, Notice, Refused, WriteStatus};
 use crate::outbox::Decided;
@@ -9,8 +9,16 @@ use crate::overlay::Touched;
 use crate::protocol::frame::{AckRange, MarkedStatus};
 use crate::state::Outcome;
 use crate::storage::row::{DeadLetter, Verdicts};
+use crate::time::WallMs;
 
 use super::Replica;
+
+/// When an own entry that is decided has to leave the rows, if ever. Confirmed state may have come past it before.
+fn leaves_by(entry: &Entry, mark: Option<MarkedStatus>) -> Option<WallMs> {
+    let is_over = matches!(mark, Some(MarkedStatus::Expired | MarkedStatus::Elsewhere));
+    let ends = |lifetime| entry.header.time.ms().saturating_add(lifetime);
+    entry.body.lifetime_ms.map(|lifetime| if is_over { 1 } else { ends(lifetime) })
+}
 
 impl Replica {
     /// Takes verdicts that are stored, with what is known of the places of accepted entries.
@@ -32,6 +40,8 @@ impl Replica {
         places.iter().for_each(|range| self.places.note(range));
         let mut touched = Touched::new();
         for decided in self.outbox.decide(verdicts).into_iter().filter(|decided| decided.seq > seq) {
+            let leaves = self.outbox.stored(decided.seq).and_then(|entry| leaves_by(entry, decided.mark));
+            self.leaves_by(leaves);
             touched.extend(self.decided(decided, folded, places));
         }
         self.told_by_fold = self.told_by_fold.split_off(&self.outbox.verdicts().through.next());

@@ -149,9 +149,10 @@ impl World {
         }
         for device in self.devices.iter().filter(|device| device.is_online()) {
             let rows = device.database.rows().filter(|(_, value)| value.len() >= 8);
-            for (log, id, offset) in rows.filter_map(|(_, value)| found(value)) {
+            for (key, (log, id, offset)) in rows.filter_map(|(key, value)| Some((key, found(value)?))) {
                 if device.logs.contains(&log) {
-                    return Some(format!("{} holds {log} {id} at offset {offset}", device.name));
+                    let name = &device.name;
+                    return Some(format!("{name} holds {log} {id} at offset {offset} in its row {key:02x?}"));
                 }
             }
         }
