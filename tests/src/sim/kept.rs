@@ -120,6 +120,11 @@ impl World {
         });
         let struck = self.checker.struck.contains(&(log.clone(), missing.write));
         let copied = self.devices[device].copied;
+        // Its bytes were damaged before they could be told from what a copy brought into the log under the same id.
+        let logged = self.checker.logs.get(log).into_iter().flat_map(|record| &record.entries);
+        if struck && copied && logged.into_iter().any(|logged| logged.id() == id) {
+            return true;
+        }
         let mut holders =
             (0..self.devices.len()).filter(|other| *other == device || copied && self.devices[*other].copied);
         holders.any(|holder| {
