@@ -355,6 +355,28 @@ fn a_tab_that_loads_while_the_leader_prunes_misses_nothing() {
 }
 
 #[test]
+fn the_empty_row_behind_a_snapshot_is_written_again_when_it_is_damaged() {
+    let mut device = Device::with(Database::default(), Authority::default(), 1);
+    let leader = device.tab();
+    device.open(leader);
+    device.elect(leader);
+    device.online();
+    device.add(leader, "milk");
+    device.run();
+    device.hint(leader, &Hint::Damaged((log(), Offset(0))));
+    device.run();
+    let received = device.database.rows().filter(|(key, _)| key[0] == RECEIVED).map(|(key, _)| key.clone());
+    let received: Vec<_> = received.collect();
+    assert_eq!(received.len(), 1, "nothing but the snapshot's own");
+    device.database.flip(&received[0], 40);
+    let follower = device.tab();
+    device.open(follower);
+    device.run();
+    assert_eq!(device.titles(follower), ["milk"]);
+    assert_ne!(device.state(follower).status, LogStatus::Degraded);
+}
+
+#[test]
 fn what_the_fold_told_is_not_told_again_by_a_snapshot() {
     let base = base();
     let mut device = Device::with(base.database.clone(), base.server.copy(), 7);

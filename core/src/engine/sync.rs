@@ -451,7 +451,7 @@ impl Engine {
 
     /// Another tab reads damaged rows behind an offset: a snapshot of what this tab has takes their place.
     pub(super) fn mend(&mut self, name: &LogName, at: Offset) {
-        if self.slots.get(name).is_some_and(|slot| slot.replica.met() && slot.replica.state().cursor().next > at) {
+        if self.slots.get(name).is_some_and(|slot| slot.replica.met() && slot.replica.state().cursor().next >= at) {
             self.write_snapshot(name);
         }
     }
