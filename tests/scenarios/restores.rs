@@ -118,6 +118,32 @@ fn a_base_of_the_lost_history_does_not_reach_into_the_new_one() {
 }
 
 #[test]
+fn what_others_lost_stays_theirs_under_a_fresh_actor() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.act(add("a", "milk"));
+    let backup = backup(&story);
+    alice.act(add("b", "bread"));
+    alice.act(vote("a", 10));
+    story.run_until_quiet();
+    alice.close();
+    restore(&story, &backup);
+    story.run_until_quiet();
+    let lost = bob.dead_letters();
+    assert_eq!(codes(&bob), [Some(Code::LostByServer); 2]);
+    bob.offline();
+    let copy = bob.copy();
+    copy.open_tab();
+    copy.act(vote("a", 1));
+    let writes: Vec<_> = (0..4).map(|_| bob.act(vote("a", 2))).collect();
+    story.run_until_quiet();
+    bob.online();
+    story.run_until_quiet();
+    assert!(writes.iter().all(|write| bob.is_accepted(*write)));
+    assert_eq!((bob.field("a", "votes"), bob.dead_letters()), ("9".to_owned(), lost));
+}
+
+#[test]
 fn a_wiped_server_lists_what_it_has_lost() {
     let story = Story::begin();
     let empty = story.world().host.backup();

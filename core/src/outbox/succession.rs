@@ -140,7 +140,7 @@ impl Outbox {
             Heritage::Reissued => self.reissue(&mut inherited, to, done, now),
             Heritage::Unknown => self.give_away(&mut inherited, covered.min(done), now),
         }
-        let moved = letters.iter().filter(|(id, _)| id.seq > last && id.actor != to);
+        let moved = letters.iter().filter(|(id, _)| id.seq > last && id.actor == self.actor);
         inherited.moved = moved.map(|(id, letter)| (*id, letter.clone())).collect();
         Some(inherited)
     }
