@@ -14,9 +14,9 @@ use crate::time::WallMs;
 
 use super::{CommitFailure, Engine, Request, Slot};
 
-/// How long a refusal waits before it is settled, in milliseconds. The server keeps its reason for so long; a strict
-/// commit a second is no load.
-const SETTLE_MS: WallMs = 1_000;
+/// How long a refusal waits before it is settled, in milliseconds. The server keeps its reason for so long; strict
+/// commits are what bounds how many actions a device stores, and each of these takes the place of one.
+const SETTLE_MS: WallMs = 5_000;
 /// How long after a commit that failed, in milliseconds.
 const RETRY_MS: WallMs = 30_000;
 /// Dead letters of one commit at the most; the rest is the next one's.

@@ -191,6 +191,8 @@ impl Replica {
                 self.moved_is_over(*id, letter, false);
             }
             self.tell_moved();
+            let ends = self.lost_event_ends();
+            self.leaves_by(ends);
         }
     }
 

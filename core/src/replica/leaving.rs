@@ -6,6 +6,7 @@
 use crate::entry::{Entry, Gone, Logged};
 use crate::id::{ActorId, EntryId, Offset};
 use crate::packed::Gap;
+use crate::protocol::Code;
 use crate::protocol::frame::MarkedStatus;
 use crate::time::WallMs;
 
@@ -56,14 +57,24 @@ impl Replica {
         std::mem::take(&mut self.erased)
     }
 
-    /// Dead letters of what was erased, as far as they are decided.
-    pub fn letters_erased(&mut self) -> Vec<EntryId> {
+    /// When the first event is over that the server has lost: it is listed for as long as it is worth something.
+    pub fn lost_event_ends(&self) -> Option<WallMs> {
+        let lost = self.dead_letters.values().filter(|letter| letter.code == Some(Code::LostByServer));
+        let ends = lost.filter_map(|letter| event_ends(&Entry::from_bytes(&letter.entry).ok()?));
+        ends.min()
+    }
+
+    /// Dead letters of what was erased, as far as they are decided, and of events that the server has lost and that are
+    /// over.
+    pub fn letters_over(&mut self, now: WallMs) -> Vec<EntryId> {
         let letters = self.dead_letters.iter().filter(|(id, letter)| {
             // What does not read may be of it.
             let entry = Entry::from_bytes(&letter.entry);
             let is_of =
                 |entry: &Entry| self.state.has_erased(id.actor, self.state.effective_base(entry.header.base), entry);
-            entry.as_ref().map_or(!self.state.erasures().is_empty(), is_of)
+            let is_lost = letter.code == Some(Code::LostByServer);
+            let is_over = |entry: &Entry| is_lost && event_ends(entry).is_some_and(|end| end < now);
+            entry.as_ref().map_or(!self.state.erasures().is_empty(), |entry| is_of(entry) || is_over(entry))
         });
         let letters: Vec<_> = letters.map(|(id, _)| *id).collect();
         let (closed, open): (Vec<_>, Vec<_>) = letters.into_iter().partition(|id| self.is_closed(*id));
@@ -123,6 +134,11 @@ impl Replica {
             self.leaves_by(Some(1));
         }
     }
+}
+
+/// When an event is over, by the clock of its author.
+pub(super) fn event_ends(entry: &Entry) -> Option<WallMs> {
+    entry.body.lifetime_ms.map(|lifetime| entry.header.time.ms().saturating_add(lifetime))
 }
 
 /// When an own entry leaves.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use crate::draft::{Draft, DraftFieldOp, DraftOp};
 use crate::entry::Entry;
-use crate::id::{EntryId, Seq, WriteId};
+use crate::id::{EntryId, WriteId};
 use crate::notice::{Accepted, Notice, Refused, WriteStatus};
 use crate::op::{Edit, FieldOp, Op, RichChange};
 use crate::overlay::Visible;
@@ -39,8 +39,8 @@ use super::dead_letters::{delete_op, field_op, line_of};
 pub(super) struct Moving {
     /// Refused entries that the app was not told of: what becomes of their replacement is told instead.
     untold: BTreeMap<EntryId, WriteId>,
-    /// Of these the letter is gone while its replacement, at a seq, is undecided: its verdict tells what became of them.
-    undecided: BTreeMap<EntryId, (Seq, DeadLetter)>,
+    /// Of these the letter is gone while its replacement is undecided: the verdict on that tells what became of them.
+    undecided: BTreeMap<EntryId, DeadLetter>,
     /// Those that cannot be made again from here: they are dead letters like others.
     failed: BTreeSet<EntryId>,
 }
@@ -286,7 +286,9 @@ impl Replica {
         }
         let replacement = letter.redriven.or_else(|| self.replacement_of(id, letter));
         if let Some(seq) = replacement.filter(|seq| !redeemed && *seq > self.outbox.verdicts().through) {
-            self.moving.undecided.insert(id, (seq, letter.clone()));
+            let mut letter = letter.clone();
+            letter.redriven = Some(seq);
+            self.moving.undecided.insert(id, letter);
             return;
         }
         let mark = |seq| self.outbox.verdicts().mark(seq);
@@ -303,8 +305,9 @@ impl Replica {
     /// Tells the app of entries that were made again, and of which that was refused as well.
     pub(super) fn tell_moved(&mut self) {
         let through = self.outbox.verdicts().through;
-        let decided = self.moving.undecided.extract_if(.., |_, (seq, _)| *seq <= through);
-        for (id, (_, letter)) in decided.collect::<Vec<_>>() {
+        let is_decided = |letter: &DeadLetter| letter.redriven.is_some_and(|seq| seq <= through);
+        let decided = self.moving.undecided.extract_if(.., |_, letter| is_decided(letter));
+        for (id, letter) in decided.collect::<Vec<_>>() {
             self.moved_is_over(id, &letter, false);
         }
         let verdicts = self.outbox.verdicts();

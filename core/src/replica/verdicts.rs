@@ -12,12 +12,12 @@ use crate::storage::row::{DeadLetter, Verdicts};
 use crate::time::WallMs;
 
 use super::Replica;
+use super::leaving::event_ends;
 
 /// When an own entry that is decided has to leave the rows, if ever. Confirmed state may have come past it before.
 fn leaves_by(entry: &Entry, mark: Option<MarkedStatus>) -> Option<WallMs> {
     let is_over = matches!(mark, Some(MarkedStatus::Expired | MarkedStatus::Elsewhere));
-    let ends = |lifetime| entry.header.time.ms().saturating_add(lifetime);
-    entry.body.lifetime_ms.map(|lifetime| if is_over { 1 } else { ends(lifetime) })
+    event_ends(entry).map(|end| if is_over { 1 } else { end })
 }
 
 impl Replica {

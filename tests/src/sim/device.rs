@@ -85,7 +85,7 @@ pub struct Tab {
     /// Actions of this tab in each log: how many, and how many of them are told the end of.
     pub(super) writes: BTreeMap<(LogName, WriteId), bool>,
     frozen: bool,
-    /// It was frozen since it opened a log last: what it has read for the next one may be old.
+    /// What it has read for a log that it opens may be old.
     was_frozen: bool,
     inbox: VecDeque<Input>,
     inbox_bytes: usize,
@@ -362,7 +362,7 @@ impl World {
             Output::Hint(bytes) => self.hint(device, tab, &bytes),
             Output::Notice(notice) => self.noticed(device, tab, notice),
             Output::Opened(log, Ok(())) => {
-                let old = std::mem::take(&mut self.tab_mut(device, tab).was_frozen);
+                let old = self.tab_mut(device, tab).was_frozen;
                 if let Some(replica) = self.devices[device].engine(tab).replica(&log).ok().filter(|_| !old) {
                     self.checker.opened(device, &log, replica);
                 }
