@@ -65,7 +65,7 @@ fn what_a_run_leaves_unsettled_is_settled_by_the_next() {
     device.open(again);
     device.lead(again);
     assert_eq!(settled(&mut device, again), []);
-    device.pass(1_000);
+    device.pass(5_000);
     assert_eq!(settled(&mut device, again), [Seq(2)]);
 }
 
@@ -74,7 +74,7 @@ fn a_letter_discarded_before_it_is_settled_stays_gone() {
     let (mut device, tab) = refused();
     let letter = device.letters(tab)[0].0;
     device.discard(tab, letter);
-    device.pass(1_000);
+    device.pass(5_000);
     assert_eq!(settled(&mut device, tab), [Seq(2)]);
     let again = device.reload(tab);
     device.open(again);
@@ -89,8 +89,8 @@ fn many_refusals_are_settled_in_parts_and_none_before_it_is_written() {
     }
     device.run();
     device.sent(tab);
-    device.pass(1_000);
-    device.pass(1_000);
+    device.pass(5_000);
+    device.pass(5_000);
     assert_eq!(settled(&mut device, tab), [Seq(257), Seq(302)]);
     device.database.lose_power(0);
     let again = device.reload(tab);
@@ -102,7 +102,7 @@ fn many_refusals_are_settled_in_parts_and_none_before_it_is_written() {
 fn what_cannot_be_settled_for_now_is_settled_later() {
     let (mut device, tab) = refused();
     device.database.full = true;
-    device.pass(1_000);
+    device.pass(5_000);
     assert_eq!(settled(&mut device, tab), []);
     device.database.full = false;
     device.pass(30_000);
@@ -118,7 +118,7 @@ fn a_tab_that_leads_again_does_not_wait_for_what_another_one_settled() {
     device.lead(two);
     device.add(two, "bad bread");
     device.run();
-    device.pass(1_000);
+    device.pass(5_000);
     assert_eq!(settled(&mut device, two), [Seq(3)]);
     device.add(two, "tea");
     device.run();
