@@ -387,7 +387,8 @@ impl Checker {
             };
             // What a backup lost that this device had let go of, since it was accepted, is nowhere: its author is told.
             let is_gone = self.logs.get(log).is_some_and(|record| record.gone.contains(write));
-            let is_void = is_gone && replica.outbox().void_at(id.seq).is_some();
+            // What was refused before, and made again by itself, was told to nobody.
+            let is_void = (is_gone || verdicts.rewound > 0) && replica.outbox().void_at(id.seq).is_some();
             let is_refused = verdicts.mark(id.seq).is_some() || told.verdict == Some(Verdict::Refused);
             let is_off = is_void || is_refused;
             id.seq > shown_from && !is_off && !replica.overlay().holds(*write)

@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use driftlog_core::engine::{Config, Engine, Input, OnlineWish, Output, RequestId};
-use driftlog_core::id::{ActorId, ClientId, LogName, RunId, WriteId};
+use driftlog_core::id::{ActorId, ClientId, EntryId, LogName, RunId, WriteId};
 use driftlog_core::notice::{Connection, Notice, WriteStatus};
 use driftlog_core::outbox::BacklogBound;
 use driftlog_core::session::client::Priority;
 use driftlog_core::session::link::LinkState;
 use driftlog_core::storage::KeyRange;
-use driftlog_core::storage::commit::Commit;
+use driftlog_core::storage::commit::{Commit, Committed};
 
 use super::board;
 use super::network::SocketNumber;
@@ -462,6 +462,13 @@ impl World {
                 let result = self.devices[device].database.commit_with(&commit, fault);
                 if let Err(failure) = &result {
                     note!(self, "{}: tab {tab} commit {id}: {failure:?} ({fault:?})", self.devices[device].name);
+                }
+                if let (Commit::Append(append), Ok(Committed::Appended(entries))) = (&*commit, &result) {
+                    for entry in entries {
+                        let id = EntryId { actor: append.actor, seq: entry.header.seq };
+                        let write = WriteId { run: append.run, n: entry.header.n };
+                        self.checker.stored_in_line(&append.log, write, entry.line(id));
+                    }
                 }
                 Input::Committed(id, result)
             }
