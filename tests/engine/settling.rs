@@ -43,7 +43,7 @@ fn a_refusal_that_a_power_loss_takes_is_told_again_with_its_reason() {
 #[test]
 fn a_settled_refusal_survives_a_power_loss() {
     let (mut device, tab) = refused();
-    device.pass(999);
+    device.pass(4_999);
     assert_eq!(settled(&mut device, tab), []);
     device.pass(1);
     assert_eq!(settled(&mut device, tab), [Seq(2)]);
