@@ -76,8 +76,11 @@ async fn pending_work_is_laid_on_the_snapshot_and_what_is_in_it_already_counts_o
 #[tokio::test(flavor = "multi_thread")]
 async fn a_live_client_that_is_downgraded_comes_back_and_the_others_notice_nothing() {
     let server = Server::start().await;
-    let (alice, phone) = (client(&server).await, client(&server).await);
+    let alice = client(&server).await;
     alice.act(&log(), add("milk", "")).await.unwrap();
+    // The first connection is hers.
+    alice.quiet(&log()).await;
+    let phone = client(&server).await;
     phone.until(|engine| (board::rows(engine).len() == 1).then_some(())).await;
     let told = phone.call(|engine, _| engine.connection()).await;
     let number = server.connections().await[0]["connection"].as_u64().unwrap();
