@@ -265,6 +265,8 @@ mod tests {
         };
         let looks = [None, Some(true), Some(true), Some(false), Some(false), None].map(&mut waiting);
         assert_eq!(looks, [0, 3, 0, 3, 0, 3], "those that wait for credit, when that has come or gone");
+        engine.slots.pushed(vec![log(2)]);
+        assert_eq!(looked_at(&engine), [log(2).to_string()], "what pushed may have no share of the credit left");
         engine.handle(Input::Timeout, 0);
         assert_eq!(looked_at(&engine).len(), 3, "each may wait for the time that has come");
     }
