@@ -81,6 +81,10 @@ impl Engine {
     }
 
     fn prune_step(&mut self, name: &LogName, bound: Key) {
+        // Where a fresh actor has taken over meanwhile, the rows are no longer its own; they serve who comes from before.
+        if storage::actor_of(&bound) != Some(self.actor()) {
+            return self.prune_done(name);
+        }
         let start = storage::own_key(name, self.actor(), Seq(0));
         let direction = Direction::Forward;
         let oldest = KeyRange { start, end: Some(bound.clone()), limit: Some(STEP_ROWS), direction };
@@ -90,11 +94,12 @@ impl Engine {
     /// The oldest rows: they go, and with them what leads to them.
     pub(super) fn prune_rows_read(&mut self, name: &LogName, bound: Key, rows: Vec<Vec<Row>>) {
         let rows: Vec<Row> = rows.into_iter().flatten().collect();
-        let (Some((last, _)), Some(fence)) = (rows.last(), self.fence) else { return self.prune_done(name) };
-        let end = storage::key_after(last);
+        let (Some((first, _)), Some((last, _))) = (rows.first(), rows.last()) else { return self.prune_done(name) };
+        let Some(fence) = self.fence else { return self.prune_done(name) };
+        let (start, end) = (first.clone(), storage::key_after(last));
         let more = (rows.len() as u32 == STEP_ROWS).then_some(bound);
         let runs = rows.into_iter().filter_map(first_of).map(|(WriteId { run, n }, _)| storage::run_key(name, run, n));
-        let prune = Prune { fence, log: name.clone(), actor: self.actor(), end, runs: runs.collect() };
+        let prune = Prune { fence, log: name.clone(), start, end, runs: runs.collect() };
         self.commit(Request::Prune(name.clone(), more), Commit::Prune(prune));
     }
 
@@ -122,4 +127,42 @@ fn first_of((key, bytes): Row) -> Option<(WriteId, WallMs)> {
 
 fn is_older(key: &Key, bytes: Vec<u8>, oldest_ms: WallMs) -> bool {
     first_of((key.clone(), bytes)).is_some_and(|(_, time)| time < oldest_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Config, OWN_KEPT_BYTES, Output};
+    use crate::id::{ActorId, ClientId, RunId};
+    use crate::outbox::BacklogBound;
+    use crate::storage::Write;
+    use crate::view::Schema;
+
+    #[test]
+    fn rows_of_an_actor_before_never_take_those_of_a_fresh_one_along() {
+        let (before, fresh) = (ActorId([2; 16]), ActorId([1; 16]));
+        let config = Config {
+            run: RunId([1; 8]),
+            client: ClientId([1; 16]),
+            actor: fresh,
+            seed: [1; 32],
+            device: "a device".to_owned(),
+            connect: false,
+            token: false,
+            backlog: BacklogBound::default(),
+            own_kept_bytes: OWN_KEPT_BYTES,
+        };
+        let (mut engine, name) = (Engine::new(config, 0), LogName::new("board/1").expect("a name"));
+        engine.open(&name, Schema::default(), 0);
+        engine.fence = Some(1);
+        let key = |seq| storage::own_key(&name, before, Seq(seq));
+        // Read before it took over: it is asked for no more of them.
+        while engine.outputs.pop_front().is_some() {}
+        engine.prune_step(&name, key(9));
+        assert!(engine.outputs.is_empty());
+        engine.prune_rows_read(&name, key(9), vec![vec![(key(1), Vec::new()), (key(4), Vec::new())]]);
+        let Some(Output::Commit(_, Commit::Prune(prune))) = engine.outputs.pop_front() else { panic!("a commit") };
+        let writes = Commit::Prune(prune).decide(&[Some(crate::storage::row::encode_twice(&1_u64))]).expect("writes").0;
+        assert_eq!(writes, [Write::DeleteRange(key(1), storage::key_after(&key(4)))]);
+    }
 }

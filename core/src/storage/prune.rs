@@ -1,7 +1,7 @@
 //! Own entries that are decided and in a stored snapshot: the commit by which they go.
 
-use crate::id::{ActorId, LogName, Seq};
-use crate::storage::{self, Key, Write};
+use crate::id::LogName;
+use crate::storage::{Key, Write};
 
 /// Own entries that are not needed here any more.
 #[derive(Clone, Debug)]
@@ -10,9 +10,9 @@ pub struct Prune {
     pub fence: u64,
     /// The log.
     pub log: LogName,
-    /// Whose entries they are.
-    pub actor: ActorId,
-    /// The first key of own entries that stays.
+    /// The first key that goes.
+    pub start: Key,
+    /// The first key behind it that stays: of the same actor, whoever has taken over since they were read.
     pub end: Key,
     /// The run rows that lead to those that go.
     pub runs: Vec<Key>,
@@ -20,8 +20,7 @@ pub struct Prune {
 
 impl Prune {
     pub(super) fn writes(&self) -> Vec<Write> {
-        let first = storage::own_key(&self.log, self.actor, Seq(0));
         let runs = self.runs.iter().cloned().map(Write::Delete);
-        runs.chain([Write::DeleteRange(first, self.end.clone())]).collect()
+        runs.chain([Write::DeleteRange(self.start.clone(), self.end.clone())]).collect()
     }
 }
