@@ -15,10 +15,10 @@ async fn overwriting_the_same_fields_takes_no_more_room_with_every_round() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn editing_one_note_takes_no_more_room_with_every_round() {
-    let report =
-        run(Plan { actions: 2_500, subject: Subject::Note, grace: Duration::from_millis(100), value_bytes: 50_000 })
-            .await
-            .expect("runs");
+    // What an old root holds in its grace follows from how fast this machine is: here it has none.
+    let report = run(Plan { actions: 2_500, subject: Subject::Note, grace: Duration::ZERO, value_bytes: 50_000 })
+        .await
+        .expect("runs");
     assert!(report.sent_bytes > 10 * report.live_bytes, "{report:?}");
     assert!(report.is_within(10), "{report:?}");
 }
