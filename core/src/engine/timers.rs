@@ -89,9 +89,11 @@ impl Engine {
         let of_logs = if self.timeout.is_none_or(|set| set <= self.now) { of_all() } else { of_turn() };
         let link = self.link.deadline().unwrap_or(WallMs::MAX);
         let due = link.min(self.presence_due()).min(scan_at).min(self.database_retry_at).min(of_logs);
-        if due < WallMs::MAX && self.timeout.is_none_or(|set| set > due || set <= self.now) {
+        if self.timeout.is_none_or(|set| set > due || set <= self.now) {
             self.timeout = Some(due);
-            self.outputs.push_back(Output::Timeout(due));
+            if due < WallMs::MAX {
+                self.outputs.push_back(Output::Timeout(due));
+            }
         }
         debug_assert!(self.slots.values().filter_map(|slot| self.due(slot)).all(|due| Some(due) >= self.timeout));
     }
