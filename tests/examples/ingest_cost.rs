@@ -1,4 +1,4 @@
-//! What the ingest of small entries costs the server alone: `cargo run --workspace --example ingest_cost -- BINARY
+//! What the ingest of small entries costs the server alone: `cargo run --example ingest_cost -- BINARY
 //! [WRITERS [PER_PUSH]]`, with a server built with `--release`.
 //!
 //! The pushes are made beforehand, each writer has a log of its own, which it follows as a client does. A line of JSON

@@ -1,4 +1,4 @@
-//! What one rich change costs as its document grows: `cargo run --release -p driftlog-tests --example rich_cost`.
+//! What one rich change costs as its document grows: `cargo run --release --example rich_cost`.
 //!
 //! Somebody types with some jumps and deletions; every change is then gated and applied in a batch of its own. A line
 //! of JSON for each size; times are microseconds per change, for saving and opening milliseconds in all.

@@ -97,3 +97,16 @@ test('generated files are not tracked', () => {
 test('lines end as .gitattributes says', () => {
   assert.deepEqual(sources.filter((path) => read(path).includes('\r')), []);
 });
+
+test('a cargo command that is written down is one that cargo takes', () => {
+  const pages = tracked.filter((path) => /\.(md|rs|mjs)$/.test(path));
+  const runs = linesWith(pages, /cargo run /).filter((line) => !line.startsWith('tests/tidy/'));
+  const bins = tracked.flatMap((path) => /^(?:tests|server)\/(?:src\/bin|examples)\/([\w-]+)\.rs$/.exec(path)?.[1] ?? []);
+  const wrong = runs.filter((line) => {
+    const [, command] = /cargo run ([^`]*)/.exec(line);
+    const named = / ?--(?:bin|example) ([\w-]+)/.exec(command);
+    return command.includes('--workspace') || (named && ![...bins, 'driftlog-server'].includes(named[1]));
+  });
+  assert.deepEqual(wrong, []);
+  assert.ok(runs.length > 5, 'there are some');
+});

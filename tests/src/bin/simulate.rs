@@ -1,4 +1,4 @@
-//! `cargo run --release -p driftlog-tests --bin simulate -- --seeds N [--first-seed M]`: runs drawn worlds, as many at
+//! `cargo run --release --bin simulate -- --seeds N [--first-seed M]`: runs drawn worlds, as many at
 //! once as the machine has cores. A world knows nothing of the others; they are told in the order of their seeds.
 //!
 //! The last line sums up. A run that fails prints its seed and the end of its trace, and the exit is not zero;
