@@ -9,6 +9,7 @@ use driftlog_core::id::Offset;
 use driftlog_core::sequencer::{Grown, Rerooting};
 use driftlog_core::snapshot::{decode, encode};
 use driftlog_core::state::State;
+use driftlog_core::time::{self, WallMs};
 
 use crate::environment::Environment;
 use crate::retention::{self, Pins, Retention, Step};
@@ -129,7 +130,8 @@ impl Maker {
     pub(crate) fn carry_out(&self, job: Job) -> Result<Option<Request>, StoreError> {
         match job {
             Job::Snapshot(log) => {
-                let (snapshot, grown) = self.pool.read(|reads| make(reads, &log, &self.rerooting))?;
+                let now = self.environment.now();
+                let (snapshot, grown) = self.pool.read(|reads| make(reads, &log, &self.rerooting, now))?;
                 Ok(Some(Request::Snapshot { log, snapshot, grown }))
             }
             Job::Truncate(log) => {
@@ -167,11 +169,13 @@ pub(crate) fn make(
     reads: Reads<'_>,
     log: &LogRow,
     rerooting: &Rerooting,
+    now: WallMs,
 ) -> Result<(StoredSnapshot, Vec<Grown>), StoreError> {
-    let mut folded = fold(reads, log)?;
-    folded.state.forget_old_roots(|_, _| false);
+    let mut state = fold(reads, log)?.state;
+    // Changes of them that come nevertheless, since a clock stepped back, are refused as if they came later.
+    state.forget_old_roots(time::accepted(now, state.accepted_last()), |_, _| false);
     // First, since texts that were read for it need not be opened by whoever starts from the snapshot.
-    let grown = rerooting.grown(&mut folded.state);
-    let bytes = encode(&mut folded.state);
-    Ok((StoredSnapshot::of(Snapshot { cursor: folded.state.cursor(), bytes }), grown))
+    let grown = rerooting.grown(&mut state, now);
+    let (bytes, rests_at) = (encode(&mut state), rerooting.rests_at(&state, &grown));
+    Ok((StoredSnapshot::of(Snapshot { cursor: state.cursor(), bytes }, rests_at), grown))
 }

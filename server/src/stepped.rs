@@ -357,6 +357,18 @@ impl Server {
         })
     }
 
+    /// How many bytes the stored snapshots of a log take.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn snapshot_bytes(&self, name: &LogName) -> Result<u64, StoreError> {
+        self.shared.pool.read(|reads| {
+            let Some(log) = reads.log(name)? else { return Ok(0) };
+            let (snapshots, _) = reads.snapshots(log.key)?;
+            snapshots.into_iter().map(|snapshot| reads.snapshot_bytes(snapshot)).sum()
+        })
+    }
+
     /// Durable entries of a log from an offset on, each with the cursor behind it; a part of them if they are many.
     ///
     /// # Errors

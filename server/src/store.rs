@@ -9,6 +9,7 @@ mod sqlite;
 use driftlog_core::chain::Cursor;
 use driftlog_core::entry::{InvalidEntry, Logged};
 use driftlog_core::id::{LogId, LogName, Offset};
+use driftlog_core::time::WallMs;
 
 pub(crate) use sqlite::connections::{ConnectionNote, ConnectionRow, CursorRow, Kept};
 pub(crate) use sqlite::erase::ErasureRow;
@@ -53,6 +54,8 @@ pub(crate) struct SnapshotRow {
     pub(crate) number: u64,
     /// Where it ends.
     pub(crate) end: Offset,
+    /// When one that is made then takes less room, though nobody writes to the log.
+    pub(crate) rests_at: Option<WallMs>,
 }
 
 /// A snapshot, as it was encoded.
@@ -68,16 +71,18 @@ pub(crate) struct StoredSnapshot {
     pub(crate) cursor: Cursor,
     /// How many bytes it has as it was encoded.
     pub(crate) size: u64,
+    /// See [`SnapshotRow::rests_at`].
+    pub(crate) rests_at: Option<WallMs>,
     /// What stands in the store for them.
     pub(crate) bytes: Vec<u8>,
 }
 
 impl StoredSnapshot {
     /// Puts a snapshot into the form in which it is stored: work for whoever makes it, not for the writer.
-    pub(crate) fn of(snapshot: Snapshot) -> Self {
+    pub(crate) fn of(snapshot: Snapshot, rests_at: Option<WallMs>) -> Self {
         let Snapshot { cursor, bytes } = snapshot;
         let size = bytes.len() as u64;
-        Self { cursor, size, bytes: deflated::deflated(&bytes).unwrap_or(bytes) }
+        Self { cursor, size, rests_at, bytes: deflated::deflated(&bytes).unwrap_or(bytes) }
     }
 }
 

@@ -11,7 +11,9 @@ mod erase;
 mod hot;
 mod letters;
 mod purge;
+mod request;
 mod reroot;
+mod rounds;
 mod truncate;
 
 use std::collections::BTreeMap;
@@ -21,11 +23,11 @@ use std::sync::mpsc;
 use driftlog_core::chain::Cursor;
 use driftlog_core::connection::Downgrade;
 use driftlog_core::entry::Logged;
-use driftlog_core::id::{ActorId, LogId, LogName, Offset, Seq, UserId};
+use driftlog_core::id::{ActorId, LogId, LogName, Seq};
 use driftlog_core::protocol::Code;
-use driftlog_core::protocol::frame::{Hello, Nonce};
+use driftlog_core::protocol::frame::Nonce;
 use driftlog_core::random::Random;
-use driftlog_core::sequencer::{Author, AuthorRow, BindError, Decided, Grown, PushError, Sequencer};
+use driftlog_core::sequencer::{Author, AuthorRow, BindError, Decided, PushError, Sequencer};
 use driftlog_core::session::server::{Append, LogFacts, Open, PushOutcome, Refusal, RequestId};
 use driftlog_core::time::WallMs;
 use tokio::sync::{mpsc as tokio_mpsc, oneshot};
@@ -36,13 +38,14 @@ use crate::fanout::Feeds;
 use crate::ledger::Order;
 use crate::room::Claim;
 use crate::snapshot::{Job, SnapshotJobs};
-use crate::store::{AuthorKey, ConnectionNote, LogRow, Reads, StoreError, StoredSnapshot, Sweep, Writer, Writes};
+use crate::store::{AuthorKey, LogKey, LogRow, Reads, StoreError, Sweep, Writer, Writes};
 
 pub(crate) use erase::Ordered;
 use hot::HotLogs;
 pub use letters::LetterError;
 use letters::Letters;
 pub(crate) use letters::{LetterRequest, Redriven};
+pub(crate) use request::{Request, Work, WriterHandle};
 
 /// Requests that go into one transaction at most.
 const GROUP_MAX: usize = 2_048;
@@ -67,88 +70,6 @@ pub(crate) struct Greeted {
     pub(crate) was: Option<(Downgrade, WallMs)>,
     /// For the welcome.
     pub(crate) nonce: Nonce,
-}
-
-/// Work for the writer.
-pub(crate) enum Request {
-    Bind {
-        hello: Box<Hello>,
-        user: UserId,
-        nonce: Nonce,
-        reply: Mailbox,
-    },
-    Open {
-        open: Open,
-        reply: Mailbox,
-    },
-    Append {
-        append: Append,
-        /// What the gate found in the entries with rich changes.
-        read: BTreeMap<Seq, Result<usize, String>>,
-        reply: Mailbox,
-    },
-    Settle {
-        name: LogName,
-        actor: ActorId,
-        through: Seq,
-    },
-    Keep {
-        bytes: Vec<u8>,
-        source: String,
-        code: Code,
-        reason: String,
-    },
-    Snapshot {
-        log: LogRow,
-        snapshot: StoredSnapshot,
-        /// Texts that have grown far beyond their content.
-        grown: Vec<Grown>,
-    },
-    /// Let the entries of a log before an offset go, or the first of them.
-    Truncate {
-        log: LogRow,
-        below: Offset,
-    },
-    /// Take out what is over, and carry erases on; answers whether there is more to do.
-    Purge(oneshot::Sender<bool>),
-    /// An operator wants something erased; it is in the ledger.
-    Erase(Order, oneshot::Sender<Ordered>),
-    Letter(LetterRequest),
-    /// How connections stand.
-    Connections(Vec<ConnectionNote>),
-    /// Commit what waits before this, and end.
-    Stop,
-}
-
-/// A request with what it holds of the room; the server's own hold none, and each kind of them is few.
-pub(crate) struct Work(Request, Option<Claim>);
-
-impl From<Request> for Work {
-    fn from(request: Request) -> Self {
-        Self(request, None)
-    }
-}
-
-/// Sends work to the writer. The queue itself has no bound: what sessions put into it has one in [`crate::room`].
-#[derive(Clone)]
-pub(crate) struct WriterHandle(mpsc::Sender<Work>);
-
-impl WriterHandle {
-    /// A handle, and where the work it hands over arrives.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Work>) {
-        let (sender, receiver) = mpsc::channel();
-        (Self(sender), receiver)
-    }
-
-    /// Hands work over. Whether it was taken: when the writer has ended, the server is ending too.
-    pub(crate) fn send(&self, request: Request) -> bool {
-        self.0.send(request.into()).is_ok()
-    }
-
-    /// Hands a session's work over.
-    pub(crate) fn send_claimed(&self, request: Request, claim: Claim) -> bool {
-        self.0.send(Work(request, Some(claim))).is_ok()
-    }
 }
 
 /// What happens once the transaction is durable.
@@ -184,6 +105,8 @@ pub(crate) struct LogWriter {
     uncut: bool,
     /// What the ledger says.
     orders: Vec<Order>,
+    /// The log that the present round came to last.
+    round: LogKey,
 }
 
 /// Starts the writer's thread. `failed` is told once, if it ends because of its store.
@@ -220,6 +143,7 @@ impl LogWriter {
             // A server before may have ended between the two.
             uncut: true,
             orders: Vec::new(),
+            round: LogKey(0),
         }
     }
 
@@ -502,6 +426,7 @@ mod tests {
     use crate::environment::System;
     use crate::store::Store;
     use driftlog_core::id::{ClientId, UserId};
+    use driftlog_core::protocol::frame::Hello;
 
     fn hello() -> Hello {
         Hello {

@@ -146,6 +146,37 @@ fn after_the_grace_a_device_that_starts_from_a_snapshot_has_its_edits_too() {
 }
 
 #[test]
+fn a_text_that_nobody_edits_any_more_comes_to_rest() {
+    let (story, alice, bob) = noted(SHORT);
+    for word in 0..60 {
+        alice.act(splice("a", 0, 0, &format!("worn {word} ")));
+        story.run_for(300);
+        alice.act(splice("a", 0, format!("worn {word} ").len(), ""));
+        story.run_for(300);
+    }
+    agree(&story, &[&alice, &bob], "one two three");
+    bob.offline();
+    let (kept, roots) = (story.kept().0, story.roots());
+    // Once for the old root there is, and once for that of the last new one.
+    story.leave_alone_for(SHORT.as_millis() as u64);
+    story.leave_alone_for(SHORT.as_millis() as u64);
+    let (at_rest, _) = story.kept();
+    assert!(
+        at_rest * 2 < kept && story.roots() > roots,
+        "{kept} became {at_rest}, {} roots more",
+        story.roots() - roots
+    );
+    let (entries, end) = (story.logged().len(), story.kept());
+    story.leave_alone_for(SHORT.as_millis() as u64);
+    assert_eq!((story.logged().len(), story.kept()), (entries, end), "it rests");
+    // Who was away types on a root that is long gone.
+    let late = bob.types(3, "!");
+    bob.online();
+    agree(&story, &[&alice, &bob], "one! two three");
+    assert!(bob.is_accepted(late));
+}
+
+#[test]
 fn a_crash_between_refusal_and_replacement_loses_nothing() {
     for cut_ms in [0, 20, 40, 60, 80, 100, 120, 160, 200] {
         let (story, alice, bob) = noted(SHORT);

@@ -1,5 +1,8 @@
 //! The server's crashes and restarts.
 
+use std::time::Duration;
+
+use driftlog_server::{Keep, Retention};
 use driftlog_tests::database::Database;
 use driftlog_tests::disk::{Fault, Loss, Moment};
 use driftlog_tests::sim::board::{self, add};
@@ -65,6 +68,28 @@ fn a_snapshot_slower_than_the_log_grows_still_brings_a_new_client_up() {
     let bob = story.person("bob");
     story.run_until_quiet();
     assert_eq!(bob.ids().len(), 300);
+}
+
+#[test]
+fn entries_grow_too_old_to_be_kept_though_nobody_writes() {
+    let story = Story::begin();
+    let keep = Keep::Age(Duration::from_secs(24 * 60 * 60));
+    story.world().host.config_mut().retention = Retention::default().with("*", keep);
+    story.world().stop_server();
+    story.world().start_server();
+    let alice = story.person("alice");
+    for at in 0..200 {
+        alice.act(add(&format!("a{at}"), "milk"));
+        story.run_for(200);
+    }
+    story.run_until_quiet();
+    story.leave_alone_for(60_000);
+    assert_eq!(story.kept().1, 0, "they are young");
+    story.leave_alone_for(24 * 60 * 60 * 1_000);
+    assert!(story.kept().1 > 40, "the first of {} that are kept", story.kept().1);
+    let bob = story.person("bob");
+    story.run_until_quiet();
+    assert_eq!(bob.ids().len(), 200);
 }
 
 /// Devices of as many users, each with one of a hundred logs.

@@ -13,6 +13,7 @@ use driftlog_core::draft::{Draft, DraftFieldOp, DraftOp};
 use driftlog_core::engine::Engine;
 use driftlog_core::id::{LogName, Name, RecordId};
 use driftlog_core::rich::Splice;
+use driftlog_core::sequencer::Rerooting;
 use driftlog_core::state::{FieldKey, RecordKey};
 use driftlog_core::value::Value;
 use driftlog_core::view::{CollectionSchema, FieldSchema, Query, Schema, Strategy};
@@ -39,6 +40,12 @@ const WAITING_EDITS_MAX: u64 = 200;
 const LOOKS: u32 = 60;
 /// Time between two of them.
 const LOOK: Duration = Duration::from_millis(25);
+/// How long nobody writes to a log before it is looked after without a push, and how often that is done: here sooner than
+/// by default, since it is waited for.
+const QUIET: Duration = Duration::from_secs(2);
+const PURGE: Duration = Duration::from_secs(1);
+/// How long it may take until it rests, beyond the graces of two new roots.
+const REST_MAX: Duration = Duration::from_secs(60);
 /// New clients whose median counts.
 const OPENINGS: usize = 9;
 
@@ -54,7 +61,7 @@ pub struct Plan {
     pub actions: u64,
     /// What is written.
     pub subject: Subject,
-    /// How long changes of an old root of the note are translated: what storage comes to is told as it is behind it.
+    /// How long changes of an old root of the note are translated.
     pub grace: Duration,
     /// Bytes of each value, or of the note, which is cut where it was written first as it grows beyond.
     pub value_bytes: u64,
@@ -111,7 +118,9 @@ pub struct Report {
     pub actions: u64,
     /// The log's records, as JSON.
     pub live_bytes: u64,
-    /// The server's files after it ended.
+    /// The server's database right behind the last action: old roots are in their grace then.
+    pub written_bytes: u64,
+    /// The server's files after nobody wrote for as long as time alone changed something, and it ended.
     pub server_bytes: u64,
     /// Keys and values of the client's database.
     pub client_bytes: u64,
@@ -144,7 +153,8 @@ impl Server {
         let address = listener.local_addr()?.to_string();
         let mut config = Config::new(directory.path(), Access::Development);
         config.retention = Retention::default().with("*", Keep::Last(0));
-        config.rerooting.grace = plan.grace;
+        config.rerooting = Rerooting { grace: plan.grace, quiet: QUIET, ..config.rerooting };
+        config.purge = PURGE;
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(serve(listener, config, async {
             let _ = stopped.await;
@@ -156,10 +166,34 @@ impl Server {
         NativeClient::start(&format!("ws://{}/sync", self.address), None, Database::default())
     }
 
+    fn connection(&self) -> rusqlite::Result<Connection> {
+        let path = self.directory.path().join("driftlog.sqlite");
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+    }
+
+    /// Bytes of its database.
+    fn bytes(&self) -> Result<u64, Failure> {
+        let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+        Ok(self.connection()?.query_row(sql, [], |row| row.get::<_, i64>(0))?.cast_unsigned())
+    }
+
+    /// Waits until time alone changes nothing in what it keeps of its logs: no text waits for a quiet moment, and no old
+    /// root for the end of its grace.
+    async fn at_rest(&self, grace: Duration) -> Result<(), Failure> {
+        let (connection, begun) = (self.connection()?, Instant::now());
+        let waiting = || connection.query_row("SELECT count(rests) FROM snapshots", [], |row| row.get::<_, i64>(0));
+        while waiting()? > 0 {
+            if begun.elapsed() > 2 * grace + REST_MAX {
+                return Err("the server's log does not come to rest".into());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        self.settled().await
+    }
+
     /// Waits until it has done what it does behind the pushes: what it keeps of its logs stays as it is.
     async fn settled(&self) -> Result<(), Failure> {
-        let path = self.directory.path().join("driftlog.sqlite");
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let connection = self.connection()?;
         let sql = "SELECT total(first), total(kept_bytes), (SELECT total(number) FROM snapshots),
                    (SELECT page_count FROM pragma_page_count) FROM logs";
         let look =
@@ -207,9 +241,11 @@ pub async fn run(plan: Plan) -> Result<Report, Failure> {
     let client_bytes = client.kill().await.bytes();
     let live_bytes = live_bytes(&server.address, &log).await?;
     server.settled().await?;
+    let written_bytes = server.bytes()?;
+    server.at_rest(plan.grace).await?;
     let server_bytes = server.end().await?;
     let Plan { actions, .. } = plan;
-    Ok(Report { actions, live_bytes, server_bytes, client_bytes, sent_bytes, open_small, open_large })
+    Ok(Report { actions, live_bytes, written_bytes, server_bytes, client_bytes, sent_bytes, open_small, open_large })
 }
 
 /// A server with a log that so many actions made, and the client that made them.

@@ -50,7 +50,8 @@ impl Replica {
     pub fn forget_old_roots(&mut self) {
         if self.state.has_old_roots() {
             let needed = self.needed_roots();
-            self.state.forget_old_roots(|field, root| needed.contains(&(field.clone(), root)));
+            let accepted = self.state.accepted_last();
+            self.state.forget_old_roots(accepted, |field, root| needed.contains(&(field.clone(), root)));
         }
     }
 

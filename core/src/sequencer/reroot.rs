@@ -67,9 +67,10 @@ impl Rerooting {
         (fits && bytes > bound).then(|| bytes - bound > bound / 4)
     }
 
-    /// The texts of a state that have grown far beyond their content, and whose last new root is out of its grace.
+    /// The texts of a state that have grown far beyond their content, and whose last new root is out of its grace now.
     /// Opens and compacts those that are large enough: what a text takes is told when it is compact.
-    pub fn grown(&self, state: &mut State) -> Vec<Grown> {
+    pub fn grown(&self, state: &mut State, now: WallMs) -> Vec<Grown> {
+        let accepted = time::accepted(now, state.accepted_last());
         let large = |state: &State| -> Vec<(FieldKey, u64, u64)> {
             let contents = state.contents().map(|(field, content)| (field, content.root(), content.bytes() as u64));
             contents.filter(|(.., bytes)| *bytes > self.bytes_min).collect()
@@ -81,7 +82,7 @@ impl Rerooting {
         let _ = state.compact();
         let mut grown = Vec::new();
         for (field, root, bytes) in large(state) {
-            if state.content(&field).is_some_and(|content| content.has_grace(state.accepted_last())) {
+            if state.content(&field).is_some_and(|content| content.has_grace(accepted)) {
                 continue;
             }
             let Ok(text) = state.text(&field) else { continue };
@@ -90,6 +91,14 @@ impl Rerooting {
             }
         }
         grown
+    }
+
+    /// When a snapshot of this state would take less room, though nobody writes to the log: an old root comes out of its
+    /// grace, or a text that is grown may begin anew in a quiet moment. None if time changes nothing.
+    pub fn rests_at(&self, state: &State, grown: &[Grown]) -> Option<WallMs> {
+        let quiet = state.accepted_last().ms().saturating_add(self.quiet.as_millis() as u64);
+        let grace_end = state.first_grace_end().map(|until| until.ms().saturating_add(1));
+        grace_end.into_iter().chain(grown.iter().map(|_| quiet)).min()
     }
 }
 
@@ -122,7 +131,7 @@ impl Sequencer {
         let seq = self.state.folded(ActorId::LOG).next();
         let own = self.own(Arc::new(body), None, (seq, offset), accepted).ok()?;
         // Old roots out of their grace are of no use to the gate.
-        self.state.forget_old_roots(|_, _| false);
+        self.state.forget_old_roots(accepted, |_, _| false);
         Some(self.append_own(own))
     }
 }
@@ -168,7 +177,7 @@ mod tests {
     }
 
     fn reroot(log: &mut Log, now: WallMs) -> Option<Logged> {
-        let grown = rerooting().grown(&mut log.state).pop()?;
+        let grown = rerooting().grown(&mut log.state, now).pop()?;
         let mut sequencer = Sequencer::resume(log.state.clone(), Vec::new());
         let (logged, _) = sequencer.reroot(now, &grown, &rerooting(), &mut Random::new([1; 32]))?;
         log.state.fold(&logged).expect("the next entry");
@@ -194,9 +203,26 @@ mod tests {
     }
 
     #[test]
+    fn a_state_tells_when_time_alone_makes_it_smaller() {
+        let (mut log, _) = worn(6);
+        let last = log.now_ms;
+        let grown = rerooting().grown(&mut log.state, last);
+        assert_eq!(rerooting().rests_at(&log.state, &grown), Some(last + 10_000), "with a quiet moment");
+        reroot(&mut log, last + 10_000).expect("it is quiet");
+        let until = last + 10_000 + GRACE.as_millis() as u64;
+        for (now, rests_at) in [(until, Some(until + 1)), (until + 1, None)] {
+            let mut state = log.state.clone();
+            state.forget_old_roots(Time::from_ms(now), |_, _| false);
+            let grown = rerooting().grown(&mut state, now);
+            assert_eq!((rerooting().rests_at(&state, &grown), grown), (rests_at, vec![]), "with the end of the grace");
+        }
+    }
+
+    #[test]
     fn a_grown_text_begins_anew_in_a_quiet_moment_or_when_it_presses() {
         let (mut log, _) = worn(6);
-        let grown = rerooting().grown(&mut log.state);
+        let now = log.now_ms;
+        let grown = rerooting().grown(&mut log.state, now);
         assert!(matches!(grown.as_slice(), [Grown { root: 0, is_pressing: false, .. }]), "{grown:?}");
         let last = log.now_ms;
         assert_eq!(reroot(&mut log, last + 9_000), None, "somebody may be writing");

@@ -255,16 +255,20 @@ impl State {
         true
     }
 
-    /// Lets old roots go whose grace was over when the last entry was accepted, but those that `keep` names.
-    pub fn forget_old_roots(&mut self, keep: impl Fn(&FieldKey, u64) -> bool) {
-        let accepted_last = self.accepted_last;
+    /// When the first of the old roots that are kept comes out of its grace.
+    pub(crate) fn first_grace_end(&self) -> Option<Time> {
+        self.contents().flat_map(|(_, content)| content.old.iter().map(|old| old.until)).min()
+    }
+
+    /// Lets old roots go whose grace is over at this accepted time, but those that `keep` names.
+    pub fn forget_old_roots(&mut self, accepted: Time, keep: impl Fn(&FieldKey, u64) -> bool) {
         for (collection, records) in &mut self.collections {
             for (id, record) in records {
                 for (name, field) in &mut record.fields {
                     let Some(text) = field.text.as_deref_mut().filter(|text| !text.old.is_empty()) else { continue };
                     let key = RecordKey { collection: collection.clone(), record: id.clone() };
                     let at = FieldKey { key, field: name.clone() };
-                    text.forget_old(|old| accepted_last <= old.until || keep(&at, old.root));
+                    text.forget_old(|old| accepted <= old.until || keep(&at, old.root));
                 }
             }
         }

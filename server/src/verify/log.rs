@@ -103,7 +103,7 @@ impl Walk<'_> {
     /// Every entry; a damaged one is told, and the next read for itself.
     fn entries(&mut self, reads: Reads<'_>, end: Offset, tell: &mut dyn FnMut(u64)) -> Result<(), StoreError> {
         let (mut next, mut told) = (self.first, self.first.0);
-        self.compare_snapshot();
+        self.compare_snapshots();
         while next < end {
             match reads.entries(&self.log, next, READ_ENTRIES, READ_BYTES) {
                 Ok(placed) => {
@@ -167,13 +167,17 @@ impl Walk<'_> {
             (self.state, self.broken) = (None, true);
         }
         self.next = *after;
-        self.compare_snapshot();
+        self.compare_snapshots();
     }
 
-    /// Compares a snapshot with the fold, when that has come to its end. Where entries before it are not kept, the fold
-    /// begins with it.
-    fn compare_snapshot(&mut self) {
-        let Some(snapshot) = self.snapshots.pop_if(|snapshot| snapshot.cursor.next == self.next.next) else { return };
+    /// Compares the snapshots that end here with the fold. Where entries before are not kept, the fold begins with one.
+    fn compare_snapshots(&mut self) {
+        while let Some(snapshot) = self.snapshots.pop_if(|snapshot| snapshot.cursor.next == self.next.next) {
+            self.compare_snapshot(&snapshot);
+        }
+    }
+
+    fn compare_snapshot(&mut self, snapshot: &Snapshot) {
         let (decoded, known) = (decode(&snapshot.bytes), self.next);
         let wrong = match (&decoded, &self.state) {
             (Err(error), _) => Some(error.to_string()),

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use driftlog_core::chain::Chain;
 use driftlog_core::entry::{Body, Entry, Header, Replaced, Salt};
-use driftlog_core::id::{Base, ClientId, EntryId, EpochId, Name, RecordId, RunId};
+use driftlog_core::id::{Base, ClientId, EntryId, EpochId, Name, Offset, RecordId, RunId, UserId};
 use driftlog_core::op::{FieldOp, Insert, Op};
 use driftlog_core::packed::{Pushed, Void};
-use driftlog_core::protocol::frame::Nonce;
+use driftlog_core::protocol::frame::{Hello, Nonce};
 use driftlog_core::sequencer::{PushItems, Refused};
 use driftlog_core::snapshot::encode;
 use driftlog_core::time::Time;
@@ -19,7 +19,7 @@ use super::*;
 use crate::config::Access;
 use crate::environment::System;
 use crate::snapshot;
-use crate::store::{Reads, Snapshot, Store};
+use crate::store::{Reads, Snapshot, Store, StoredSnapshot};
 use crate::verify::{Report, check_log, check_tables};
 
 /// Tables and how many of their first columns are their key.
@@ -268,7 +268,7 @@ fn filled(config: &Config) -> Writer {
         let log = writes.reads().log(&log_name(LOGS[0]))?.expect("there");
         let mut state = snapshot::fold(writes.reads(), &log)?.state;
         let snapshot = Snapshot { cursor: state.cursor(), bytes: encode(&mut state) };
-        writes.put_snapshot(log.key, &StoredSnapshot::of(snapshot)).map(drop)
+        writes.put_snapshot(log.key, &StoredSnapshot::of(snapshot, None)).map(drop)
     });
     filled.expect("commits");
     while let Ok(answer) = answers.try_recv() {

@@ -20,6 +20,7 @@ impl LogWriter {
         touched.extend(expired.logs.into_iter().map(|log| (log.name, Offset(0))));
         self.purged(&touched);
         self.uncut |= writes.sweep(&mut self.sweep, STEP_PAGES)?;
+        self.go_round(writes.reads())?;
         Ok(told(touched, Some((reply, more))))
     }
 

@@ -103,6 +103,26 @@ impl Story {
     pub fn entries(&self) -> u64 {
         self.world().server_end(&board::log(1)).0
     }
+
+    /// Lets so many milliseconds pass without anybody doing anything; the server looks after its logs now and then.
+    pub fn leave_alone_for(&self, milliseconds: u64) {
+        self.run_for(milliseconds);
+        for _ in 0..4 {
+            self.world().purge();
+            self.run_for(20_000);
+        }
+    }
+
+    /// Bytes that the server's snapshots of the log take, and the first entry that it keeps.
+    ///
+    /// # Panics
+    /// If the server is down, or its disk fails.
+    pub fn kept(&self) -> (u64, u64) {
+        let world = self.world();
+        let server = world.host.server.as_ref().expect("a running server");
+        let first = server.first_kept(&board::log(1)).expect("reads").map_or(0, |first| first.next.0);
+        (server.snapshot_bytes(&board::log(1)).expect("reads"), first)
+    }
 }
 
 impl Person {

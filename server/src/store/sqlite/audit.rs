@@ -27,7 +27,7 @@ const SUMMED: [(&str, &str, usize); 10] = [
     ("bindings", "SELECT author, actor, user, binding, sum FROM bindings", 4),
     ("actors", "SELECT log, author, row, sum FROM actors", 3),
     ("replacements", "SELECT log, actor, seq, digest, offset, sum FROM replacements", 5),
-    ("snapshots", "SELECT log, number, next, chain, size, sum FROM snapshots", SNAPSHOT_SUMMED),
+    ("snapshots", "SELECT log, number, next, chain, size, rests, sum FROM snapshots", SNAPSHOT_SUMMED),
     (
         "dead_letters",
         "SELECT letter, log, author, seq, digest, source, code, reason, attempts, first_ms, last_ms,

@@ -73,8 +73,15 @@ impl Reads<'_> {
     pub(crate) fn log_of_key(self, key: LogKey) -> Result<LogRow, StoreError> {
         let mut statement = self.0.prepare_cached(&format!("SELECT {LOG_COLUMNS} FROM logs WHERE log = ?1"))?;
         let mut rows = statement.query([key.0])?;
-        let Some(row) = rows.next()? else { return Err(StoreError::corrupt("logs", "a log of dead letters is gone")) };
+        let Some(row) = rows.next()? else { return Err(StoreError::corrupt("logs", "a log is gone")) };
         Ok(log_row(row)?.0)
+    }
+
+    /// The numbers of the logs behind this one, at most so many.
+    pub(crate) fn logs_after(self, key: LogKey, count_max: usize) -> Result<Vec<LogKey>, StoreError> {
+        let mut statement = self.0.prepare_cached("SELECT log FROM logs WHERE log > ?1 ORDER BY log LIMIT ?2")?;
+        let rows = statement.query_map(params![key.0, signed(count_max as u64)], |row| row.get(0).map(LogKey))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// The end of a log and its last accepted time.

@@ -68,6 +68,7 @@ CREATE TABLE snapshots (
   next INTEGER NOT NULL,
   chain BLOB NOT NULL,
   size INTEGER NOT NULL,
+  rests INTEGER,
   sum INTEGER NOT NULL,
   bytes BLOB NOT NULL,
   PRIMARY KEY (log, number)

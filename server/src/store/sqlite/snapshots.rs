@@ -13,20 +13,23 @@ use super::write::{Writes, integer, number_value};
 use crate::store::{LogKey, Snapshot, SnapshotRow, StoreError, StoredSnapshot, deflated};
 
 /// How many columns of a row the sum covers.
-pub(super) const SNAPSHOT_SUMMED: usize = 5;
+pub(super) const SNAPSHOT_SUMMED: usize = 6;
 
 impl Reads<'_> {
     /// The stored snapshots of a log, the newest first, and whether a row of them is damaged: it can be made again.
     pub(crate) fn snapshots(self, log: LogKey) -> Result<(Vec<SnapshotRow>, bool), StoreError> {
         let mut statement = self.0.prepare_cached(
-            "SELECT log, number, next, chain, size, sum FROM snapshots WHERE log = ?1 ORDER BY number DESC",
+            "SELECT log, number, next, chain, size, rests, sum FROM snapshots WHERE log = ?1 ORDER BY number DESC",
         )?;
         let (mut rows, mut snapshots, mut damaged) = (statement.query([log.0])?, Vec::new(), false);
         while let Some(row) = rows.next()? {
             match sum::check("snapshots", row, SNAPSHOT_SUMMED) {
-                Ok(()) => {
-                    snapshots.push(SnapshotRow { log, number: unsigned(row, 1)?, end: Offset(unsigned(row, 2)?) })
-                }
+                Ok(()) => snapshots.push(SnapshotRow {
+                    log,
+                    number: unsigned(row, 1)?,
+                    end: Offset(unsigned(row, 2)?),
+                    rests_at: row.get::<_, Option<i64>>(5)?.map(i64::cast_unsigned),
+                }),
                 Err(_) => damaged = true,
             }
         }
@@ -46,13 +49,13 @@ impl Reads<'_> {
     /// [`StoreError::CorruptRow`]: do with an older one, and make it again.
     pub(crate) fn snapshot(self, snapshot: SnapshotRow) -> Result<Snapshot, StoreError> {
         let mut statement = self.0.prepare_cached(
-            "SELECT log, number, next, chain, size, sum, bytes FROM snapshots WHERE log = ?1 AND number = ?2",
+            "SELECT log, number, next, chain, size, rests, sum, bytes FROM snapshots WHERE log = ?1 AND number = ?2",
         )?;
         let mut rows = statement.query(params![snapshot.log.0, signed(snapshot.number)])?;
         let Some(row) = rows.next()? else { return Err(StoreError::corrupt("snapshots", "a snapshot is gone")) };
         sum::check("snapshots", row, SNAPSHOT_SUMMED)?;
         let cursor = Cursor { next: Offset(unsigned(row, 2)?), chain: Chain(Digest(blob(row, 3)?)) };
-        let stored = row.get_ref(6)?.as_blob().map_err(rusqlite::Error::from)?;
+        let stored = row.get_ref(SNAPSHOT_SUMMED + 1)?.as_blob().map_err(rusqlite::Error::from)?;
         let bytes = deflated::plain(stored, unsigned(row, 4)?);
         match bytes.filter(|bytes| snapshot::is_whole(bytes)) {
             Some(bytes) => Ok(Snapshot { cursor, bytes }),
@@ -65,7 +68,7 @@ impl Writes<'_> {
     /// Stores a snapshot. The one before stays, in case this one is damaged; older ones go. Whether it was stored: one
     /// that ends before the newest was overtaken, and entries behind it may be gone already.
     pub(crate) fn put_snapshot(self, log: LogKey, snapshot: &StoredSnapshot) -> Result<bool, StoreError> {
-        let StoredSnapshot { cursor, size, bytes } = snapshot;
+        let StoredSnapshot { cursor, size, rests_at, bytes } = snapshot;
         let newest = self.reads().snapshots(log)?.0.first().copied();
         if newest.is_some_and(|newest| newest.end > cursor.next) {
             return Ok(false);
@@ -77,9 +80,10 @@ impl Writes<'_> {
             number_value(cursor.next.0),
             ValueRef::Blob(&cursor.chain.0.0),
             number_value(*size),
+            rests_at.map_or(ValueRef::Null, number_value),
         ];
         // The number may be that of a damaged row.
-        let sql = "INSERT OR REPLACE INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let sql = "INSERT OR REPLACE INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         self.put_with_bytes(sql, "snapshots", &values, bytes)?;
         let sql = "DELETE FROM snapshots WHERE log = ?1 AND number NOT IN (?2, ?3)";
         self.0.prepare_cached(sql)?.execute([log.0, signed(before), signed(before + 1)])?;
@@ -121,7 +125,7 @@ mod tests {
     fn a_deflated_snapshot_is_read_as_it_was_encoded() {
         let directory = tempfile::tempdir().expect("a directory");
         let (mut writer, log) = store(directory.path());
-        let put = |writes: Writes<'_>| writes.put_snapshot(log.key, &StoredSnapshot::of(snapshot(7)));
+        let put = |writes: Writes<'_>| writes.put_snapshot(log.key, &StoredSnapshot::of(snapshot(7), None));
         assert!(writer.commit(put).expect("stores"));
         let read = |writes: Writes<'_>| {
             let row = writes.reads().snapshots(log.key)?.0[0];
@@ -144,7 +148,7 @@ mod tests {
         ];
         for (damage, what) in damages {
             let found = writer.commit(|writes| {
-                writes.put_snapshot(log.key, &StoredSnapshot::of(snapshot(7)))?;
+                writes.put_snapshot(log.key, &StoredSnapshot::of(snapshot(7), None))?;
                 let row = writes.reads().snapshots(log.key)?.0[0];
                 writes.0.execute_batch(&format!("UPDATE snapshots SET {damage} WHERE number = {}", row.number))?;
                 Ok(writes.reads().snapshot(row).map(|found| found.cursor))
@@ -158,7 +162,7 @@ mod tests {
     fn nothing_of_a_deflated_snapshot_is_in_the_file_behind_the_next_two() {
         let directory = tempfile::tempdir().expect("a directory");
         let (mut writer, log) = store(directory.path());
-        let first = StoredSnapshot::of(snapshot(1));
+        let first = StoredSnapshot::of(snapshot(1), None);
         assert!(first.bytes.len() as u64 * 2 < first.size, "it is deflated");
         // A page holds a row's bytes in pieces: each of these is within one.
         let pieces: Vec<&[u8]> = first.bytes.chunks_exact(64).collect();
@@ -176,9 +180,9 @@ mod tests {
         };
         put(&mut writer, &first);
         assert!(left(&mut writer) * 2 > pieces.len(), "it is there");
-        put(&mut writer, &StoredSnapshot::of(snapshot(2)));
+        put(&mut writer, &StoredSnapshot::of(snapshot(2), None));
         assert!(left(&mut writer) * 2 > pieces.len(), "the one before stays");
-        put(&mut writer, &StoredSnapshot::of(snapshot(3)));
+        put(&mut writer, &StoredSnapshot::of(snapshot(3), None));
         assert_eq!(left(&mut writer), 0);
     }
 }
