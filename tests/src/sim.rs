@@ -26,6 +26,7 @@ pub mod network;
 pub mod page;
 pub mod quiet;
 pub mod reroot;
+pub mod rot;
 pub mod seeds;
 pub mod story;
 pub mod stranger;

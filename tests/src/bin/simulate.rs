@@ -28,6 +28,7 @@ struct Sum {
     rerooted: u64,
     translated: u64,
     flipped: u64,
+    rotted: u64,
     acked_lost: u64,
     stored_lost: u64,
     diverged: u64,
@@ -42,6 +43,7 @@ impl Sum {
         self.rerooted += outcome.report.rerooted;
         self.translated += outcome.report.translated;
         self.flipped += outcome.report.flipped;
+        self.rotted += outcome.report.rotted;
         self.simulated_ms += outcome.simulated_ms;
         self.lively_ms += outcome.lively_ms;
         let Some((kind, _)) = &outcome.report.violation else { return };
@@ -73,7 +75,7 @@ fn main() -> ExitCode {
     });
     let per_second = sum.lively_ms as f64 / 1_000.0 / begun.elapsed().as_secs_f64();
     println!(
-        "seeds={} failed={} entries={} redriven={} rerooted={} translated={} flipped={} acked_lost={} stored_lost={} diverged={} \
+        "seeds={} failed={} entries={} redriven={} rerooted={} translated={} flipped={} rotted={} acked_lost={} stored_lost={} diverged={} \
          simulated_hours={:.1} per_second={:.0}",
         options.seeds,
         sum.failed,
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         sum.rerooted,
         sum.translated,
         sum.flipped,
+        sum.rotted,
         sum.acked_lost,
         sum.stored_lost,
         sum.diverged,

@@ -39,8 +39,10 @@ pub struct Report {
     pub rerooted: u64,
     /// Entries that the gate translated.
     pub translated: u64,
-    /// Bits that flipped.
+    /// Bits that flipped on devices.
     pub flipped: u64,
+    /// Servers whose disk was rotten.
+    pub rotted: u64,
     /// What went wrong first, by its kind and in words.
     pub violation: Option<(&'static str, String)>,
 }
@@ -67,6 +69,8 @@ pub struct Checker {
     /// The disk was put back to a backup: the next start may know less.
     restoring: bool,
     restored: bool,
+    /// Bits of the server's disk have flipped.
+    rotten: bool,
 }
 
 /// What the checker saw of one log at the server.
@@ -174,6 +178,8 @@ impl Checker {
                 match server.entries(&name, from) {
                     Ok(entries) if entries.is_empty() => break,
                     Ok(entries) => entries.into_iter().for_each(|(logged, end)| self.grew(&name, &logged, end)),
+                    // What does not read is told to nobody.
+                    Err(_) if self.rotten => break,
                     Err(error) => self.violated("acked-lost", format!("{name} does not read at the server: {error}")),
                 }
             }
@@ -226,6 +232,12 @@ impl Checker {
         self.report.entries += 1;
     }
 
+    /// Bits of the server's disk are not as they were written, or are again.
+    pub(super) fn server_rots(&mut self, rotten: bool) {
+        self.rotten = rotten;
+        self.report.rotted += u64::from(rotten);
+    }
+
     /// The server's disk was put back to a backup.
     pub(super) fn server_restored(&mut self) {
         (self.restoring, self.restored) = (true, true);
@@ -233,7 +245,7 @@ impl Checker {
 
     /// The server started: what it ever committed must be there.
     pub(super) fn server_started(&mut self, server: Option<&Server>) {
-        let Some(server) = server else { return };
+        let Some(server) = server.filter(|_| !self.rotten) else { return };
         let restoring = std::mem::take(&mut self.restoring);
         let names: Vec<_> = self.logs.keys().cloned().collect();
         for name in names {

@@ -107,6 +107,7 @@ pub fn drawn(seed: u64) -> World {
     }
     world.draw_erasing(seed);
     world.draw_downgrading(seed);
+    world.draw_rot(seed);
     world
 }
 

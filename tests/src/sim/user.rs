@@ -120,6 +120,7 @@ impl World {
         note!(self, "all is calm");
         self.host.disk.reset_counters();
         self.host.disk.set_capacity(None);
+        self.replace_rotten_disk();
         self.start_server();
         for device in 0..self.devices.len() {
             self.devices[device].clogged_ms = 0;
@@ -357,7 +358,7 @@ impl World {
     /// A backup is taken, or the server is put back to it.
     fn restore_at_random(&mut self) {
         match self.backup.take() {
-            None if self.host.server.is_some() => self.backup = Some(self.host.backup()),
+            None if self.host.server.is_some() && !self.is_rotten() => self.backup = Some(self.host.backup()),
             Some(backup) if !self.checker.was_restored() => {
                 self.crash_server(Loss::Nothing);
                 self.restore_server(&backup);

@@ -10,6 +10,7 @@ use super::checker::{Checker, Report};
 use super::device::{Device, DeviceNumber, Network, TabNumber};
 use super::host::Host;
 use super::network::{End, SocketNumber, Sockets};
+use super::rot::Rot;
 use super::trace::Trace;
 use super::user::{Mishap, Temper};
 use super::weather::Weather;
@@ -68,6 +69,8 @@ pub enum Event {
     Erasing,
     /// Somebody's connection is downgraded.
     Downgrading,
+    /// Bits of the server's disk flip, or the operator notices.
+    Rot,
 }
 
 /// The world of one run.
@@ -94,6 +97,8 @@ pub struct World {
     pub erasing: Option<Random>,
     /// What operators that downgrade draw from, if there are any.
     pub downgrading: Option<Random>,
+    /// How the server's disk rots, if it does.
+    pub rot: Option<Rot>,
     pub(super) sockets: Sockets,
     pub(super) tab_last: TabNumber,
     pub(super) began: u64,
@@ -124,6 +129,7 @@ impl World {
             backup: None,
             erasing: None,
             downgrading: None,
+            rot: None,
             sockets: Sockets::default(),
             tab_last: 0,
             began: BEGIN_MS,
@@ -215,6 +221,7 @@ impl World {
             Event::Mend(mishap) => self.mend(mishap),
             Event::Erasing => self.erase_at_random(),
             Event::Downgrading => self.downgrade_at_random(),
+            Event::Rot => self.rot(),
         }
     }
 
