@@ -5,6 +5,7 @@ use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{Case, Ruling};
 use driftlog_core::session::link::LinkState;
 use driftlog_core::storage;
+use driftlog_server::{Keep, Retention};
 use driftlog_tests::disk::Loss;
 use driftlog_tests::sim::board::{self, add, add_with_note, named, rename, splice, tag, untag, vote};
 use driftlog_tests::sim::story::{Person, Story};
@@ -68,6 +69,65 @@ fn a_copy_made_before_the_first_connection_is_one_client_more() {
     assert_eq!(alice.field("a", "votes"), "1");
     assert!([shared, of_alice, of_copy].iter().all(|write| alice.is_accepted(*write)));
     assert_eq!(story.entries(), 4);
+}
+
+/// A snapshot says how far each actor is folded; under a seq that it covers a copy may have written.
+#[test]
+fn what_a_copy_wrote_under_the_same_seqs_is_in_a_snapshot_and_the_originals_work_counts_all_the_same() {
+    // So far behind is sent the snapshot.
+    const OTHERS: u64 = 5_100;
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.act(add("a", "milk"));
+    story.run_until_quiet();
+    let copy = alice.copy();
+    alice.offline();
+    let own = [alice.act(vote("a", 1)), alice.act(add("b", "bread")), alice.act(rename("b", "rye"))];
+    copy.open_tab();
+    for _ in 0..5 {
+        copy.act(vote("a", 100));
+    }
+    for _ in 0..OTHERS {
+        bob.act(vote("a", 10_000));
+    }
+    story.run_until_quiet();
+    alice.online();
+    all_is_well(&story, &[&alice, &copy, &bob]);
+    assert_eq!(bob.field("a", "votes"), (501 + 10_000 * OTHERS).to_string());
+    assert_eq!((bob.field("b", "title"), story.entries()), ("rye".into(), 9 + OTHERS));
+    assert!(own.iter().all(|write| alice.is_accepted(*write)));
+}
+
+/// … and where the entries that it covers are gone, nobody knows any more which of the two it was.
+#[test]
+fn what_a_copy_may_have_written_where_entries_are_gone_is_kept_as_a_dead_letter() {
+    let story = Story::begin();
+    {
+        let mut world = story.world();
+        let config = world.host.config_mut();
+        (config.snapshot_entries, config.retention) = (5, Retention::default().with("*", Keep::Last(0)));
+        world.stop_server();
+        world.start_server();
+    }
+    let alice = story.person("alice");
+    alice.act(add("a", "milk"));
+    story.run_until_quiet();
+    let copy = alice.copy();
+    alice.offline();
+    let own = [alice.act(vote("a", 1)), alice.act(add("b", "bread"))];
+    copy.open_tab();
+    for _ in 0..40 {
+        copy.act(vote("a", 100));
+        story.run_for(300);
+    }
+    story.run_until_quiet();
+    assert!(story.kept().1 > 5, "what alice wrote behind is gone");
+    alice.online();
+    story.run_until_quiet();
+    let codes: Vec<_> = alice.dead_letters().into_iter().map(|(_, code)| code).collect();
+    assert_eq!(codes, [Some(Code::OutcomeUnknown); 2]);
+    assert!(own.iter().all(|write| !alice.is_accepted(*write)));
+    assert_eq!((alice.field("a", "votes"), alice.ids()), ("4000".into(), vec!["a".into()]));
 }
 
 #[test]

@@ -221,8 +221,16 @@ impl Server {
     }
 }
 
+/// What is stored in a directory: not the index of SQLite's log, which is there while somebody has the file open.
 fn bytes_in(directory: &Path) -> io::Result<u64> {
-    std::fs::read_dir(directory)?.map(|file| Ok(file?.metadata()?.len())).sum()
+    let mut bytes = 0;
+    for file in std::fs::read_dir(directory)? {
+        let file = file?;
+        if !file.file_name().to_string_lossy().ends_with("-shm") {
+            bytes += file.metadata()?.len();
+        }
+    }
+    Ok(bytes)
 }
 
 /// Does it.

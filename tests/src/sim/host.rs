@@ -220,6 +220,7 @@ impl World {
         assert!(self.host.server.is_none(), "stop the server first");
         note!(self, "server: restored from a backup");
         self.host.disk.restore(backup);
+        self.no_longer_rotten();
         self.checker.server_restored();
     }
 

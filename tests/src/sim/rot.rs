@@ -1,6 +1,8 @@
 //! Bits that flip on the server's disk, and the operator who notices and puts the disk back to the backup from before.
 //!
 //! Until then the server may refuse logs, keep clients out, or not run at all; what it tells must be what it was given.
+//! Bits of what waits in front of the database are left alone: SQLite takes a log whose end does not read for a shorter
+//! one, so a start behind such a flip is a start from a backup that nobody ordered.
 
 use driftlog_core::random::Random;
 
@@ -8,6 +10,8 @@ use super::trace::note;
 use super::world::{Event, World};
 use crate::disk::{Backup, Loss};
 
+/// The server's database.
+const FILE: &str = "driftlog.sqlite";
 /// Of so many drawn worlds one has a disk that rots.
 const WORLDS: u64 = 5;
 /// When that happens at the latest, in milliseconds.
@@ -51,30 +55,29 @@ impl World {
         if self.lively && self.host.server.is_some() && !self.checker.was_restored() {
             rot.whole = Some(self.host.backup());
             self.checker.server_rots(true);
+            let bytes = self.host.disk.read(FILE).map_or(0, |bytes| bytes.len() as u64);
             for _ in 0..=rot.random.below(BITS_MAX) {
-                let files = self.host.disk.files();
-                let held: Vec<_> =
-                    files.into_iter().filter(|(name, bytes)| !name.ends_with("-shm") && *bytes > 0).collect();
-                let Some((name, bytes)) = held.get(rot.random.below(held.len().max(1) as u64) as usize) else {
-                    continue;
-                };
-                let bit = rot.random.below(bytes * 8);
-                self.host.disk.flip(name, bit as usize);
-                note!(self, "server: bit {bit} of {name} flips");
+                let bit = rot.random.below((bytes * 8).max(1));
+                self.host.disk.flip(FILE, bit as usize);
+                note!(self, "server: bit {bit} of its database flips");
             }
             self.schedule(1 + rot.random.below(UNNOTICED_MS_MAX), Event::Rot);
         }
         self.rot = Some(rot);
     }
 
-    /// The operator puts back what is whole. If something else has done so meanwhile, there is nothing to do.
+    /// The operator puts back what is whole, if the disk is rotten.
     pub(super) fn replace_rotten_disk(&mut self) {
-        let Some(whole) = self.rot.as_mut().and_then(|rot| rot.whole.take()) else { return };
-        self.checker.server_rots(false);
-        if !self.checker.was_restored() {
+        if let Some(whole) = self.no_longer_rotten() {
             self.crash_server(Loss::Nothing);
             self.restore_server(&whole);
             self.start_server();
         }
+    }
+
+    /// Another disk takes the place of the one that may be rotten; what was whole before it was.
+    pub(super) fn no_longer_rotten(&mut self) -> Option<Backup> {
+        self.checker.server_rots(false);
+        self.rot.as_mut().and_then(|rot| rot.whole.take())
     }
 }
