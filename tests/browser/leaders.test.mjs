@@ -33,13 +33,36 @@ test('a page in the back/forward cache holds neither lock nor socket', async (t)
   await write(leader, 'after it came back');
 });
 
+test('two tabs without Web Locks have one leader, and the other goes on when it hangs or is closed', async (t) => {
+  // As a phone on the local network: a name that is not localhost, over http.
+  const world = await startWorld(t, { secret: 'a secret of thirty-two characters' });
+  world.site.url = world.site.url.replace('127.0.0.1', 'driftlog.test');
+  const device = await world.device({ args: ['--host-resolver-rules=MAP driftlog.test 127.0.0.1'] });
+  const { leader, follower, write } = await twoTabsOf(world, device, { token: await world.server.token({ sub: 'alice' }) });
+  assert.equal(await leader.page.evaluate(() => navigator.locks), undefined);
+  await write(leader, 'by the one that leads');
+  await write(follower, 'by the other');
+  const hangs = leader.page.evaluate(() => {
+    const start = Date.now();
+    while (Date.now() - start < 40_000);
+  });
+  await write(follower, 'while it hangs');
+  await hangs;
+  await write(leader, 'after it woke');
+  await follower.page.close();
+  await write(leader, 'when it is alone');
+});
+
 /** Two tabs of one device; the first leads. `write` acts in a tab and waits for the server's acceptance. */
 async function twoTabs(t) {
   const world = await startWorld(t);
-  const device = await world.device();
-  const leader = await world.tab(device);
+  return twoTabsOf(world, await world.device());
+}
+
+async function twoTabsOf(world, device, options) {
+  const leader = await world.tab(device, options);
   await eventually(async () => assert.equal((await leader.state()).connection, 'live'));
-  const follower = await world.tab(device);
+  const follower = await world.tab(device, options);
   let written = 0;
   const write = async (tab, title) => {
     const fate = await tab.verdict(await tab.act('addTodo', { id: `todo-${written}`, title }));

@@ -5,7 +5,6 @@ use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{Case, Ruling};
 use driftlog_core::session::link::LinkState;
 use driftlog_core::storage;
-use driftlog_server::{Keep, Retention};
 use driftlog_tests::disk::Loss;
 use driftlog_tests::sim::board::{self, add, add_with_note, named, rename, splice, tag, untag, vote};
 use driftlog_tests::sim::story::{Person, Story};
@@ -102,13 +101,7 @@ fn what_a_copy_wrote_under_the_same_seqs_is_in_a_snapshot_and_the_originals_work
 #[test]
 fn what_a_copy_may_have_written_where_entries_are_gone_is_kept_as_a_dead_letter() {
     let story = Story::begin();
-    {
-        let mut world = story.world();
-        let config = world.host.config_mut();
-        (config.snapshot_entries, config.retention) = (5, Retention::default().with("*", Keep::Last(0)));
-        world.stop_server();
-        world.start_server();
-    }
+    story.keep_no_history();
     let alice = story.person("alice");
     alice.act(add("a", "milk"));
     story.run_until_quiet();

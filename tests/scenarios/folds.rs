@@ -86,6 +86,34 @@ fn a_device_that_began_with_a_snapshot_folds_the_same_as_one_that_has_everything
 }
 
 #[test]
+fn a_fold_begins_where_the_history_begins_that_there_still_is() {
+    let story = Story::begin();
+    story.keep_no_history();
+    let alice = story.person("alice");
+    let mut live = open(&alice, &story, 1);
+    for at in 0..200 {
+        alice.act(if at % 3 == 0 { vote("a0", 1) } else { add(&format!("a{at}"), "milk") });
+        story.run_for(50);
+    }
+    story.run_until_quiet();
+    work(&story, &alice, &mut live, never);
+    assert!(story.kept().1 > 0, "the beginning is gone");
+    let (bob, carol) = (story.person("bob"), story.person("carol"));
+    story.run_until_quiet();
+    let (mut one, mut other) = (open(&bob, &story, 2), open(&carol, &story, 2));
+    work(&story, &bob, &mut one, never);
+    work(&story, &carol, &mut other, never);
+    assert_eq!((one.1.status, other.1.status), (Status::Live, Status::Live));
+    assert!(one.1.from > Some(Offset(0)) && live.1.from == Some(Offset(0)), "{:?}", one.1.from);
+    assert_eq!((one.1.from, one.1.end, one.1.digest()), (other.1.from, other.1.end, other.1.digest()));
+    alice.act(add("late", "tea"));
+    story.run_until_quiet();
+    work(&story, &bob, &mut one, never);
+    work(&story, &carol, &mut other, never);
+    assert_eq!((one.1.end, one.1.digest()), (Offset(story.entries()), other.1.digest()));
+}
+
+#[test]
 fn what_one_tab_redrove_is_not_undone_by_another_and_both_agree_after_a_reload() {
     let story = Story::begin();
     let alice = story.person("alice");

@@ -1,5 +1,6 @@
 //! The local database and its tabs.
 
+use driftlog_core::id::Offset;
 use driftlog_core::notice::{LogStatus, WriteStatus};
 use driftlog_tests::database::{Fault, Room};
 use driftlog_tests::sim::board::{add, rename, tag, untag};
@@ -113,7 +114,33 @@ fn a_tab_frozen_for_long_acts_on_what_it_showed_and_gives_no_seq_twice() {
     // It acts before it has read anything.
     alice.act_in(old, untag("a", "red"));
     story.run_until_quiet();
+    assert_eq!(alice.field("a", "tags"), "red", "what it did not show stays");
     assert!(alice.database().own_seqs().windows(2).all(|pair| pair[0] < pair[1]));
+}
+
+#[test]
+fn a_tab_whose_database_is_ahead_of_its_view_has_the_base_of_its_view() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.act(add("a", "milk"));
+    alice.act(tag("a", "red"));
+    story.run_until_quiet();
+    let two = alice.open_tab();
+    story.world().freeze(alice.device(), two);
+    let before = story.entries();
+    bob.act(tag("a", "red"));
+    bob.act(add("b", "tea"));
+    story.run_until_quiet();
+    story.world().thaw(alice.device(), two);
+    // The rows have what bob did; this tab has read none of it.
+    let write = alice.act_in(two, untag("a", "red"));
+    story.run_until_quiet();
+    let logged = story
+        .logged()
+        .into_iter()
+        .find(|logged| (logged.entry.header.run, logged.entry.header.n) == (write.run, write.n));
+    assert_eq!(logged.map(|logged| logged.entry.header.base.end), Some(Offset(before)));
+    assert_eq!((alice.field("a", "tags"), bob.field("a", "tags")), ("red".into(), "red".into()));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use driftlog_core::notice::LogStatus;
+use driftlog_core::notice::{Accepted, LogStatus, WriteStatus};
 use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{Case, Ruling};
 use driftlog_tests::disk::Loss;
@@ -162,24 +162,53 @@ fn a_quota_refuses_and_once_it_is_raised_new_work_passes() {
 }
 
 #[test]
+fn what_another_tab_built_on_a_refused_action_is_in_nobodys_log() {
+    let story = Story::begin();
+    story.set_policy(rules);
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    let one = alice.tab();
+    let two = alice.open_tab();
+    let refused = alice.act_in(one, named("forbidden", "a", "milk"));
+    // Before the verdict, which takes a round trip.
+    while !alice.ids().contains(&"a".to_owned()) {
+        story.run_for(1);
+    }
+    let dependent = alice.act_in(two, rename("a", "bread"));
+    let good = alice.act_in(two, add("b", "tea"));
+    assert!(matches!(alice.told(refused), Some(WriteStatus::Stored(_))), "there is no verdict yet");
+    story.run_until_quiet();
+    assert_eq!(alice.refusal(refused).code, Some(Code::EntryForbidden));
+    assert_eq!(alice.refusal(dependent).code, Some(Code::DependsOn));
+    assert!(alice.is_accepted(good));
+    assert_eq!((alice.ids(), bob.ids(), story.entries()), (vec!["b".into()], vec!["b".into()], 1));
+}
+
+#[test]
 fn who_comes_back_by_a_snapshot_hears_that_the_unanswered_action_is_accepted() {
     let story = Story::begin();
+    story.keep_no_history();
     let (alice, bob) = (story.person("alice"), story.person("bob"));
-    let write = alice.act(vote("a", 1));
     let made = alice.act(add("a", "milk"));
-    while story.entries() == 0 {
+    let write = alice.act(vote("a", 1));
+    while story.entries() < 2 {
         story.run_for(1);
     }
     alice.cut(Cut::Silent);
     alice.offline();
-    for at in 0..200 {
-        bob.act(add(&format!("b{at}"), "tea"));
-        story.run_for(50);
+    for _ in 0..60 {
+        bob.act(vote("a", 100));
+        story.run_for(300);
     }
     story.run_for(20_000);
+    assert!(story.kept().1 > 2, "the entries are gone");
+    assert!(!alice.is_accepted(made) && !alice.is_accepted(write), "the verdicts were lost");
     alice.online();
     story.run_until_quiet();
-    assert!(alice.is_accepted(made) && alice.is_accepted(write));
+    for write in [made, write] {
+        let told = alice.told(write);
+        assert!(matches!(&told, Some(WriteStatus::Accepted(Accepted { offset: None, .. }))), "{told:?}");
+    }
+    assert_eq!(alice.field("a", "votes"), "6001");
     story.world().crash_server(Loss::Unsynced);
     story.world().start_server();
     story.run_until_quiet();

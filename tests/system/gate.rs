@@ -116,6 +116,36 @@ async fn what_kills_a_worker_costs_its_author_that_entry_and_nobody_else_anythin
 }
 
 #[tokio::test]
+async fn who_goes_on_sending_what_hangs_stops_nobody() {
+    let server = start(None).await;
+    let (mut alice, mut a, mut document) = scene(&server).await;
+    let mut bob = Peer::new("bob");
+    bob.log = LogName::new("board/2").expect("a name");
+    bob.chain = Chain::actor_start(bob.actor, &bob.log);
+    let (mut b, _) = bob.open(&server.url).await;
+    let mut others = milk();
+    let first = bob.act(insert());
+    b.send(&bob.push(&[first])).await;
+    b.ack().await;
+    let mut mallory = Peer::new("mallory");
+    let (mut m, _) = mallory.open(&server.url).await;
+    let copy = document.clone();
+    for round in 1..=5 {
+        // Other bytes each time, so that nothing is known of them.
+        let hangs = types_poison(&mut mallory, &copy, &format!("<endless>{round}"));
+        m.send(&mallory.push(&[hangs])).await;
+        for at in [2 * round - 1, 2 * round] {
+            let (own, aside) = (types(&mut alice, &mut document, "."), types(&mut bob, &mut others, "?"));
+            a.send(&alice.push(&[own])).await;
+            b.send(&bob.push(&[aside])).await;
+            assert_eq!((accepted(&a.ack().await), accepted(&b.ack().await)), (vec![(1 + at, at)], vec![(1 + at, at)]));
+        }
+        assert_eq!(marks(&m.ack().await), [(round, Some(Code::RichChange))]);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn while_no_worker_starts_rich_changes_wait_and_nothing_else_does() {
     let repaired = TempDir::new().expect("a directory");
     let path = repaired.path().join("repaired");

@@ -110,3 +110,22 @@ test('a cargo command that is written down is one that cargo takes', () => {
   assert.deepEqual(wrong, []);
   assert.ok(runs.length > 5, 'there are some');
 });
+
+test('every test that docs/interleavings.md names is there', () => {
+  const [wrong, seen] = [[], new Set()];
+  for (const row of read('docs/interleavings.md').split('\n').filter((line) => line.startsWith('|'))) {
+    let path;
+    for (const [, named] of row.matchAll(/`([^`]+)`/g)) {
+      const whole = /^([\w./-]+\.(?:rs|ts|mjs)): (.+)$/.exec(named);
+      if (whole) path = /^(?:core|server|wasm)\//.test(whole[1]) ? whole[1] : `tests/${whole[1]}`;
+      if (!path) continue;
+      const name = whole ? whole[2] : named;
+      const title = /^"(.*)"$/.exec(name)?.[1];
+      const found = tracked.includes(path) && (title ? read(path).includes(title) : new RegExp(`fn ${name}\\(`).test(read(path)));
+      if (!found) wrong.push(`${path}: ${name}`);
+      seen.add(name);
+    }
+  }
+  assert.deepEqual(wrong, []);
+  assert.ok(seen.size > 60, `${seen.size} names`);
+});

@@ -14,6 +14,7 @@ use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{Case, Policy, Ruling};
 use driftlog_core::session::link::LinkState;
 use driftlog_core::value::Value;
+use driftlog_server::{Keep, Retention};
 
 use super::board;
 use super::device::{DeviceNumber, Network, TabNumber};
@@ -51,6 +52,15 @@ impl Story {
     pub fn set_policy(&self, policy: impl Policy + 'static) {
         let mut world = self.world();
         world.host.config_mut().policy = Arc::new(policy);
+        world.stop_server();
+        world.start_server();
+    }
+
+    /// Restarts the server, which makes a snapshot every five entries and keeps none that two of them cover.
+    pub fn keep_no_history(&self) {
+        let mut world = self.world();
+        let config = world.host.config_mut();
+        (config.snapshot_entries, config.retention) = (5, Retention::default().with("*", Keep::Last(0)));
         world.stop_server();
         world.start_server();
     }
