@@ -48,7 +48,7 @@ pub struct Config {
     pub backed_up_after: Option<Duration>,
     /// The ledger of erases; none: `erased.jsonl` in the directory, or with a VFS no ledger. Backups of the data do not have it: keep it elsewhere.
     pub erase_ledger: Option<PathBuf>,
-    /// From one purge of what is over to the next.
+    /// From one purge of what is over to the next. With each, some of the logs that nobody writes to are looked after.
     pub purge: Duration,
     /// When a text whose history has grown far beyond its content is given a new root.
     pub rerooting: Rerooting,
