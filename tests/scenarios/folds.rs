@@ -29,6 +29,15 @@ fn never(_: &Act) -> bool {
     false
 }
 
+/// Somebody acts so many times.
+fn are_made(story: &Story, person: &Person, actions: usize) {
+    for at in 0..actions {
+        person.act(if at % 3 == 0 { vote("a0", 1) } else { add(&format!("a{at}"), "milk") });
+        story.run_for(50);
+    }
+    story.run_until_quiet();
+}
+
 #[test]
 fn an_outage_of_the_handlers_parks_nothing_and_work_resumes_by_itself() {
     let story = Story::begin();
@@ -68,11 +77,7 @@ fn a_device_that_began_with_a_snapshot_folds_the_same_as_one_that_has_everything
     let story = Story::begin();
     let alice = story.person("alice");
     let mut live = open(&alice, &story, 1);
-    for at in 0..200 {
-        alice.act(if at % 3 == 0 { vote("a0", 1) } else { add(&format!("a{at}"), "milk") });
-        story.run_for(50);
-    }
-    story.run_until_quiet();
+    are_made(&story, &alice, 200);
     work(&story, &alice, &mut live, never);
     let bob = story.person("bob");
     story.run_until_quiet();
@@ -91,11 +96,7 @@ fn a_fold_begins_where_the_history_begins_that_there_still_is() {
     story.keep_no_history();
     let alice = story.person("alice");
     let mut live = open(&alice, &story, 1);
-    for at in 0..200 {
-        alice.act(if at % 3 == 0 { vote("a0", 1) } else { add(&format!("a{at}"), "milk") });
-        story.run_for(50);
-    }
-    story.run_until_quiet();
+    are_made(&story, &alice, 200);
     work(&story, &alice, &mut live, never);
     assert!(story.kept().1 > 0, "the beginning is gone");
     let (bob, carol) = (story.person("bob"), story.person("carol"));
