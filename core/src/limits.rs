@@ -63,6 +63,8 @@ pub const CREDIT_BYTES: u64 = 1024 * 1024;
 pub const CREDIT_BYTES_OF_LOG: u64 = CREDIT_BYTES / 2;
 /// Logs one session may have open at once.
 pub const SESSION_LOGS_MAX: usize = 16 * 1024;
+/// Logs that one subscribe names: whatever they are called, it stays near [`FRAME_BYTES_TARGET`].
+pub const SUBSCRIBE_LOGS_MAX: usize = 128;
 /// Bytes of what a client says of itself in a log at the moment.
 pub const PRESENCE_BYTES_MAX: usize = 4 * 1024;
 /// Characters of a reason given to people.

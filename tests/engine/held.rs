@@ -23,7 +23,7 @@ pub(crate) fn welcome_with(device: &mut Device, tab: usize, (seq, chain): (u64, 
     let welcome = Welcome { protocol: 1, user, nonce, now, idle_ms: 60_000, credit };
     device.receive(tab, &Frame::Welcome(welcome));
     let subscribed = device.sent(tab).into_iter().find_map(|frame| match frame {
-        Frame::Subscribe(subscribe) => Some(subscribe.log),
+        Frame::Subscribe(subscribe) => subscribe.logs.first().map(|log| log.log),
         _ => None,
     });
     let number = subscribed.expect("the log is asked for");

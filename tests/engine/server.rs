@@ -11,7 +11,7 @@ use driftlog_core::id::{ActorId, EpochId, LogId, Offset, Seq, UserId};
 use driftlog_core::op::{FieldOp, Op};
 use driftlog_core::packed::{Packer, Pushed};
 use driftlog_core::protocol::frame::{
-    Ack, AckRange, Entries, Frame, LogNumber, Marked, MarkedStatus, Nonce, Opened, Push, Subscribe, Welcome,
+    Ack, AckRange, Entries, Frame, LogNumber, Marked, MarkedStatus, Nonce, Opened, Push, SubscribeLog, Welcome,
 };
 use driftlog_core::protocol::{Code, VERSION};
 use driftlog_core::time::Time;
@@ -71,7 +71,7 @@ impl Server {
                 let credit = 1 << 20;
                 vec![Frame::Welcome(Welcome { protocol: VERSION, user, nonce, now: 0, idle_ms: 60_000, credit })]
             }
-            Frame::Subscribe(subscribe) => self.subscribe(session, &subscribe),
+            Frame::Subscribe(subscribe) => subscribe.logs.iter().flat_map(|log| self.subscribe(session, log)).collect(),
             Frame::Push(push) => self.push(session, &push),
             Frame::Settled(settled) => {
                 let marks = &mut self.author(session.actor.unwrap()).marks;
@@ -101,7 +101,7 @@ impl Server {
         Some(Frame::Entries(Entries { log, from, after, end, entries: packer.finish() }).encode())
     }
 
-    fn subscribe(&mut self, session: &mut Session, subscribe: &Subscribe) -> Vec<Frame> {
+    fn subscribe(&mut self, session: &mut Session, subscribe: &SubscribeLog) -> Vec<Frame> {
         let from = subscribe.cursor.map_or(Offset(0), |cursor| cursor.next);
         session.log = Some((subscribe.log, from));
         let author = self.author(session.actor.unwrap());

@@ -42,12 +42,13 @@ fn a_small_write_goes_behind_one_frame_of_a_large_backlog_and_not_behind_all_of_
     let (user, now) = (UserId::new("alice").unwrap(), device.now());
     let welcome = Welcome { protocol: 1, user, nonce: Nonce([1; 16]), now, idle_ms: 60_000, credit: 1 << 30 };
     device.receive(tab, &Frame::Welcome(welcome));
-    let mut numbers = BTreeMap::new();
-    for frame in device.sent(tab) {
-        if let Frame::Subscribe(subscribe) = frame {
-            numbers.insert(subscribe.name, subscribe.log);
-        }
-    }
+    let subscribes = device.sent(tab).into_iter().filter_map(|frame| match frame {
+        Frame::Subscribe(subscribe) => Some(subscribe.logs),
+        _ => None,
+    });
+    let subscribes: Vec<_> = subscribes.collect();
+    assert_eq!(subscribes.len(), 1, "one subscribe names all of them");
+    let numbers: BTreeMap<_, _> = subscribes.into_iter().flatten().map(|log| (log.name, log.log)).collect();
     for name in &names {
         let opened = opened(&device, tab, numbers[name], name);
         device.receive(tab, &opened);

@@ -5,7 +5,7 @@ use driftlog_core::entry::Entry;
 use driftlog_core::id::{ClientId, EpochId, LogId, LogName, Offset, Seq, UserId};
 use driftlog_core::packed::{Packer, Pushed};
 use driftlog_core::protocol::Frame;
-use driftlog_core::protocol::frame::{Hello, LogNumber, Nonce, Push, Subscribe, Welcome};
+use driftlog_core::protocol::frame::{Hello, LogNumber, Nonce, Push, SubscribeLog, Welcome};
 use driftlog_core::random::Random;
 use driftlog_core::sequencer::{Author, AuthorRow, Decided, Known, Sequencer};
 use driftlog_core::session::client::{ClientSession, subscription};
@@ -57,7 +57,7 @@ impl Server {
         };
         server.take(&Frame::Hello(hello).encode());
         for log in 0..2 {
-            server.take(&Frame::Subscribe(subscribe(log)).encode());
+            server.take(&Frame::from(subscribe(log)).encode());
         }
         server
     }
@@ -131,9 +131,9 @@ impl Server {
     }
 }
 
-fn subscribe(log: LogNumber) -> Subscribe {
+fn subscribe(log: LogNumber) -> SubscribeLog {
     let name = log_name();
-    Subscribe {
+    SubscribeLog {
         log,
         name,
         log_id: None,

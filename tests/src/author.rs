@@ -88,7 +88,7 @@ impl Author {
                 let mut subscription = self.peer.subscription(1);
                 subscription.read = false;
                 (subscription.decided, subscription.held) = (Seq(self.undecided().0 - 1), self.undecided());
-                Some(Frame::Subscribe(subscription))
+                Some(Frame::from(subscription))
             }
             Frame::Opened(opened) => self.opened(&opened),
             Frame::Ack(ack) => {

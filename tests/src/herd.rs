@@ -87,7 +87,7 @@ pub(crate) async fn come(url: &str, client: usize, end: u64, begun: Instant) -> 
             other => panic!("a welcome or a time expected: {other:?}"),
         }
     };
-    socket.send(&Frame::Subscribe(peer.subscription(1))).await;
+    socket.send(&Frame::from(peer.subscription(1))).await;
     let mut at = Offset(0);
     while at < Offset(end) {
         match socket.next().await {

@@ -12,7 +12,7 @@ use driftlog_core::chain::Cursor;
 use driftlog_core::entry::Logged;
 use driftlog_core::id::{LogName, Offset};
 use driftlog_core::packed::Item;
-use driftlog_core::protocol::frame::{Frame, Subscribe};
+use driftlog_core::protocol::frame::{Frame, SubscribeLog};
 use driftlog_core::random::Random;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::TcpStream;
@@ -167,14 +167,14 @@ async fn read(url: &str, log: &LogName) -> Result<Vec<Logged>, Failure> {
         let frame = tokio::time::timeout(ANSWER, receive(&mut stream)).await??.ok_or("the server hung up")?;
         match frame {
             Frame::Welcome(_) => {
-                let opening = Subscribe { read: false, ..reader.subscription(1) };
-                send(&mut stream, &Frame::Subscribe(opening)).await?;
+                let opening = SubscribeLog { read: false, ..reader.subscription(1) };
+                send(&mut stream, &Frame::from(opening)).await?;
             }
             Frame::Opened(opened) if opened.log == 1 => {
                 end = Some(opened.end.0);
                 let cursor = Some(Cursor::start(opened.log_id));
-                let all = Subscribe { log_id: Some(opened.log_id), cursor, ..reader.subscription(2) };
-                send(&mut stream, &Frame::Subscribe(Subscribe { end: Some(opened.end), ..all })).await?;
+                let all = SubscribeLog { log_id: Some(opened.log_id), cursor, ..reader.subscription(2) };
+                send(&mut stream, &Frame::from(SubscribeLog { end: Some(opened.end), ..all })).await?;
                 send(&mut stream, &endless_credit(2)).await?;
             }
             Frame::Opened(_) => {}

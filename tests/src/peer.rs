@@ -9,7 +9,7 @@ use driftlog_core::id::{ActorId, Base, ClientId, EpochId, LogName, Name, Offset,
 use driftlog_core::op::{FieldOp, Insert, Op, Update};
 use driftlog_core::packed::{Item, Packer, Void};
 use driftlog_core::protocol::frame::{
-    self, Ack, Credit, Entries, Frame, Hello, LogNumber, Nonce, Opened, Push, Subscribe, Welcome,
+    self, Ack, Credit, Entries, Frame, Hello, LogNumber, Nonce, Opened, Push, SubscribeLog, Welcome,
 };
 use driftlog_core::protocol::{Code, VERSION};
 use driftlog_core::time::Time;
@@ -212,8 +212,8 @@ impl Peer {
     }
 
     /// A subscription to its log from the beginning.
-    pub fn subscription(&self, log: LogNumber) -> Subscribe {
-        Subscribe {
+    pub fn subscription(&self, log: LogNumber) -> SubscribeLog {
+        SubscribeLog {
             log,
             name: self.log.clone(),
             log_id: None,
@@ -249,14 +249,14 @@ impl Peer {
     /// Connects and opens its log as number 1 without reading it.
     pub async fn open_to_push(&mut self, url: &str) -> (Socket, Opened) {
         let mut socket = self.connect(url).await;
-        let subscription = Subscribe { read: false, ..self.subscription(1) };
+        let subscription = SubscribeLog { read: false, ..self.subscription(1) };
         let opened = self.subscribe(&mut socket, subscription).await;
         (socket, opened)
     }
 
     /// Subscribes, and takes the end of the log as the base of what it does next.
-    pub async fn subscribe(&mut self, socket: &mut Socket, subscription: Subscribe) -> Opened {
-        socket.send(&Frame::Subscribe(subscription)).await;
+    pub async fn subscribe(&mut self, socket: &mut Socket, subscription: SubscribeLog) -> Opened {
+        socket.send(&Frame::from(subscription)).await;
         let opened = socket.opened().await;
         self.base = Base { epoch: opened.epochs.last().expect("an epoch").0, end: opened.end };
         opened

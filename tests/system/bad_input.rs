@@ -68,7 +68,7 @@ async fn frames_out_of_place_and_other_versions_end_the_session() {
     let server = Server::start().await;
     let mut alice = Peer::new("alice");
     let mut socket = Socket::connect(&server.url).await;
-    socket.send(&Frame::Subscribe(alice.subscription(1))).await;
+    socket.send(&Frame::from(alice.subscription(1))).await;
     socket.ends_with(Code::UnexpectedFrame).await;
 
     let mut socket = Socket::connect(&server.url).await;

@@ -3,7 +3,7 @@
 use driftlog_core::chain::Cursor;
 use driftlog_core::id::{LogName, Offset};
 use driftlog_core::limits;
-use driftlog_core::protocol::frame::{Credit, Frame, Subscribe};
+use driftlog_core::protocol::frame::{Credit, Frame, SubscribeLog};
 use driftlog_core::snapshot;
 use driftlog_core::state::State;
 use driftlog_server::Config;
@@ -141,7 +141,7 @@ async fn a_log_that_a_reader_does_not_work_off_leaves_room_for_its_others() {
         bytes += Frame::Entries(reader.entries().await).encode().len();
     }
     assert!(bytes + 2 * limits::FRAME_BYTES_TARGET < limits::CREDIT_BYTES as usize);
-    reader.send(&Frame::Subscribe(Subscribe { name: carol.log.clone(), ..bob.subscription(2) })).await;
+    reader.send(&Frame::from(SubscribeLog { name: carol.log.clone(), ..bob.subscription(2) })).await;
     reader.opened().await;
     let (mut other, _) = carol.open(&server.url).await;
     fill(&mut carol, &mut other, 1, 1, 1_000).await;

@@ -41,7 +41,7 @@ fn types_poison(peer: &mut Peer, document: &Document, text: &str) -> Entry {
 async fn reached(peer: &Peer, socket: &mut Socket) {
     let mut subscription = peer.subscription(9);
     subscription.name = LogName::new("aside").expect("a name");
-    socket.send(&Frame::Subscribe(subscription)).await;
+    socket.send(&Frame::from(subscription)).await;
     while !matches!(socket.next().await, Frame::Opened(opened) if opened.log == 9) {}
 }
 

@@ -45,7 +45,7 @@ async fn what_somebody_says_is_stamped_and_told_until_its_socket_ends() {
     assert_eq!(heard(&mut c).await, (Presence { log: 1, connection: alice.actor, said: None }, None));
     // Said in one go with the subscription, before the log is open.
     let mut again = alice.connect(&server.url).await;
-    again.send(&Frame::Subscribe(alice.subscription(1))).await;
+    again.send(&Frame::from(alice.subscription(1))).await;
     say(&mut again, Some(b"back")).await;
     assert_eq!(heard(&mut c).await.1, words("alice", b"back"));
     drop(c);

@@ -141,7 +141,7 @@ async fn a_session_with_many_requests_is_read_again_when_they_are_done() {
     socket.send(&alice.push(&[first])).await;
     const ASKED: u32 = 5_000;
     for log in 0..ASKED {
-        socket.send(&Frame::Subscribe(alice.subscription(2 + log))).await;
+        socket.send(&Frame::from(alice.subscription(2 + log))).await;
     }
     health_where(&server, |health| health["waiting_requests"].as_u64() >= Some(1_024)).await;
     assert_eq!(health(&server).await["waiting_requests"], 1_024, "the rest waits in the socket");

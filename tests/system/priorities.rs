@@ -3,7 +3,7 @@
 
 use driftlog_core::id::{LogName, Offset};
 use driftlog_core::limits::CREDIT_BYTES;
-use driftlog_core::protocol::frame::{Credit, Frame, LogNumber, Subscribe};
+use driftlog_core::protocol::frame::{Credit, Frame, LogNumber, Subscribe, SubscribeLog};
 
 use driftlog_server::Config;
 use tempfile::TempDir;
@@ -57,11 +57,10 @@ async fn a_log_of_high_priority_is_usable_before_a_large_one_of_low_priority_has
     let mut reader = Peer::new("reader");
     let mut socket = reader.connect(&server.url).await;
     let subscription =
-        |log, name: &LogName, priority| Subscribe { name: name.clone(), priority, ..reader.subscription(log) };
-    // The large one is asked for first, in one go with the other.
-    for frame in [subscription(LARGE, &large, 0), subscription(URGENT, &urgent, 255)] {
-        socket.send(&Frame::Subscribe(frame)).await;
-    }
+        |log, name: &LogName, priority| SubscribeLog { name: name.clone(), priority, ..reader.subscription(log) };
+    // One subscribe names both, the large one first.
+    let logs = vec![subscription(LARGE, &large, 0), subscription(URGENT, &urgent, 255)];
+    socket.send(&Frame::Subscribe(Subscribe { logs })).await;
     let bytes = until(&mut socket, URGENT, 8).await;
     assert!(bytes[URGENT as usize] > 8 * 60_000);
     // What was read before the other was asked for, and one part that was under way: in turn it would be more than of the
@@ -77,8 +76,8 @@ async fn a_small_write_is_answered_behind_no_more_of_a_transfer_than_its_reader_
     let large = filled(&server, "a", "large", 80).await;
     let mut reader = Peer::new("reader");
     let (mut socket, _) = reader.open_to_push(&server.url).await;
-    let subscription = Subscribe { name: large, priority: 0, ..reader.subscription(7) };
-    socket.send(&Frame::Subscribe(subscription)).await;
+    let subscription = SubscribeLog { name: large, priority: 0, ..reader.subscription(7) };
+    socket.send(&Frame::from(subscription)).await;
     let entry = reader.act(Peer::insert("milk"));
     socket.send(&reader.push(&[entry])).await;
     let mut ahead = 0;

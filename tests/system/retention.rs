@@ -6,7 +6,7 @@ use driftlog_core::chain::Cursor;
 use driftlog_core::id::{EntryId, Offset, Seq};
 use driftlog_core::packed::Item;
 use driftlog_core::protocol::Code;
-use driftlog_core::protocol::frame::{Credit, Frame, Subscribe};
+use driftlog_core::protocol::frame::{Credit, Frame, SubscribeLog};
 use driftlog_core::snapshot;
 use driftlog_core::state::State;
 use driftlog_server::stepped::{Moment, Server as Stepped, SessionNumber};
@@ -112,7 +112,7 @@ async fn readers_of_any_age_are_brought_up_to_date_after_the_prefix_is_gone() {
     for from in [None, Some(early.cursor()), Some(Cursor::start(early.log()))] {
         let mut carol = Peer::new("carol");
         let mut socket = carol.connect(&server.url).await;
-        carol.subscribe(&mut socket, Subscribe { cursor: from, ..carol.subscription(1) }).await;
+        carol.subscribe(&mut socket, SubscribeLog { cursor: from, ..carol.subscription(1) }).await;
         let state = State::new(early.log());
         let (snapshots, state) = caught_up(&mut socket, state, end).await;
         assert_eq!((snapshots, state.cursor().next), (1, end), "from {from:?}");
@@ -120,7 +120,7 @@ async fn readers_of_any_age_are_brought_up_to_date_after_the_prefix_is_gone() {
     // A stretch of history that is not there is not made up.
     let mut dave = Peer::new("dave");
     let mut socket = dave.connect(&server.url).await;
-    let stretch = Subscribe { cursor: Some(early.cursor()), end: Some(Offset(first)), ..dave.subscription(1) };
+    let stretch = SubscribeLog { cursor: Some(early.cursor()), end: Some(Offset(first)), ..dave.subscription(1) };
     dave.subscribe(&mut socket, stretch).await;
     assert_eq!(socket.error().await.code, Code::HistoryGone);
     let directory = server.stop().await;
@@ -258,8 +258,8 @@ impl Steps {
     fn writer(&mut self) -> Peer {
         let mut alice = Peer::new("alice");
         self.session = self.connect(&mut alice);
-        let subscription = Subscribe { read: false, ..alice.subscription(1) };
-        self.say(self.session, &Frame::Subscribe(subscription));
+        let subscription = SubscribeLog { read: false, ..alice.subscription(1) };
+        self.say(self.session, &Frame::from(subscription));
         let inserted = alice.act(Peer::insert("a"));
         self.say(self.session, &alice.push(&[inserted]));
         alice
@@ -284,7 +284,7 @@ fn truncation_between_the_look_at_a_log_and_the_read_is_never_a_gap() {
     let mut bob = Peer::new("bob");
     let session = steps.connect(&mut bob);
     // The log is opened, and the entries from the beginning are asked of the store; then they go.
-    let opened = steps.say(session, &Frame::Subscribe(bob.subscription(1)));
+    let opened = steps.say(session, &Frame::from(bob.subscription(1)));
     assert!(matches!(&opened[..], [Frame::Opened(opened)] if opened.end == Offset(21)), "{opened:?}");
     steps.overwrite(&mut alice, 200, 10);
     assert!(steps.server.entries(&alice.log, Offset(21)).is_err(), "they are gone");
@@ -311,7 +311,7 @@ fn a_snapshot_that_takes_longer_than_the_tail_lives_is_pinned_and_converges() {
     steps.overwrite(&mut alice, 120, 2_500);
     let mut bob = Peer::new("bob");
     let session = steps.connect(&mut bob);
-    steps.say(session, &Frame::Subscribe(bob.subscription(1)));
+    steps.say(session, &Frame::from(bob.subscription(1)));
     // Bob's line is slow: between two parts entries are written, a snapshot is made, and what could go would go.
     let (mut state, mut bytes, mut snapshots, mut rounds) = (None::<State>, Vec::new(), Vec::new(), 0);
     loop {
@@ -390,7 +390,7 @@ async fn a_server_that_was_restored_and_overtaken_is_found_out_after_the_prefix_
         let mut reader = Peer::new("reader");
         let mut socket = reader.connect(&server.url).await;
         let log_id = Some(state.log());
-        let subscription = Subscribe { cursor: Some(cursor), epoch, log_id, ..reader.subscription(1) };
+        let subscription = SubscribeLog { cursor: Some(cursor), epoch, log_id, ..reader.subscription(1) };
         let opened = reader.subscribe(&mut socket, subscription).await;
         match forked {
             true => assert_eq!(socket.error().await.code, Code::LogForked),

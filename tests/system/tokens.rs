@@ -53,12 +53,12 @@ async fn rights_are_per_log_and_a_refused_log_leaves_the_session_standing() {
     let mut alice = Peer::new("alice");
     alice.token = token_of("alice", "chat/*", &[Right::Read, Right::Append], FAR);
     let mut socket = alice.connect(&server.url).await;
-    socket.send(&Frame::Subscribe(alice.subscription(1))).await;
+    socket.send(&Frame::from(alice.subscription(1))).await;
     let error = socket.error().await;
     assert_eq!((error.code, error.log), (Code::Forbidden, Some(1)));
     let wider = token_of("alice", "board/*", &[Right::Read], FAR).expect("a token");
     socket.send(&Frame::Token(frame::Token { token: wider })).await;
-    socket.send(&Frame::Subscribe(alice.subscription(1))).await;
+    socket.send(&Frame::from(alice.subscription(1))).await;
     let opened = socket.opened().await;
     assert!(!opened.append, "the new token reads only");
     let entry = alice.act(Peer::insert("a"));

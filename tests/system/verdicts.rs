@@ -210,7 +210,7 @@ async fn another_history_is_told_before_anything_is_read() {
     for (log_id, epoch) in [(Some(opened.log_id), None), (None, opened.epochs.last().copied()), (None, None)] {
         let mut subscription = bob.subscription(1);
         (subscription.log_id, subscription.cursor, subscription.epoch) = (log_id, Some(cursor), epoch);
-        socket.send(&Frame::Subscribe(subscription)).await;
+        socket.send(&Frame::from(subscription)).await;
         socket.opened().await;
         let error = socket.error().await;
         assert_eq!((error.code, error.log), (Code::LogForked, Some(1)), "{}", error.reason);

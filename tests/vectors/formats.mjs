@@ -281,7 +281,7 @@ const hello = struct({
   token: optional(text),
   now: natural,
 });
-const subscribe = struct({
+const subscribeLog = struct({
   log: natural,
   name: text,
   log_id: optional(random(16)),
@@ -318,7 +318,7 @@ const ping = struct({ nonce: natural });
 export const frames = {
   0: ['hello', hello],
   1: ['token', struct({ token: text })],
-  2: ['subscribe', subscribe],
+  2: ['subscribe', struct({ logs: list(subscribeLog) })],
   3: ['unsubscribe', struct({ log: natural })],
   4: ['push', struct({ log: natural, first: natural, chain, entries: packed })],
   5: ['settled', struct({ log: natural, through: natural })],

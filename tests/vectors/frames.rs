@@ -128,7 +128,7 @@ fn client() -> Vec<Vector> {
     let token = Some("header.claims.signature".to_owned());
     let (predecessor, alice) = (Some(OTHER), Some(user("alice")));
     let again = Hello { predecessor, user: alice, nonces, token, ..first.clone() };
-    let subscribe = Subscribe {
+    let subscribe = SubscribeLog {
         log: 0,
         name: log_name(),
         log_id: None,
@@ -141,7 +141,7 @@ fn client() -> Vec<Vector> {
         end: None,
         begun: None,
     };
-    let resumed = Subscribe {
+    let resumed = SubscribeLog {
         log: 1,
         log_id: Some(LOG),
         cursor: Some(Cursor { next: Offset(45), chain: chain(0x45) }),
@@ -156,18 +156,26 @@ fn client() -> Vec<Vector> {
         bytes: 131_072,
         digest: Digest([0x61; 32]),
     });
-    let cut = Subscribe { log: 3, begun, ..subscribe.clone() };
-    let history =
-        Subscribe { log: 2, read: true, held: Seq(u64::MAX), epoch: None, end: Some(Offset(300)), ..resumed.clone() };
+    let cut = SubscribeLog { log: 3, begun, ..subscribe.clone() };
+    let history = SubscribeLog {
+        log: 2,
+        read: true,
+        held: Seq(u64::MAX),
+        epoch: None,
+        end: Some(Offset(300)),
+        ..resumed.clone()
+    };
+    let several = Frame::Subscribe(Subscribe { logs: vec![subscribe.clone(), cut.clone()] });
     vec![
         vector("hello", "of a new database, without a token", Frame::Hello(first)),
         vector("hello again", "with everything", Frame::Hello(again)),
         vector("token", "", Frame::Token(Token { token: "fresh".to_owned() })),
-        vector("subscribe", "to a log never met", Frame::Subscribe(subscribe)),
-        vector("subscribe from a cursor", "only to push", Frame::Subscribe(resumed)),
-        vector("subscribe behind a cut", "with the beginning of a snapshot", Frame::Subscribe(cut)),
+        vector("subscribe", "to a log never met", Frame::from(subscribe)),
+        vector("subscribe from a cursor", "only to push", Frame::from(resumed)),
+        vector("subscribe behind a cut", "with the beginning of a snapshot", Frame::from(cut)),
+        vector("subscribe to several", "one of them with the beginning of a snapshot", several),
         vector("priority", "high from now on", Frame::Priority(Priority { log: 1, priority: 255 })),
-        vector("subscribe to history", "a stretch, beside the log itself", Frame::Subscribe(history)),
+        vector("subscribe to history", "a stretch, beside the log itself", Frame::from(history)),
         vector("unsubscribe", "", Frame::Unsubscribe(Unsubscribe { log: 1 })),
         vector(
             "push",

@@ -6,7 +6,7 @@ use crate::limits;
 use crate::notice::{LogStatus, Notice};
 use crate::outbox::Heritage;
 use crate::packed::Pushed;
-use crate::protocol::frame::Subscribe;
+use crate::protocol::frame::SubscribeLog;
 use crate::protocol::{Code, frame, versions};
 use crate::replica::{ArrivalError, Hold};
 use crate::session::client::{ClientSession, SessionEvent, subscription};
@@ -216,7 +216,7 @@ impl Engine {
         });
         let held = replica.held();
         let read = !slot.unreadable && (!slot.traps.asks() || slot.traps.wants_snapshot());
-        let with = |number| Subscribe { priority, ..subscription(number, name, position, held, read) };
+        let with = |number| SubscribeLog { priority, ..subscription(number, name, position, held, read) };
         session.subscribe(name, with);
     }
 

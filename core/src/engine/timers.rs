@@ -79,17 +79,17 @@ impl Engine {
         due.into_iter().chain([self.pressure_due(slot), slot.fold_deadline()]).flatten().min()
     }
 
-    /// Of the other logs the timer knows already, unless it has run down: then all are asked.
+    /// Of the other logs the timer knows already, also where it has run down and is not told yet.
     pub(super) fn set_timeout(&mut self) {
         let leads = self.fence.is_some();
         let scan_at = if leads { self.scan_at } else { WallMs::MAX };
         self.slots.join_turn();
         let of_all = || self.slots.values().filter_map(|slot| self.due(slot)).min().unwrap_or(WallMs::MAX);
         let of_turn = || self.slots.turn().filter_map(|(_, slot)| self.due(slot)).min().unwrap_or(WallMs::MAX);
-        let of_logs = if self.timeout.is_none_or(|set| set <= self.now) { of_all() } else { of_turn() };
+        let of_logs = if self.timeout.is_none() { of_all() } else { of_turn() };
         let link = self.link.deadline().unwrap_or(WallMs::MAX);
         let due = link.min(self.presence_due()).min(scan_at).min(self.database_retry_at).min(of_logs);
-        if self.timeout.is_none_or(|set| set > due || set <= self.now) {
+        if self.timeout.is_none_or(|set| set > due) {
             self.timeout = Some(due);
             if due < WallMs::MAX {
                 self.outputs.push_back(Output::Timeout(due));

@@ -34,7 +34,7 @@ pub enum Frame {
     Hello(Hello),
     /// Client: a fresh token for the running session.
     Token(Token),
-    /// Client: I want to write to this log and, if `read`, to follow it.
+    /// Client: I want to write to these logs and, if `read`, to follow them.
     Subscribe(Subscribe),
     /// Client: I no longer want this log.
     Unsubscribe(Unsubscribe),
@@ -133,6 +133,13 @@ pub struct Token {
 /// See [`Frame::Subscribe`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Subscribe {
+    /// The logs, each of which is answered by itself; what is to be opened first comes first.
+    pub logs: Vec<SubscribeLog>,
+}
+
+/// One log of a [`Subscribe`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SubscribeLog {
     /// The number it has from now on in this session.
     pub log: LogNumber,
     /// Its name.
@@ -201,7 +208,7 @@ pub struct Present {
 pub struct Priority {
     /// Which log.
     pub log: LogNumber,
-    /// As in [`Subscribe`].
+    /// As in [`SubscribeLog`].
     pub priority: u8,
 }
 
@@ -506,6 +513,13 @@ impl Frame {
     /// Whether the frame is paid for from credit.
     pub fn needs_credit(&self) -> bool {
         matches!(self, Self::Push(_) | Self::Entries(_) | Self::SnapshotPart(_))
+    }
+}
+
+/// A subscribe that names one log.
+impl From<SubscribeLog> for Frame {
+    fn from(log: SubscribeLog) -> Self {
+        Self::Subscribe(Subscribe { logs: vec![log] })
     }
 }
 

@@ -5,6 +5,7 @@
 //! stops no other. Commands are `hello`, `subscribe`, `push` …, each of which queues frames; `poll` hands out the
 //! bytes to send, control frames first. Of what the server sends, one log may hold only a share likewise.
 
+mod asked;
 mod credit;
 mod parts;
 mod priority;
@@ -19,12 +20,14 @@ use crate::connection::ConnectionState;
 use crate::id::{ActorId, LogId, LogName, Offset, Seq};
 use crate::limits;
 use crate::packed::{Packer, Pushed};
-use crate::protocol::frame::{self, Frame, Hello, LogNumber, Push, Subscribe};
+use crate::protocol::frame::{self, Frame, Hello, LogNumber, Push, SubscribeLog};
 use crate::storage::row::Identity;
 use crate::time::WallMs;
 
+use asked::Asked;
 use credit::Credit;
 
+pub use asked::subscription;
 pub use parts::Parts;
 pub use priority::Priority;
 
@@ -122,6 +125,7 @@ pub struct ClientSession {
     /// The log that pushed last: the others go before it.
     pushed_last: Option<LogName>,
     control: VecDeque<Vec<u8>>,
+    asked: Asked,
     push_credit: u64,
     pushed: u64,
     credit: Credit,
@@ -153,6 +157,7 @@ impl ClientSession {
             parts: BTreeMap::new(),
             pushed_last: None,
             control: VecDeque::new(),
+            asked: Asked::default(),
             push_credit: 0,
             pushed: 0,
             credit: Credit::new(limits::CREDIT_BYTES),
@@ -173,7 +178,7 @@ impl ClientSession {
     }
 
     /// Asks for a log. A log that is subscribed already is left as it is.
-    pub fn subscribe(&mut self, name: &LogName, with: impl FnOnce(LogNumber) -> Subscribe) {
+    pub fn subscribe(&mut self, name: &LogName, with: impl FnOnce(LogNumber) -> SubscribeLog) {
         if self.numbers.contains_key(name) {
             return;
         }
@@ -189,13 +194,13 @@ impl ClientSession {
                 credit: Credit::new(limits::CREDIT_BYTES_OF_LOG),
             },
         );
-        let subscribe = with(number);
+        let asked = with(number);
         let begun = self.parts.get(name).map(Parts::begun);
-        let begun = begun.filter(|begun| subscribe.cursor.is_none_or(|cursor| cursor.next < begun.cursor.next));
+        let begun = begun.filter(|begun| asked.cursor.is_none_or(|cursor| cursor.next < begun.cursor.next));
         if begun.is_none() {
             self.parts.remove(name);
         }
-        self.send(&Frame::Subscribe(Subscribe { begun, ..subscribe }));
+        self.ask(SubscribeLog { begun, ..asked });
     }
 
     /// Says that a log gets another share of the way from now on.
@@ -220,7 +225,7 @@ impl ClientSession {
         self.next_number += 1;
         let credit = Credit::new(limits::CREDIT_BYTES_OF_LOG);
         self.histories.insert(log, History { name: name.clone(), credit });
-        self.send(&Frame::Subscribe(Subscribe {
+        self.ask(SubscribeLog {
             log,
             name: name.clone(),
             log_id: Some(log_id),
@@ -234,7 +239,7 @@ impl ClientSession {
             priority: Priority::Low.number(),
             end: Some(end),
             begun: None,
-        }));
+        });
     }
 
     /// Everything that was to be fetched of a log is here.
@@ -359,6 +364,7 @@ impl ClientSession {
 
     /// The next control frame to send.
     pub fn poll(&mut self) -> Option<Vec<u8>> {
+        self.say_asked();
         self.control.pop_front()
     }
 
@@ -473,31 +479,20 @@ impl ClientSession {
         }
     }
 
-    fn send(&mut self, frame: &Frame) {
-        self.control.push_back(frame.encode());
+    fn ask(&mut self, log: SubscribeLog) {
+        if self.asked.add(log) {
+            self.say_asked();
+        }
     }
-}
 
-/// The subscription of a log as the client stands.
-pub fn subscription(
-    log: LogNumber,
-    name: &LogName,
-    position: Option<(crate::id::LogId, Cursor, (crate::id::EpochId, Offset))>,
-    (decided, held): (Seq, Seq),
-    read: bool,
-) -> Subscribe {
-    Subscribe {
-        log,
-        name: name.clone(),
-        log_id: position.map(|(log_id, _, _)| log_id),
-        cursor: position.map(|(_, cursor, _)| cursor),
-        epoch: position.map(|(_, _, epoch)| epoch),
-        read,
-        decided,
-        held,
-        priority: Priority::default().number(),
-        end: None,
-        begun: None,
+    fn say_asked(&mut self) {
+        self.control.extend(self.asked.take().map(|frame| frame.encode()));
+    }
+
+    /// A frame may concern what was asked for before it.
+    fn send(&mut self, frame: &Frame) {
+        self.say_asked();
+        self.control.push_back(frame.encode());
     }
 }
 

@@ -22,16 +22,17 @@ mod grants;
 mod presence;
 mod request;
 mod subscription;
+mod subscriptions;
 mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::codec::DecodeError;
 use crate::connection::ConnectionState;
 use crate::id::{ActorId, Offset, Seq};
 use crate::limits;
-use crate::protocol::frame::{self, Credit, Frame, GoAway, Hello, LogNumber, Ping, Push, Subscribe, Welcome};
+use crate::protocol::frame::{self, Credit, Frame, GoAway, Hello, LogNumber, Ping, Push, SubscribeLog, Welcome};
 use crate::protocol::{Code, VERSION, versions};
 use crate::sequencer::{Held, PushError, PushItems, Verdicts};
 use crate::time::WallMs;
@@ -45,6 +46,7 @@ pub use request::{
 
 use credit::PushCredit;
 use subscription::Subscription;
+use subscriptions::Subscriptions;
 use waiting::{Queue, Requests};
 
 /// Bytes of answers that may wait for a peer that does not read, and that no more should be asked for.
@@ -58,7 +60,7 @@ const GREETING_MS_MAX: u64 = 30_000;
 pub struct ServerSession {
     idle_ms: u64,
     phase: Phase,
-    subscriptions: BTreeMap<LogNumber, Subscription>,
+    subscriptions: Subscriptions,
     outputs: VecDeque<Output>,
     urgent: Queue,
     bulk: Queue,
@@ -87,7 +89,7 @@ impl ServerSession {
         Self {
             idle_ms,
             phase: Phase::AwaitingHello,
-            subscriptions: BTreeMap::new(),
+            subscriptions: Subscriptions::default(),
             outputs: VecDeque::new(),
             urgent: Queue::default(),
             bulk: Queue::default(),
@@ -153,20 +155,18 @@ impl ServerSession {
 
     /// The answer to [`Output::Open`].
     pub fn handle_opened(&mut self, request: RequestId, answer: Result<LogFacts, Refusal>) {
-        self.requests.open.remove(&request);
-        let Some((number, subscription)) =
-            self.subscriptions.iter_mut().find(|(_, subscription)| subscription.request == request)
-        else {
-            return self.release_pongs();
-        };
-        let number = *number;
+        let asked = self.requests.open.remove(&request);
+        let stands = |number: &LogNumber| self.subscriptions.get(*number).is_some_and(|found| found.request == request);
+        let Some(number) = asked.filter(stands) else { return self.release_pongs() };
         match answer {
             Ok(facts) => {
-                let fork = subscription.open(&facts);
-                let gone = subscription.is_gone(&facts);
-                let opened = Frame::Opened(subscription.opened(number, &facts));
+                let opened = self.subscriptions.change(number, |subscription| {
+                    let fork = subscription.open(&facts);
+                    (subscription.opened(number, &facts), fork, subscription.is_gone(&facts))
+                });
+                let Some((opened, fork, gone)) = opened else { return };
                 self.moved.insert(number);
-                self.send(&opened);
+                self.send(&Frame::Opened(opened));
                 if let Some(reason) = fork {
                     self.complain(number, Code::LogForked, &reason, None);
                 } else if gone {
@@ -177,7 +177,7 @@ impl ServerSession {
                 }
             }
             Err(refusal) => {
-                self.subscriptions.remove(&number);
+                self.subscriptions.remove(number);
                 self.complain(number, refusal.code, &refusal.reason, None);
             }
         }
@@ -230,39 +230,37 @@ impl ServerSession {
 
     /// The log reaches at least to `end`.
     pub fn handle_grew(&mut self, number: LogNumber, end: Offset) {
-        if let Some(subscription) = self.subscriptions.get_mut(&number) {
-            subscription.end = subscription.end.max(end);
-            self.pump();
-        }
+        self.subscriptions.change(number, |subscription| subscription.end = subscription.end.max(end));
+        self.pump();
     }
 
     /// The answer to [`Output::Read`] of entries.
     pub fn handle_entries(&mut self, request: RequestId, read: EntriesRead) {
-        let number = self.requests.reading.map(|(_, number)| number);
-        let Some(subscription) = self.answered_subscription(request) else { return self.pump() };
-        match read {
+        let Some(number) = self.answered(request) else { return self.pump() };
+        let mut gone = false;
+        self.subscriptions.change(number, |subscription| match read {
             EntriesRead::Frame(frame) => {
                 subscription.advance(frame.after, frame.bytes.len());
-                self.moved.extend(number);
+                self.moved.insert(number);
                 self.bulk.push(frame.bytes);
             }
             EntriesRead::End(end) => subscription.end = end,
             EntriesRead::SnapshotNeeded if subscription.read_until().is_some() => {
                 subscription.stop();
-                if let Some(number) = number {
-                    self.complain(number, Code::HistoryGone, "the entries asked for are not kept any more", None);
-                }
+                gone = true;
             }
             EntriesRead::SnapshotNeeded => subscription.restart(),
+        });
+        if gone {
+            self.complain(number, Code::HistoryGone, "the entries asked for are not kept any more", None);
         }
         self.pump();
     }
 
     /// The answer to [`Output::Read`] that could not be read: that log stops, the session goes on.
     pub fn handle_read_failed(&mut self, request: RequestId, reason: &str) {
-        let number = self.requests.reading.map(|(_, number)| number);
-        if let (Some(subscription), Some(number)) = (self.answered_subscription(request), number) {
-            subscription.stop();
+        if let Some(number) = self.answered(request) {
+            self.subscriptions.change(number, Subscription::stop);
             self.complain(number, Code::StorageFailed, reason, None);
         }
         self.pump();
@@ -270,8 +268,8 @@ impl ServerSession {
 
     /// The answer to [`Output::Read`] of a snapshot; none: there is none, the log is read from its beginning.
     pub fn handle_snapshot(&mut self, request: RequestId, read: Option<SnapshotRead>) {
-        if let Some(subscription) = self.answered_subscription(request) {
-            subscription.begin_snapshot(read);
+        if let Some(number) = self.answered(request) {
+            self.subscriptions.change(number, |subscription| subscription.begin_snapshot(read));
         }
         self.pump();
     }
@@ -352,28 +350,28 @@ impl ServerSession {
             (Phase::Live { .. }, Frame::Token(frame::Token { token })) => {
                 self.outputs.push_back(Output::Refresh(token))
             }
-            (Phase::Live { .. }, Frame::Subscribe(subscribe)) => self.handle_subscribe(subscribe),
+            (Phase::Live { .. }, Frame::Subscribe(subscribe)) if subscribe.logs.len() > limits::SUBSCRIBE_LOGS_MAX => {
+                self.fail(Code::UnexpectedFrame, "a subscribe names more logs than it may")
+            }
+            (Phase::Live { .. }, Frame::Subscribe(subscribe)) => {
+                subscribe.logs.into_iter().for_each(|log| self.handle_subscribe(log))
+            }
             (Phase::Live { .. }, Frame::Unsubscribe(frame::Unsubscribe { log })) => self.forget(log),
             (Phase::Live { .. }, Frame::Push(push)) => self.handle_push(push, bytes),
             (Phase::Live { .. }, Frame::Present(present)) => self.handle_present(present),
             (Phase::Live { .. }, Frame::Priority(frame::Priority { log, priority })) => {
-                let pass = self.pass_least();
-                if let Some(subscription) = self.subscriptions.get_mut(&log) {
-                    subscription.prioritize(priority, pass);
-                }
+                self.subscriptions.prioritize(log, priority)
             }
             (Phase::Live { .. }, Frame::Settled(settled)) => {
-                if let Some(subscription) = self.subscriptions.get(&settled.log) {
+                if let Some(subscription) = self.subscriptions.get(settled.log) {
                     let name = subscription.name.clone();
                     self.outputs.push_back(Output::Settle { name, through: settled.through });
                 }
             }
             (_, Frame::Credit(credit)) => {
                 self.credit = self.credit.max(credit.bytes);
-                if let Some((log, bytes)) = credit.of_log
-                    && let Some(subscription) = self.subscriptions.get_mut(&log)
-                {
-                    subscription.grant(bytes);
+                if let Some((log, bytes)) = credit.of_log {
+                    self.subscriptions.change(log, |subscription| subscription.grant(bytes));
                 }
                 self.pump();
             }
@@ -399,7 +397,7 @@ impl ServerSession {
         }
     }
 
-    fn handle_subscribe(&mut self, subscribe: Subscribe) {
+    fn handle_subscribe(&mut self, subscribe: SubscribeLog) {
         let Phase::Live { actor, admission } = &self.phase else { return };
         let (actor, number) = (*actor, subscribe.log);
         let (read, append) = admission.grants.rights(&subscribe.name);
@@ -414,8 +412,7 @@ impl ServerSession {
             return self.complain(number, Code::TooManyLogs, "too many logs in one session", None);
         }
         let request = self.requests.next();
-        self.requests.open.insert(request);
-        let pass = self.pass_least();
+        self.requests.open.insert(request, number);
         let open = Open {
             request,
             log: number,
@@ -426,16 +423,12 @@ impl ServerSession {
             decided: subscribe.decided,
             cursor: subscribe.cursor,
         };
-        self.subscriptions.insert(number, Subscription::new(request, subscribe, append, pass));
+        self.subscriptions.begin(number, Subscription::new(request, subscribe, append));
         self.outputs.push_back(Output::Open(open));
     }
 
-    fn pass_least(&self) -> u64 {
-        self.subscriptions.values().map(|subscription| subscription.pass).min().unwrap_or(0)
-    }
-
     fn forget(&mut self, number: LogNumber) {
-        if let Some(subscription) = self.subscriptions.remove(&number) {
+        if let Some(subscription) = self.subscriptions.remove(number) {
             self.moved.insert(number);
             self.outputs.push_back(Output::Forget { log: number, name: subscription.name });
         }
@@ -447,7 +440,7 @@ impl ServerSession {
         if !self.push.receive(cost) {
             return self.fail(Code::CreditExceeded, "more bytes were pushed than credit was given");
         }
-        let Some(subscription) = self.subscriptions.get(&push.log) else {
+        let Some(subscription) = self.subscriptions.get(push.log) else {
             return self.fail(Code::UnexpectedFrame, "a push to a log that is not open");
         };
         if !subscription.append {
@@ -464,7 +457,7 @@ impl ServerSession {
         };
         let name = subscription.name.clone();
         let request = self.requests.next();
-        self.requests.open.insert(request);
+        self.requests.open.insert(request, push.log);
         self.push.hand_on(request, push.log, cost);
         let push = PushItems { first: push.first, chain: push.chain, items };
         self.outputs.push_back(Output::Append(Append { request, name, actor: *actor, push, bytes: cost }));
@@ -478,16 +471,16 @@ impl ServerSession {
 
     /// Notes where a log is held, or that it no longer is, and says so.
     fn hold(&mut self, number: LogNumber, held: Option<Held>) {
-        let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
-        subscription.held_at = held.as_ref().map(|held| held.seq);
-        if let Some(Held { seq, reason, delay }) = held {
+        let seq = held.as_ref().map(|held| held.seq);
+        let stands = self.subscriptions.change(number, |subscription| subscription.held_at = seq).is_some();
+        if stands && let Some(Held { seq, reason, delay }) = held {
             let retry_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
             self.send(&Frame::Held(frame::Held { log: number, seq, reason, retry_ms }));
         }
     }
 
     fn is_held_at(&self, number: LogNumber, seq: Seq) -> bool {
-        self.subscriptions.get(&number).is_some_and(|subscription| subscription.held_at == Some(seq))
+        self.subscriptions.get(number).is_some_and(|subscription| subscription.held_at == Some(seq))
     }
 
     fn patience_ms(&self) -> u64 {
@@ -501,21 +494,20 @@ impl ServerSession {
     fn pump(&mut self) {
         let Phase::Live { actor, .. } = &self.phase else { return };
         while self.requests.reading.is_none() && self.bulk.bytes < limits::FRAME_BYTES_TARGET {
-            let wanting = self.subscriptions.iter_mut().filter(|(_, subscription)| subscription.wants());
-            let Some((number, subscription)) = wanting.min_by_key(|(_, subscription)| subscription.pass) else {
-                return;
-            };
-            if let Some(part) = subscription.next_part(*number) {
-                self.moved.insert(*number);
+            let Some(number) = self.subscriptions.next() else { return };
+            if let Some(part) =
+                self.subscriptions.change(number, |subscription| subscription.next_part(number)).flatten()
+            {
+                self.moved.insert(number);
                 self.bulk.push(part);
                 continue;
             }
-            let request = self.requests.last + 1;
-            self.requests.last = request;
-            self.requests.reading = Some((request, *number));
+            let Some(subscription) = self.subscriptions.get(number) else { return };
+            let request = self.requests.next();
+            self.requests.reading = Some((request, number));
             self.outputs.push_back(Output::Read(Read {
                 request,
-                log: *number,
+                log: number,
                 name: subscription.name.clone(),
                 actor: *actor,
                 held: subscription.held,
@@ -525,14 +517,14 @@ impl ServerSession {
         }
     }
 
-    /// The subscription that a read's answer is for, if it is still the same subscription.
-    fn answered_subscription(&mut self, request: RequestId) -> Option<&mut Subscription> {
+    /// The log that a read's answer is for, if it is still the same subscription.
+    fn answered(&mut self, request: RequestId) -> Option<LogNumber> {
         let (_, number) = self.requests.reading.take_if(|(reading, _)| *reading == request)?;
-        self.subscriptions.get_mut(&number).filter(|subscription| subscription.request < request)
+        self.subscriptions.get(number).filter(|subscription| subscription.request < request).map(|_| number)
     }
 
     fn release_pongs(&mut self) {
-        let oldest = self.requests.open.first().copied().unwrap_or(RequestId::MAX);
+        let oldest = self.requests.open.first_key_value().map_or(RequestId::MAX, |(oldest, _)| *oldest);
         while let Some((ping, after)) = self.pongs.front().cloned()
             && after < oldest
         {

@@ -43,7 +43,7 @@ async fn follow(
     let mut peer = Peer::new(&name);
     peer.set_log(log.clone());
     let mut socket = peer.connect(&url).await;
-    socket.send(&Frame::Subscribe(peer.subscription(1))).await;
+    socket.send(&Frame::from(peer.subscription(1))).await;
     let (mut next, mut seqs) = (Offset(0), BTreeMap::<ActorId, Seq>::new());
     let (mut taken, mut granted) = (0, limits::CREDIT_BYTES_OF_LOG);
     loop {

@@ -70,7 +70,7 @@ impl Stranger {
     pub fn connect(&mut self) {
         let nonce = self.arrives(&self.hello()).expect("welcome");
         self.remembers(nonce);
-        let opened = self.say(&Frame::Subscribe(self.peer.subscription(1))).into_iter().find_map(|frame| match frame {
+        let opened = self.say(&Frame::from(self.peer.subscription(1))).into_iter().find_map(|frame| match frame {
             Frame::Opened(opened) => Some(opened),
             _ => None,
         });

@@ -84,7 +84,7 @@ mod tests {
         next.subscribe(&name(), |number| subscription(number, &name(), position, (Seq(0), Seq(1)), true));
         let frames = std::iter::from_fn(|| next.poll()).map(|bytes| Frame::decode(&bytes).expect("a frame"));
         let begun = frames.filter_map(|frame| match frame {
-            Frame::Subscribe(subscribe) => Some(subscribe.begun),
+            Frame::Subscribe(subscribe) => subscribe.logs.first().map(|log| log.begun),
             _ => None,
         });
         let begun = begun.last().expect("a subscription");

@@ -21,7 +21,7 @@ impl ServerSession {
     /// read any more.
     pub fn take_moved(&mut self) -> impl Iterator<Item = (LogNumber, Option<(&LogName, Offset)>)> {
         std::mem::take(&mut self.moved).into_iter().map(|number| {
-            let subscription = self.subscriptions.get(&number);
+            let subscription = self.subscriptions.get(number);
             (number, subscription.and_then(|found| Some((&found.name, found.place()?))))
         })
     }

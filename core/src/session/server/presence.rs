@@ -22,7 +22,7 @@ impl ServerSession {
 
     /// The log of this number, if it is open and followed.
     pub fn followed(&self, number: LogNumber) -> Option<&LogName> {
-        let subscription = self.subscriptions.get(&number)?;
+        let subscription = self.subscriptions.get(number)?;
         subscription.place().map(|_| &subscription.name)
     }
 
@@ -37,7 +37,7 @@ impl ServerSession {
             return self.fail(Code::UnexpectedFrame, "a presence beyond its bound");
         }
         // Who does not read the log is not heard there, nor is who gave it up meanwhile. It need not be open yet.
-        if let Some(subscription) = self.subscriptions.get(&log).filter(|subscription| subscription.follows()) {
+        if let Some(subscription) = self.subscriptions.get(log).filter(|subscription| subscription.follows()) {
             let name = subscription.name.clone();
             self.outputs.push_back(Output::Present { name, value: value.map(ByteBuf::into_vec) });
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::chain::Cursor;
 use crate::id::{EpochId, LogId, LogName, Offset, Seq};
 use crate::limits;
-use crate::protocol::frame::{Frame, LogNumber, Opened, SnapshotBegun, SnapshotPart, Subscribe};
+use crate::protocol::frame::{Frame, LogNumber, Opened, SnapshotBegun, SnapshotPart, SubscribeLog};
 use crate::session::server::request::{LogFacts, ReadFrom, RequestId, SnapshotRead};
 
 /// A reader this far behind the newest snapshot gets the snapshot instead of the entries.
@@ -52,12 +52,12 @@ enum Reading {
 }
 
 impl Subscription {
-    pub(super) fn new(request: RequestId, subscribe: Subscribe, append: bool, pass: u64) -> Self {
-        let Subscribe { name, log_id, cursor, epoch, read, held, priority, end: until, begun, .. } = subscribe;
+    pub(super) fn new(request: RequestId, subscribe: SubscribeLog, append: bool) -> Self {
+        let SubscribeLog { name, log_id, cursor, epoch, read, held, priority, end: until, begun, .. } = subscribe;
         let weight = u64::from(priority) + 1;
         let asked = Asked { read, log_id, cursor, epoch, begun };
         let (held_at, end, start, reading) = (None, Offset(0), None, Reading::Not);
-        let (sent, credit) = (0, limits::CREDIT_BYTES_OF_LOG);
+        let (pass, sent, credit) = (0, 0, limits::CREDIT_BYTES_OF_LOG);
         Self { name, request, append, held, held_at, end, pass, weight, sent, credit, asked, until, start, reading }
     }
 

@@ -1,11 +1,13 @@
 //! The server's end of a session, frame by frame.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::chain::{Chain, Cursor};
 use crate::entry::Digest;
 use crate::id::{ClientId, EpochId, LogId, LogName, Seq, UserId};
 use crate::packed::Packer;
-use crate::protocol::frame::{Error, Nonce, SnapshotBegun};
+use crate::protocol::frame::{Error, Nonce, SnapshotBegun, Subscribe};
 use crate::time::Time;
 
 const IDLE_MS: u64 = 60_000;
@@ -25,8 +27,8 @@ fn hello() -> Hello {
     }
 }
 
-fn subscribe(log: LogNumber, name: &str) -> Subscribe {
-    Subscribe {
+fn subscribe(log: LogNumber, name: &str) -> SubscribeLog {
+    SubscribeLog {
         log,
         name: LogName::new(name).expect("a name"),
         log_id: None,
@@ -84,7 +86,7 @@ fn codes(frames: &[Frame]) -> Vec<Code> {
 }
 
 fn open(session: &mut ServerSession, log: LogNumber, facts: LogFacts) {
-    session.handle_bytes(0, &Frame::Subscribe(subscribe(log, &format!("log/{log}"))).encode());
+    session.handle_bytes(0, &Frame::from(subscribe(log, &format!("log/{log}"))).encode());
     let Some(Output::Open(open)) = session.poll_output() else { panic!("an open") };
     session.handle_opened(open.request, Ok(facts));
 }
@@ -131,7 +133,7 @@ fn entries_wait_for_credit_and_answers_do_not() {
     open(&mut session, 1, facts(u64::MAX, None));
     send_all(&mut session);
     for log in [2, 3] {
-        session.handle_bytes(0, &Frame::Subscribe(subscribe(log, "x")).encode());
+        session.handle_bytes(0, &Frame::from(subscribe(log, "x")).encode());
         let Some(Output::Open(asked)) = session.poll_output() else { panic!("an open") };
         session.handle_opened(asked.request, Ok(facts(u64::MAX, None)));
         send_all(&mut session);
@@ -170,7 +172,7 @@ fn a_log_that_is_not_worked_off_holds_a_share_and_the_others_go_on() {
     assert_eq!(send_all(&mut session), 2);
     session.handle_bytes(0, &credit(0, Some((1, limits::CREDIT_BYTES_OF_LOG + 1))));
     assert_eq!(send_all(&mut session), 1, "one frame may reach beyond");
-    session.handle_bytes(0, &Frame::Subscribe(subscribe(1, "log/1")).encode());
+    session.handle_bytes(0, &Frame::from(subscribe(1, "log/1")).encode());
     let opens = std::iter::from_fn(|| session.poll_output());
     let asked =
         opens.filter_map(|output| if let Output::Open(open) = output { Some(open.request) } else { None }).last();
@@ -179,12 +181,44 @@ fn a_log_that_is_not_worked_off_holds_a_share_and_the_others_go_on() {
 }
 
 #[test]
+fn one_subscribe_names_many_logs_and_each_is_answered_by_itself() {
+    let mut session = live();
+    let logs: Vec<_> = [1, 2, 3].map(|log| subscribe(log, &format!("log/{log}"))).into();
+    session.handle_bytes(0, &Frame::Subscribe(Subscribe { logs }).encode());
+    let asked: Vec<_> = std::iter::from_fn(|| session.poll_output())
+        .map(|output| if let Output::Open(open) = output { (open.log, open.request) } else { panic!("an open") })
+        .collect();
+    assert_eq!(asked.iter().map(|(log, _)| *log).collect::<Vec<_>>(), [1, 2, 3]);
+    session.handle_opened(asked[2].1, Ok(facts(7, None)));
+    let refusal = Refusal { code: Code::StorageFailed, reason: String::new() };
+    session.handle_opened(asked[0].1, Err(refusal));
+    let said = frames(&mut session);
+    assert!(
+        matches!(&said[..], [Frame::Opened(opened), Frame::Error(error)] if opened.log == 3 && error.log == Some(1))
+    );
+    assert_eq!(read(&mut session).log, 3, "one that is not open yet keeps no other waiting");
+    session.handle_opened(asked[1].1, Ok(facts(0, None)));
+    assert!(matches!(&frames(&mut session)[..], [Frame::Opened(opened)] if opened.log == 2));
+}
+
+#[test]
+fn a_subscribe_of_too_many_logs_ends_the_session() {
+    let mut session = live();
+    let many = |count| (0..count).map(|log| subscribe(log, &format!("log/{log}"))).collect();
+    let most = limits::SUBSCRIBE_LOGS_MAX as LogNumber;
+    session.handle_bytes(0, &Frame::Subscribe(Subscribe { logs: many(most) }).encode());
+    assert!(!session.is_closed());
+    session.handle_bytes(0, &Frame::Subscribe(Subscribe { logs: many(most + 1) }).encode());
+    assert_eq!(codes(&frames(&mut session)), [Code::UnexpectedFrame]);
+}
+
+#[test]
 fn subscriptions_share_by_weight() {
     let mut session = live();
     for (log, priority) in [(1, 0), (2, 255)] {
         let mut subscribe = subscribe(log, "x");
         subscribe.priority = priority;
-        session.handle_bytes(0, &Frame::Subscribe(subscribe).encode());
+        session.handle_bytes(0, &Frame::from(subscribe).encode());
         let opens = std::iter::from_fn(|| session.poll_output());
         let request = opens.filter_map(|output| match output {
             Output::Open(open) => Some(open.request),
@@ -264,7 +298,7 @@ fn a_snapshot_goes_on_behind_what_is_there_of_it_and_no_other_does() {
     ] {
         let mut session = live();
         let begun = Some(begun);
-        session.handle_bytes(0, &Frame::Subscribe(Subscribe { begun, ..subscribe(1, "board") }).encode());
+        session.handle_bytes(0, &Frame::from(SubscribeLog { begun, ..subscribe(1, "board") }).encode());
         let Some(Output::Open(asked)) = session.poll_output() else { panic!("an open") };
         session.handle_opened(asked.request, Ok(facts(100, Some(80))));
         let asked = read(&mut session);

@@ -1,6 +1,6 @@
 //! What waits in a session: frames for the socket, and answers of the shell.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::protocol::frame::LogNumber;
@@ -28,8 +28,8 @@ impl Queue {
 #[derive(Default)]
 pub(super) struct Requests {
     pub(super) last: RequestId,
-    /// Requests that an answer to the peer depends on; a pong waits for those before it.
-    pub(super) open: BTreeSet<RequestId>,
+    /// Requests that an answer to the peer depends on, with the log of each; a pong waits for those before it.
+    pub(super) open: BTreeMap<RequestId, LogNumber>,
     pub(super) reading: Option<(RequestId, LogNumber)>,
 }
 
