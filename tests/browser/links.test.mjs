@@ -1,7 +1,10 @@
 /** Links that break in mid-work: whatever breaks, every action arrives once. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { startBrowser } from './harness/browser.mjs';
+import { servePage } from './harness/page.mjs';
 import { converge, eventually, startWorld } from './harness/story.mjs';
+import { bindForTesting } from './harness/testing.mjs';
 
 /** A writer behind a link that can be broken, and a reader with a good one. */
 async function startPair(t) {
@@ -65,4 +68,59 @@ test('a browser in offline mode works on, and ships when it is back', async (t) 
   await device.context.setOffline(false);
   await alice.connect();
   await alice.shipped();
+});
+
+test('answers are taken in before the entries that wait in the page, and nothing else is', async (t) => {
+  const site = await servePage({ folders: { '/testing/': await bindForTesting() } });
+  t.after(() => site.close());
+  const device = await startBrowser();
+  t.after(() => device.kill());
+  const page = await device.open(site.url);
+  const told = await page.evaluate(async () => {
+    const [opened, ack, entries, pong, error] = [17, 18, 19, 34, 35];
+    const sockets = [];
+    globalThis.WebSocket = class {
+      constructor() {
+        sockets.push(this);
+      }
+      close() {}
+    };
+    const wasm = await import('/testing/driftlog.js');
+    await wasm.default({ module_or_path: '/testing/driftlog_bg.wasm' });
+    const brings = (socket, type, length) => {
+      const frame = new Uint8Array(length);
+      frame.set([0x92, type], 4);
+      socket.onmessage({ data: frame.buffer });
+    };
+    const tasks = async (count) => {
+      for (; count > 0; count--) await new Promise((resolve) => setTimeout(resolve));
+    };
+    const socket = wasm.TestSocket.open('ws://nowhere', 1);
+    const [raw] = sockets;
+    raw.onopen();
+    for (const type of [opened, entries, pong]) brings(raw, type, 100);
+    const small = socket.events();
+    for (let count = 0; count < 3; count++) brings(raw, entries, 64_000);
+    brings(raw, ack, 200);
+    const overtaken = socket.events();
+    brings(raw, error, 200);
+    for (const type of [ack, pong, opened]) brings(raw, type, 200);
+    raw.onclose({ code: 1006, reason: '' });
+    const waiting = socket.events();
+    await tasks(20);
+    const all = socket.events();
+    const dropped = wasm.TestSocket.open('ws://nowhere', 2);
+    brings(sockets[1], entries, 64_000);
+    dropped.free();
+    await tasks(5);
+    return { small, overtaken, waiting, all };
+  });
+  const frames = (...types) => types.map((type) => `1 Frame ${type}`);
+  const begin = ['1 Opened', ...frames(17, 19, 34)];
+  assert.deepEqual(told.small, begin, 'what is small is taken in at once while nothing waits');
+  assert.deepEqual(told.overtaken, [...begin, ...frames(18)]);
+  assert.deepEqual(told.waiting, told.overtaken, 'behind an error nothing passes it');
+  assert.deepEqual(told.all.slice(begin.length + 1, -1), frames(19, 19, 19, 35, 18, 34, 17));
+  assert.match(told.all.at(-1), /^1 Closed/);
+  assert.deepEqual(device.console, [], 'a socket that was dropped with a frame in it is silent');
 });

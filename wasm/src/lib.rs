@@ -14,6 +14,7 @@ mod clock;
 mod durability;
 mod entropy;
 mod folds;
+mod inbox;
 mod lease;
 mod oneshot;
 mod page;

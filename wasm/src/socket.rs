@@ -11,6 +11,7 @@ use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 use web_sys::{BinaryType, CloseEvent, MessageEvent, WebSocket};
 
+use crate::inbox::Inbox;
 use crate::store::Fault;
 use crate::witness::Held;
 
@@ -47,6 +48,7 @@ pub(crate) struct OpenRefused(pub(crate) Fault);
 /// A WebSocket. Dropping it detaches and closes it.
 pub(crate) struct Socket {
     raw: WebSocket,
+    _inbox: Inbox,
     _held: Held,
     _on_open: Closure<dyn FnMut()>,
     _on_message: Closure<dyn FnMut(MessageEvent)>,
@@ -61,16 +63,17 @@ impl Socket {
     pub(crate) fn open(url: &str, generation: u64, sink: SocketSink) -> Result<Self, OpenRefused> {
         let raw = WebSocket::new(url).map_err(|error| OpenRefused(fault(&error)))?;
         raw.set_binary_type(BinaryType::Arraybuffer);
+        let (inbox, arrived) = Inbox::new(generation, sink).map_err(|error| OpenRefused(fault(&error)))?;
         let on_open = Closure::new({
-            let sink = Rc::clone(&sink);
-            move || sink(generation, SocketEvent::Opened)
+            let arrived = arrived.clone();
+            move || arrived(SocketEvent::Opened)
         });
         let on_message = Closure::new({
-            let (sink, raw) = (Rc::clone(&sink), raw.clone());
+            let (arrived, raw) = (arrived.clone(), raw.clone());
             move |event: MessageEvent| match event.data().dyn_into::<js_sys::ArrayBuffer>() {
                 Ok(bytes) => {
                     let frame = js_sys::Uint8Array::new(&bytes).to_vec();
-                    sink(generation, SocketEvent::Frame(frame));
+                    arrived(SocketEvent::Frame(frame));
                 }
                 // The close event follows.
                 Err(_text) => close(&raw, CODE_UNSUPPORTED),
@@ -78,12 +81,13 @@ impl Socket {
         });
         let on_close = Closure::new(move |event: CloseEvent| {
             let (code, reason) = (event.code(), event.reason());
-            sink(generation, SocketEvent::Closed { code, reason });
+            arrived(SocketEvent::Closed { code, reason });
         });
         raw.set_onopen(Some(on_open.as_ref().unchecked_ref()));
         raw.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
         raw.set_onclose(Some(on_close.as_ref().unchecked_ref()));
         Ok(Socket {
+            _inbox: inbox,
             _held: Held::of(&raw, "close"),
             raw,
             _on_open: on_open,

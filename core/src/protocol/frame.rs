@@ -3,7 +3,8 @@
 //! One frame is one binary WebSocket message: CRC32C (u32, little endian) of the rest, then `[type, [fields…]]` in
 //! compact msgpack. A log is named once, in `subscribe`; from then on both sides use the number given there.
 
-mod begun;
+mod order;
+mod subscribe;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -11,13 +12,13 @@ use serde_bytes::ByteBuf;
 use crate::chain::{Chain, Cursor};
 use crate::codec::{self, DecodeError, tagged};
 use crate::connection::{ConnectionState, Downgrade};
-use crate::id::{ActorId, ClientId, EpochId, LogId, LogName, Offset, Seq, UserId};
+use crate::id::{ActorId, ClientId, EpochId, LogId, Offset, Seq, UserId};
 use crate::limits;
 use crate::packed::Packed;
 use crate::protocol::code::Code;
 use crate::time::{Time, WallMs};
 
-pub use begun::SnapshotBegun;
+pub use subscribe::{SnapshotBegun, Subscribe, SubscribeLog};
 
 /// The number of a log within one session, chosen by the client in `subscribe`.
 pub type LogNumber = u32;
@@ -128,41 +129,6 @@ pub struct Hello {
 pub struct Token {
     /// The new credential, for the same user.
     pub token: String,
-}
-
-/// See [`Frame::Subscribe`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Subscribe {
-    /// The logs, each of which is answered by itself; what is to be opened first comes first.
-    pub logs: Vec<SubscribeLog>,
-}
-
-/// One log of a [`Subscribe`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SubscribeLog {
-    /// The number it has from now on in this session.
-    pub log: LogNumber,
-    /// Its name.
-    pub name: LogName,
-    /// The log's identity as the client knows it; none if it never met it.
-    pub log_id: Option<LogId>,
-    /// Where the client's confirmed prefix ends; none asks for a snapshot or the beginning.
-    pub cursor: Option<Cursor>,
-    /// The last epoch the client knows, and where it begins.
-    pub epoch: Option<(EpochId, Offset)>,
-    /// Whether entries shall be sent; without it the client only pushes.
-    pub read: bool,
-    /// Last own seq whose verdict the client has recorded: those behind it are repeated.
-    pub decided: Seq,
-    /// First own seq from which on the client holds every body: from here own entries come back as stubs.
-    pub held: Seq,
-    /// Weight among the session's logs, 0 to 255; higher goes first.
-    pub priority: u8,
-    /// Fetches a stretch of history instead of following the log: entries from `cursor` to this offset (exclusive), no
-    /// snapshot in their place, and nothing behind them. None: follow the log.
-    pub end: Option<Offset>,
-    /// What the client has of a snapshot whose transfer was cut: the server goes on from there if it still can.
-    pub begun: Option<SnapshotBegun>,
 }
 
 /// See [`Frame::Unsubscribe`].
@@ -513,13 +479,6 @@ impl Frame {
     /// Whether the frame is paid for from credit.
     pub fn needs_credit(&self) -> bool {
         matches!(self, Self::Push(_) | Self::Entries(_) | Self::SnapshotPart(_))
-    }
-}
-
-/// A subscribe that names one log.
-impl From<SubscribeLog> for Frame {
-    fn from(log: SubscribeLog) -> Self {
-        Self::Subscribe(Subscribe { logs: vec![log] })
     }
 }
 

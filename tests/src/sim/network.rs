@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use driftlog_core::engine::Input;
 use driftlog_core::limits;
+use driftlog_core::protocol::Frame;
 use driftlog_server::stepped::SessionNumber;
 
 use super::device::{DeviceNumber, Network, TabNumber};
@@ -229,7 +230,12 @@ impl World {
     /// The next frame of the server arrives at the page.
     pub(super) fn socket_down(&mut self, number: SocketNumber) {
         let Some(socket) = self.sockets.sockets.get_mut(&number) else { return };
-        let Some(bytes) = socket.down.frames.pop_front() else { return };
+        // A page takes answers in before the entries that wait in it.
+        let frames = &socket.down.frames;
+        let first = frames.iter().position(|frame| !Frame::gives_way(frame)).unwrap_or(0);
+        let overtakes = first > 0 && Frame::overtakes(&frames[first]) && chance(&mut self.random, 500);
+        let first = if overtakes { first } else { 0 };
+        let Some(bytes) = socket.down.frames.remove(first) else { return };
         socket.down.bytes -= bytes.len();
         let (device, tab, open) = (socket.device, socket.tab, socket.client_open);
         if open {
