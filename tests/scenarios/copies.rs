@@ -329,6 +329,37 @@ fn what_an_actor_had_pending_that_the_server_has_forgotten_is_asked_for() {
 }
 
 #[test]
+fn a_tab_that_slept_while_a_letter_of_unknown_outcome_was_dealt_with_does_not_say_that_it_was_refused() {
+    let story = Story::begin();
+    let bob = story.person("bob");
+    bob.act(add("a", "milk"));
+    story.run_until_quiet();
+    let backup = story.world().host.backup();
+    let alice = story.person("alice");
+    alice.offline();
+    let (device, one) = (alice.device(), alice.tab());
+    let write = alice.act(vote("a", 1));
+    story.run_for(500);
+    alice.open_tab();
+    story.run_for(500);
+    story.world().freeze(device, one);
+    story.world().crash_server(Loss::Nothing);
+    story.world().restore_server(&backup);
+    story.world().start_server();
+    alice.online();
+    story.run_for(60_000);
+    let letters = alice.dead_letters();
+    assert_eq!(letters.iter().map(|(_, code)| *code).collect::<Vec<_>>(), [Some(Code::OutcomeUnknown)]);
+    alice.discard(letters[0].0);
+    story.run_for(500);
+    story.world().thaw(device, one);
+    story.run_until_quiet();
+    let refusal = alice.refusal(write);
+    assert_eq!(refusal.code, Some(Code::OutcomeUnknown));
+    assert!(refusal.reason.contains("another tab"), "told by the tab that slept: {refusal:?}");
+}
+
+#[test]
 fn a_redrive_that_was_refused_for_one_copy_is_refused_for_the_other() {
     let story = Story::begin();
     story.refuse("once");

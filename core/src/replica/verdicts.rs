@@ -6,6 +6,7 @@ use crate::id::{EntryId, Offset, Seq, WriteId};
 use crate::notice::{Accepted, LogStatus, Notice, Refused, WriteStatus};
 use crate::outbox::Decided;
 use crate::overlay::Touched;
+use crate::protocol::Code;
 use crate::protocol::frame::{AckRange, MarkedStatus};
 use crate::state::Outcome;
 use crate::storage::row::{DeadLetter, Verdicts};
@@ -13,6 +14,9 @@ use crate::time::WallMs;
 
 use super::Replica;
 use super::leaving::event_ends;
+
+/// Why nobody here knows what became of an entry.
+const LETTER_WENT: &str = "its dead letter was dealt with in another tab before this one heard of it";
 
 /// When an own entry that is decided has to leave the rows, if ever. Confirmed state may have come past it before.
 fn leaves_by(entry: &Entry, mark: Option<MarkedStatus>) -> Option<WallMs> {
@@ -67,12 +71,13 @@ impl Replica {
                     self.move_later(id, write);
                     return self.overlay.drop(&self.state, write);
                 }
-                let refused = Refused {
-                    id,
-                    status: mark,
-                    code: letter.and_then(|letter| letter.code),
-                    reason: letter.map(|letter| letter.reason.clone()).unwrap_or_default(),
+                let (code, reason) = match letter {
+                    Some(letter) => (letter.code, letter.reason.clone()),
+                    // Another tab saw to the letter: somebody discarded it, or the entry was in the log after all.
+                    None if mark == MarkedStatus::Void => (Some(Code::OutcomeUnknown), LETTER_WENT.to_owned()),
+                    None => (None, String::new()),
                 };
+                let refused = Refused { id, status: mark, code, reason };
                 (WriteStatus::Refused(refused), self.overlay.drop(&self.state, write))
             }
             Some(MarkedStatus::Elsewhere) => {
