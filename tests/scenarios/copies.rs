@@ -329,6 +329,36 @@ fn what_an_actor_had_pending_that_the_server_has_forgotten_is_asked_for() {
 }
 
 #[test]
+fn what_is_done_while_a_fresh_actor_takes_over_goes_on_under_it() {
+    for after in (0..400).step_by(5) {
+        let story = Story::begin();
+        let bob = story.person("bob");
+        bob.act(add("a", "milk"));
+        story.run_until_quiet();
+        let backup = story.world().host.backup();
+        let alice = story.person("alice");
+        alice.act(vote("a", 1));
+        story.run_until_quiet();
+        story.world().crash_server(Loss::Nothing);
+        story.world().restore_server(&backup);
+        story.world().start_server();
+        story.world().weather.read = (20, 21);
+        alice.disconnect();
+        alice.act(vote("a", 5));
+        story.run_for(500);
+        alice.connect();
+        story.run_for(after);
+        let write = alice.act(vote("a", 10));
+        story.run_for(120_000);
+        assert_eq!((alice.link(), alice.outbox()), (LinkState::Live, 0), "acted after {after} ms");
+        assert!(
+            alice.is_accepted(write) || alice.refusal(write).code == Some(Code::OutcomeUnknown),
+            "after {after} ms"
+        );
+    }
+}
+
+#[test]
 fn a_tab_that_slept_while_a_letter_of_unknown_outcome_was_dealt_with_does_not_say_that_it_was_refused() {
     let story = Story::begin();
     let bob = story.person("bob");

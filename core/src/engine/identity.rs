@@ -85,6 +85,10 @@ impl Engine {
             }
             Step::Asked => {}
             Step::Committing => self.step(Step::Committing),
+            Step::Known(logs) if self.has_grown_beyond(&logs) => {
+                self.step(Step::Ask);
+                self.settle_succession();
+            }
             Step::Known(logs) => match self.inherited(&logs, heritage) {
                 Some((to, client, logs)) => {
                     let (Some(fence), from) = (self.fence, self.actor()) else { return };
@@ -130,6 +134,12 @@ impl Engine {
             }
         }
         self.step(Step::Known(logs));
+    }
+
+    /// Whether more was appended than the rows said when they were read.
+    fn has_grown_beyond(&self, logs: &[Kin]) -> bool {
+        let known = |kin: &Kin| self.slots.get(&kin.name).map(|slot| slot.replica.outbox().known());
+        logs.iter().any(|kin| known(kin).is_some_and(|known| known.next() > kin.next))
     }
 
     /// Everything to be handed over; none while a log is not read as far as its rows go.
