@@ -1,8 +1,10 @@
 //! Events: told while they are worth it, in the log all the same.
 
 use driftlog_core::notice::WriteStatus;
+use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::MarkedStatus;
-use driftlog_tests::sim::board::{add, event};
+use driftlog_tests::disk::Loss;
+use driftlog_tests::sim::board::{add, event, vote};
 use driftlog_tests::sim::story::Story;
 
 #[test]
@@ -81,6 +83,60 @@ fn what_has_expired_leaves_a_device_that_hears_of_it_under_a_fresh_actor() {
     story.run_for(120_000);
     assert!(!alice.holds("code-123456") && !copy.holds("code-123456"));
     assert_eq!(alice.ids(), ["a", "b", "c"]);
+}
+
+#[test]
+fn what_has_expired_leaves_a_device_that_cannot_learn_whether_it_was_accepted() {
+    let story = Story::begin();
+    story.keep_no_history();
+    story.refuse("refused");
+    let alice = story.person("alice");
+    alice.act(add("a", "milk"));
+    alice.act(event("refused", 3_600_000));
+    story.run_until_quiet();
+    alice.offline();
+    alice.act(event("code-123456", 3_600_000));
+    story.run_for(500);
+    let copy = alice.copy();
+    copy.open_tab();
+    for _ in 0..40 {
+        copy.act(vote("a", 1));
+        story.run_for(300);
+    }
+    story.run_until_quiet();
+    assert!(story.kept().1 > 2, "the entry that the copy brought is gone");
+    alice.online();
+    story.run_until_quiet();
+    let codes = || alice.dead_letters().into_iter().map(|(_, code)| code).collect::<Vec<_>>();
+    assert_eq!(codes(), [Some(Code::OutcomeUnknown), Some(Code::EntryForbidden)], "somebody may still want it");
+    story.run_for(3_600_000);
+    story.run_for(61_000);
+    assert!(!alice.holds("code-123456") && !copy.holds("code-123456"));
+    assert_eq!(codes(), [Some(Code::EntryForbidden)], "what was refused stays until somebody discards it");
+}
+
+#[test]
+fn what_has_expired_leaves_a_device_that_the_server_has_forgotten() {
+    let story = Story::begin();
+    let backup = story.world().host.backup();
+    let alice = story.person("alice");
+    alice.act(add("a", "milk"));
+    story.run_until_quiet();
+    alice.offline();
+    alice.act(event("code-123456", 3_600_000));
+    story.run_for(500);
+    story.world().crash_server(Loss::Nothing);
+    story.world().restore_server(&backup);
+    story.world().start_server();
+    alice.online();
+    story.run_until_quiet();
+    assert!(alice.dead_letters().iter().any(|(_, code)| *code == Some(Code::OutcomeUnknown)), "somebody may want it");
+    assert!(alice.holds("code-123456"));
+    // A device that starts again knows what is to leave.
+    alice.reload();
+    story.run_for(3_600_000);
+    story.run_for(61_000);
+    assert!(!alice.holds("code-123456"));
 }
 
 #[test]

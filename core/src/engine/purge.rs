@@ -200,12 +200,12 @@ impl Engine {
         let own = rows.next().unwrap_or_default();
         let mut gone = slot.folds_erased(name, rows.flatten());
         let letters = slot.replica.letters_over(now);
-        let lost_ends = slot.replica.lost_event_ends().filter(|end| *end >= now);
+        let letters_end = slot.replica.letters_end().filter(|end| *end >= now);
         gone.extend(letters.iter().map(|id| storage::dead_letter_key(name, id.actor, id.seq)));
         let rows = own;
         let full = rows.len() as u32 == STEP_ROWS;
         let next = rows.last().filter(|_| full).map(|(key, _)| storage::key_after(key));
-        let (mut expires, mut written) = ([slot.purges.expires, lost_ends].into_iter().flatten().min(), Vec::new());
+        let (mut expires, mut written) = ([slot.purges.expires, letters_end].into_iter().flatten().min(), Vec::new());
         for (key, bytes) in rows {
             let Some(actor) = storage::actor_of(&key) else { continue };
             let Some((entries, damaged)) = slot.own_closed(actor, &key, &bytes) else { continue };

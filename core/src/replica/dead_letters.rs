@@ -18,12 +18,12 @@ use crate::id::{EntryId, Seq, WriteId};
 use crate::notice::Notice;
 use crate::op::{Delete, DeletePolicy, Edit, FieldOp, Op};
 use crate::packed::Item;
-use crate::protocol::Code;
 use crate::random::Random;
 use crate::storage::row::DeadLetter;
 use crate::time::{Clock, WallMs};
 
 use super::act::{Again, Reissue};
+use super::leaving::may_be_logged;
 use super::{ActError, Replica};
 
 /// A dead letter cannot be redriven; nothing was recorded.
@@ -115,8 +115,7 @@ impl Replica {
         }
         let Some(batch) = self.arrivals.storing() else { return Vec::new() };
         // What a restored server had lost comes again under its own id, and what nobody knew of is there after all.
-        let lost = |letter: &DeadLetter| matches!(letter.code, Some(Code::LostByServer | Code::OutcomeUnknown));
-        let again = self.dead_letters.values().any(lost);
+        let again = self.dead_letters.values().any(may_be_logged);
         let logged = batch.items.iter().filter_map(|item| match item {
             Item::Entry(logged) if again => Some(logged.entry.line(logged.id())),
             Item::Entry(logged) => logged.entry.header.replaces.clone(),
@@ -191,7 +190,7 @@ impl Replica {
                 self.moved_is_over(*id, letter, false);
             }
             self.tell_moved();
-            let ends = self.lost_event_ends();
+            let ends = self.letters_end();
             self.leaves_by(ends);
         }
     }

@@ -8,6 +8,7 @@ use crate::id::{ActorId, EntryId, Offset};
 use crate::packed::Gap;
 use crate::protocol::Code;
 use crate::protocol::frame::MarkedStatus;
+use crate::storage::row::DeadLetter;
 use crate::time::WallMs;
 
 use super::Replica;
@@ -57,23 +58,22 @@ impl Replica {
         std::mem::take(&mut self.erased)
     }
 
-    /// When the first event is over that the server has lost: it is listed for as long as it is worth something.
-    pub fn lost_event_ends(&self) -> Option<WallMs> {
-        let lost = self.dead_letters.values().filter(|letter| letter.code == Some(Code::LostByServer));
-        let ends = lost.filter_map(|letter| event_ends(&Entry::from_bytes(&letter.entry).ok()?));
+    /// When the first event is over whose dead letter leaves with it: it is listed for as long as it is worth something.
+    pub fn letters_end(&self) -> Option<WallMs> {
+        let letters = self.dead_letters.values().filter(|letter| may_be_logged(letter));
+        let ends = letters.filter_map(|letter| event_ends(&Entry::from_bytes(&letter.entry).ok()?));
         ends.min()
     }
 
-    /// Dead letters of what was erased, as far as they are decided, and of events that the server has lost and that are
-    /// over.
+    /// Dead letters of what was erased, as far as they are decided, and of events that are over and may have been in the
+    /// log.
     pub fn letters_over(&mut self, now: WallMs) -> Vec<EntryId> {
         let letters = self.dead_letters.iter().filter(|(id, letter)| {
             // What does not read may be of it.
             let entry = Entry::from_bytes(&letter.entry);
             let is_of =
                 |entry: &Entry| self.state.has_erased(id.actor, self.state.effective_base(entry.header.base), entry);
-            let is_lost = letter.code == Some(Code::LostByServer);
-            let is_over = |entry: &Entry| is_lost && event_ends(entry).is_some_and(|end| end < now);
+            let is_over = |entry: &Entry| may_be_logged(letter) && event_ends(entry).is_some_and(|end| end < now);
             entry.as_ref().map_or(!self.state.erasures().is_empty(), |entry| is_of(entry) || is_over(entry))
         });
         let letters: Vec<_> = letters.map(|(id, _)| *id).collect();
@@ -134,6 +134,12 @@ impl Replica {
             self.leaves_by(Some(1));
         }
     }
+}
+
+/// Whether the entry of a dead letter may be in the log all the same, or was: the server lost it, or nobody knows. If it
+/// is an event, its content is gone everywhere when it is over, and so it is here. What was refused stays for its user.
+pub(super) fn may_be_logged(letter: &DeadLetter) -> bool {
+    matches!(letter.code, Some(Code::LostByServer | Code::OutcomeUnknown))
 }
 
 /// When an event is over, by the clock of its author.
