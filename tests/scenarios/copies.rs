@@ -1,5 +1,7 @@
 //! Copies of a profile, and profiles that were put back to an earlier state: both works survive, and nothing doubles.
 
+use driftlog_core::engine::{Output, Own, OwnStatus};
+use driftlog_core::id::Seq;
 use driftlog_core::notice::LogStatus;
 use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{Case, Ruling};
@@ -326,6 +328,67 @@ fn what_an_actor_had_pending_that_the_server_has_forgotten_is_asked_for() {
     alice.discard(letters[1].0);
     story.run_for(500);
     assert_eq!((alice.dead_letters(), alice.ids()), (vec![], vec!["a".to_owned()]));
+}
+
+/// Codes of the refused entries that the app is given when it asks for them.
+fn refused(story: &Story, person: &Person) -> Vec<Option<u16>> {
+    let tab = person.tab();
+    let mut world = story.world();
+    let engine = world.devices[person.device()].engine(tab);
+    engine.own_entries(&board::log(1), Own::Refused(Seq(0))).expect("an open log");
+    let listed = std::iter::from_fn(|| engine.poll()).find_map(|output| match output {
+        Output::OwnEntries(_, entries) => Some(entries),
+        _ => None,
+    });
+    let codes = listed.expect("an answer from memory").into_iter().filter_map(|entry| match entry.status {
+        OwnStatus::Refused(_, code, _) => Some(code),
+        _ => None,
+    });
+    codes.collect()
+}
+
+/// … also when the row of verdicts is damaged afterwards: of the actor before, no server tells anything again.
+#[test]
+fn what_the_server_has_forgotten_is_asked_for_until_somebody_decides() {
+    for (goes_on, struck) in [(false, false), (true, false), (false, true), (true, true)] {
+        let story = Story::begin();
+        let bob = story.person("bob");
+        bob.act(add("a", "milk"));
+        story.run_until_quiet();
+        let backup = story.world().host.backup();
+        let alice = story.person("alice");
+        alice.offline();
+        alice.act(vote("a", 1));
+        alice.act(add("b", "bread"));
+        story.run_for(500);
+        story.world().crash_server(Loss::Nothing);
+        story.world().restore_server(&backup);
+        story.world().start_server();
+        alice.online();
+        story.run_until_quiet();
+        if goes_on {
+            alice.act(vote("a", 10));
+            story.run_until_quiet();
+        }
+        let letters = alice.dead_letters();
+        alice.close();
+        alice.database().flip(&storage::verdicts_key(&board::log(1)), 40);
+        if struck {
+            let (first, _) = letters[0];
+            alice.database().flip(&storage::dead_letter_key(&board::log(1), first.actor, first.seq), 400);
+        }
+        let first = if struck { Code::Damaged } else { Code::OutcomeUnknown };
+        let codes = [first, Code::OutcomeUnknown].map(|code| Some(code.number()));
+        for _ in 0..2 {
+            alice.open_tab();
+            story.run_until_quiet();
+            assert_eq!((refused(&story, &alice), alice.ids()), (codes.to_vec(), vec!["a".to_owned()]));
+            alice.act(vote("a", 100));
+            story.run_until_quiet();
+            alice.close();
+        }
+        assert_eq!(bob.field("a", "votes"), if goes_on { "210" } else { "200" });
+    }
 }
 
 #[test]

@@ -57,6 +57,23 @@ impl Outbox {
         self.earlier = earlier;
     }
 
+    /// Takes from dead letters what is known of the seqs of the actors before, where the row of verdicts is damaged: no
+    /// server tells it again, and without a mark an entry is taken for accepted.
+    pub fn recall(&mut self, letters: &BTreeMap<EntryId, DeadLetter>) {
+        let last = self.begins_behind();
+        if self.verdicts.through >= last {
+            return;
+        }
+        let mut marked: BTreeMap<_, _> = self.verdicts.marked.drain(..).collect();
+        for (id, letter) in letters {
+            let seqs = (id.seq.0..=letter.last(id.seq).min(last).0).map(Seq);
+            marked.extend(seqs.filter(|seq| self.author_of(*seq) == id.actor).map(|seq| (seq, letter.status)));
+        }
+        self.verdicts.marked = marked.into_iter().collect();
+        // These letters were written strictly.
+        self.settle(last);
+    }
+
     /// Takes entries of earlier actors, as rows hold them, whose place in the confirmed prefix is still awaited.
     pub fn learn_earlier(&mut self, entries: Vec<Entry>, covered: Seq) -> Vec<Entry> {
         let last = self.begins_behind();

@@ -182,6 +182,7 @@ impl Replica {
         // Recorded since, so the reading does not know them.
         let newer = self.dead_letters.iter().filter(|(id, _)| id.actor == self.actor && id.seq > through);
         all.extend(newer.map(|(id, letter)| (*id, letter.clone())));
+        self.outbox.recall(&all);
         if all != self.dead_letters {
             let before = std::mem::replace(&mut self.dead_letters, all);
             self.letters_changed(Seq(0));
