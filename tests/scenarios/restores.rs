@@ -188,6 +188,29 @@ fn every_tab_goes_back_also_one_that_was_frozen_meanwhile() {
 }
 
 #[test]
+fn a_tab_that_slept_hears_of_a_refusal_behind_a_restored_backup() {
+    let story = Story::begin();
+    story.refuse("once");
+    let alice = story.person("alice");
+    alice.act(add("a", "milk"));
+    let backup = backup(&story);
+    let (device, two) = (alice.device(), alice.open_tab());
+    story.run_until_quiet();
+    alice.act(vote("a", 1));
+    let refused = alice.act_in(two, named("once", "b", "bread"));
+    story.run_for(12);
+    story.world().freeze(device, two);
+    story.run_for(5_000);
+    assert_eq!(alice.refusal(refused).code, Some(Code::EntryForbidden), "told by the tab that leads");
+    restore(&story, &backup);
+    story.run_for(30_000);
+    story.world().thaw(device, two);
+    story.run_until_quiet();
+    assert_eq!(alice.refusal(refused).code, Some(Code::EntryForbidden));
+    assert_eq!((alice.ids(), alice.field("a", "votes")), (vec!["a".to_owned()], "1".to_owned()));
+}
+
+#[test]
 fn a_log_that_goes_back_is_cut_off_anywhere_and_everything_comes_again_once() {
     for at in 0..40 {
         let story = Story::begin();

@@ -264,7 +264,8 @@ impl Engine {
         let Some(slot) = self.slots.get_mut(name) else { return };
         let before = slot.replica.outbox().verdicts().rewound;
         if let Some(verdicts) = tail.verdicts.as_ref().filter(|verdicts| verdicts.rewound > before) {
-            // Another tab went back to what a restored server has.
+            // Another tab went back to what a restored server has. Its letters say why what became a void is one.
+            slot.replica.load_dead_letters(tail.letters, verdicts.through);
             return self.go_back(name, verdicts.clone(), &tail.voids, true);
         }
         let left_out = slot.stop_before_trap(&mut tail.received);

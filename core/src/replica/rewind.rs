@@ -177,13 +177,24 @@ impl Replica {
         })
     }
 
-    /// What is still laid of the actors before, and is lost.
-    fn laid_and_lost(&self) -> Vec<(EntryId, WriteId)> {
+    /// What is still laid and will not come back: of the actors before what is lost; and what has become a void, which a
+    /// tab hears of here that had not heard before that it was refused.
+    fn laid_and_over(&self) -> Vec<(WriteId, Refused)> {
         let (verdicts, last) = (self.outbox.verdicts(), self.outbox.begins_behind());
-        let is_lost = |seq: &Seq| *seq <= last && verdicts.mark(*seq).is_some_and(|mark| !mark.is_logged());
         let laid = self.overlay.pending().filter_map(|(stamp, _)| {
-            let seq = stamp.seq().filter(is_lost)?;
-            Some((EntryId { actor: stamp.actor(), seq }, stamp.write()))
+            let seq = stamp.seq()?;
+            let void = self.outbox.void_at(seq).filter(|_| seq > last);
+            if void.is_none() && !(seq <= last && verdicts.mark(seq).is_some_and(|mark| !mark.is_logged())) {
+                return None;
+            }
+            let id = EntryId { actor: stamp.actor(), seq };
+            let letter = self.dead_letters.get(&id).filter(|_| void.is_some());
+            let (status, code, reason) = match letter {
+                Some(letter) => (letter.status, letter.code, letter.reason.clone()),
+                None if void.is_some_and(|void| void.reason == REFUSED) => (MarkedStatus::Refused, None, String::new()),
+                None => (MarkedStatus::Void, Some(Code::LostByServer), LOST.to_owned()),
+            };
+            Some((stamp.write(), Refused { id, status, code, reason }))
         });
         laid.collect()
     }
@@ -193,10 +204,8 @@ impl Replica {
     pub fn rewind(&mut self, verdicts: Verdicts, voids: &Voids, rebuild: bool) {
         self.outbox.rewind(verdicts, voids);
         let mut touched = Touched::new();
-        for (id, write) in self.laid_and_lost() {
+        for (write, refused) in self.laid_and_over() {
             touched.extend(self.overlay.drop(&self.state, write));
-            let (code, reason) = (Some(Code::LostByServer), LOST.to_owned());
-            let refused = Refused { id, status: MarkedStatus::Void, code, reason };
             self.notices.push(Notice::Write(self.name.clone(), write, WriteStatus::Refused(refused)));
         }
         self.refresh(&touched);
