@@ -21,7 +21,7 @@ use crate::codec;
 use crate::entry::{Entry, Header};
 use crate::id::{ActorId, LogName, RunId, Seq, WriteId};
 use crate::packed::{Pushed, Void};
-use crate::protocol::frame::{Ack, MarkedStatus};
+use crate::protocol::frame::{Ack, MarkedStatus, Opened};
 use crate::storage::commit::{Append, Need, Prepared};
 use crate::storage::row::Verdicts;
 
@@ -305,6 +305,19 @@ impl Outbox {
         }
         next.marked.sort_by_key(|(seq, _)| *seq);
         Some(next)
+    }
+
+    /// Whether what is here between two of the server's checkpoints is not what the server has there: a copy of this
+    /// database wrote it.
+    pub fn goes_on_otherwise(&self, opened: &Opened) -> bool {
+        let mut known = opened.checkpoints.clone();
+        known.push((opened.seq, opened.chain));
+        known.sort_by_key(|(seq, _)| *seq);
+        known.windows(2).any(|pair| {
+            let (from, to) = (pair[0], pair[1]);
+            let whole = from.0 >= self.verdicts.through && self.voids_between(from.0, to.0).next().is_none();
+            whole && self.chain_after(from, to.0).is_some_and(|ours| ours != to.1)
+        })
     }
 
     /// The actor chain at a seq behind `base`, if everything up to it is here or the server gave its word for it.

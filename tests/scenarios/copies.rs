@@ -392,6 +392,31 @@ fn what_the_server_has_forgotten_is_asked_for_until_somebody_decides() {
 }
 
 #[test]
+fn a_copy_is_found_behind_an_entry_whose_bytes_are_damaged() {
+    let story = Story::begin();
+    let alice = story.person("alice");
+    alice.act(add("a", "milk"));
+    story.run_until_quiet();
+    alice.offline();
+    let damaged = alice.act(vote("a", 1));
+    story.run_for(500);
+    let copy = alice.copy();
+    copy.open_tab();
+    for _ in 0..3 {
+        copy.act(vote("a", 10));
+        story.run_for(2_000);
+    }
+    let own: Vec<_> = (0..3).map(|_| alice.act(vote("a", 100))).collect();
+    story.run_for(500);
+    alice.damage(damaged);
+    alice.reload();
+    alice.online();
+    story.run_until_quiet();
+    assert!(own.into_iter().all(|write| alice.is_accepted(write)));
+    assert_eq!((alice.field("a", "votes"), copy.field("a", "votes")), ("331".to_owned(), "331".to_owned()));
+}
+
+#[test]
 fn what_is_done_while_a_fresh_actor_takes_over_goes_on_under_it() {
     for after in (0..400).step_by(5) {
         let story = Story::begin();

@@ -36,7 +36,7 @@ impl Replica {
     /// Whether the server's record of this device's work is ours, as far as what is left here can tell.
     ///
     /// The bytes of a damaged entry may have been decided before they were damaged. Then only the chain before it can
-    /// be compared, and the server's word is taken for what follows.
+    /// be compared, and what is whole between two of the server's checkpoints; for the rest the server's word is taken.
     pub fn agree(&mut self, opened: &Opened) -> bool {
         self.outbox.set_anchor(None);
         let through = self.outbox.verdicts().through;
@@ -51,7 +51,7 @@ impl Replica {
         let Some(void) = self.outbox.first_void(opened.seq) else { return false };
         let comparable = |(seq, _): &&(Seq, Chain)| *seq >= self.outbox.verdicts().through && *seq < void;
         let differs = |(seq, chain): &(Seq, Chain)| self.outbox.chain_at(*seq).is_some_and(|ours| ours != *chain);
-        if opened.checkpoints.iter().filter(comparable).any(differs) {
+        if opened.checkpoints.iter().filter(comparable).any(differs) || self.outbox.goes_on_otherwise(opened) {
             return false;
         }
         self.outbox.set_anchor(Some((opened.seq, opened.chain)));
