@@ -250,8 +250,8 @@ pub struct Engine {
     resume: Resume,
     random: Random,
     clock: Clock,
-    /// The server's clock minus ours, in milliseconds.
-    clock_offset: i64,
+    /// The server's clock minus ours, in milliseconds; none: no server was heard yet.
+    clock_offset: Option<i64>,
     now: WallMs,
     acts: u64,
     fold_last: u32,
@@ -305,7 +305,7 @@ impl Engine {
         let mut engine = Self {
             random: Random::new(config.seed),
             clock: Clock::default(),
-            clock_offset: 0,
+            clock_offset: None,
             now,
             acts: resume.acts,
             fold_last: 0,
@@ -553,7 +553,7 @@ impl Engine {
     }
 
     fn server_now(&self) -> WallMs {
-        self.now.saturating_add_signed(self.clock_offset)
+        self.now.saturating_add_signed(self.clock_offset.unwrap_or_default())
     }
 
     fn opened(&mut self, name: &LogName, schema: Schema) {

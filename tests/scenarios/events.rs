@@ -140,6 +140,24 @@ fn what_has_expired_leaves_a_device_that_the_server_has_forgotten() {
 }
 
 #[test]
+fn what_has_expired_leaves_a_device_whose_clock_was_set_right_while_it_was_connected() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    // It hears how far it is ahead of the server, and then it is not any more.
+    alice.set_clock(3_600_000);
+    alice.reload();
+    alice.act(add("a", "milk"));
+    story.run_until_quiet();
+    alice.set_clock(0);
+    alice.act(event("code-123456", 60_000));
+    bob.act(event("code-654321", 60_000));
+    story.run_until_quiet();
+    assert!(alice.holds("code-123456") && alice.holds("code-654321"));
+    story.run_for(121_000);
+    assert!(!alice.holds("code-123456") && !alice.holds("code-654321"));
+}
+
+#[test]
 fn what_has_expired_leaves_the_servers_files_and_every_device() {
     let story = Story::begin();
     let (alice, bob) = (story.person("alice"), story.person("bob"));

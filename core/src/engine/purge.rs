@@ -147,7 +147,7 @@ impl Slot {
 impl Engine {
     /// When a log is to be purged.
     pub(super) fn purge_due(&self, slot: &Slot) -> Option<WallMs> {
-        slot.purge_due(self.clock_offset).filter(|_| self.fence.is_some())
+        slot.purge_due(self.clock_offset.unwrap_or_default()).filter(|_| self.fence.is_some())
     }
 
     /// After every event: what is due begins, if nothing else of that log is under way.
@@ -155,7 +155,7 @@ impl Engine {
         if self.fence.is_none() {
             return;
         }
-        let (now, offset) = (self.now, self.clock_offset);
+        let (now, offset) = (self.now, self.clock_offset.unwrap_or_default());
         let mut names = Vec::new();
         self.slots.turn_mut(|name, slot| {
             if slot.purge_due(offset).is_none_or(|at| at > now) {

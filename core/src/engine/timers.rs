@@ -18,6 +18,8 @@ impl Engine {
         if back == 0 {
             return;
         }
+        // The server's clock did not. What leaves by it waits no longer either.
+        self.clock_offset = self.clock_offset.map(|offset| offset.saturating_add_unsigned(back));
         for at in [&mut self.scan_at, &mut self.database_retry_at] {
             if *at < WallMs::MAX {
                 *at = at.saturating_sub(back);
