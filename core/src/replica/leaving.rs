@@ -5,9 +5,11 @@
 
 use crate::entry::{Entry, Gone, Logged};
 use crate::id::{ActorId, EntryId, Offset};
+use crate::op::Erase;
 use crate::packed::Gap;
 use crate::protocol::Code;
 use crate::protocol::frame::MarkedStatus;
+use crate::state::Erasure;
 use crate::storage::row::DeadLetter;
 use crate::time::WallMs;
 
@@ -71,8 +73,7 @@ impl Replica {
         let letters = self.dead_letters.iter().filter(|(id, letter)| {
             // What does not read may be of it.
             let entry = Entry::from_bytes(&letter.entry);
-            let is_of =
-                |entry: &Entry| self.state.has_erased(id.actor, self.state.effective_base(entry.header.base), entry);
+            let is_of = |entry: &Entry| self.holds_erased(**id, entry);
             let is_over = |entry: &Entry| may_be_logged(letter) && event_ends(entry).is_some_and(|end| end < now);
             entry.as_ref().map_or(!self.state.erasures().is_empty(), |entry| is_of(entry) || is_over(entry))
         });
@@ -108,10 +109,25 @@ impl Replica {
         decided || actor != self.outbox.author_of(seq)
     }
 
+    /// Whether an own entry has content that was erased, be it under the id of a copy or of an actor before: the erase of
+    /// an author names those of its actors that are in the log, and an action that is there under one of them is not there
+    /// under another. Whoever issues it again keeps its seq.
+    fn holds_erased(&self, id: EntryId, entry: &Entry) -> bool {
+        if self.state.has_erased(id.actor, self.state.effective_base(entry.header.base), entry) {
+            return true;
+        }
+        let is_told = self.outbox.verdicts().mark(id.seq) == Some(MarkedStatus::Elsewhere);
+        let elsewhere = is_told || entry.reissued(id.actor).is_some() && self.state.folded(id.actor) < id.seq;
+        let has_it = |actor: &ActorId| actor.origin() == id.actor.origin() && self.state.folded(*actor) >= id.seq;
+        let is_of = |erasure: &Erasure| matches!(&erasure.what, Erase::Authors(authors) if authors.iter().any(has_it));
+        elsewhere && self.state.erasures().iter().any(is_of)
+    }
+
     /// When an own entry of a row has to leave.
     pub fn leaves(&mut self, actor: ActorId, entry: &Entry, now: WallMs) -> Leaves {
-        let closed = self.is_closed(EntryId { actor, seq: entry.header.seq });
-        if self.state.has_erased(actor, self.state.effective_base(entry.header.base), entry) {
+        let id = EntryId { actor, seq: entry.header.seq };
+        let closed = self.is_closed(id);
+        if self.holds_erased(id, entry) {
             self.erased_open |= !closed;
             return if closed { Leaves::Now } else { Leaves::Never };
         }
@@ -156,4 +172,38 @@ pub enum Leaves {
     At(WallMs),
     /// Not by itself, as far as is known now.
     Never,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Replaced;
+    use crate::id::Seq;
+    use crate::op::Op;
+    use crate::state::fixture::*;
+
+    #[test]
+    fn what_an_erased_author_wrote_leaves_the_rows_of_who_issued_it_again_and_is_not_in_the_log() {
+        let (mut log, mut alice) = (Log::new(), Tab::new(1));
+        let fresh = |rest| alice.actor.successor(ActorId([rest; 16]));
+        let (second, third) = (fresh(2), fresh(3));
+        let original = alice.act(0, 1, vec![insert("a", vec![("title", set("a secret"))])]);
+        let line = original.line(EntryId { actor: alice.actor, seq: original.header.seq });
+        log.push(&alice, original.clone()).expect("folds");
+        let mut itself = Tab { actor: ActorId::LOG, ..Tab::new(0) };
+        log.act(&mut itself, 1, vec![Op::Erase(Erase::Authors(vec![alice.actor]))]);
+        let mut replica = Replica::new(crate::id::LogName::new("l").expect("a name"), third, alice.run);
+        replica.restart(log.state, 0);
+
+        let again = |seq: u64| {
+            let id = EntryId { actor: alice.actor, seq: Seq(seq) };
+            let mut header = original.header.clone();
+            (header.seq, header.replaces) = (Seq(seq), Some(Replaced { id, ..line.clone() }));
+            Entry::new(header, original.body.clone()).expect("valid")
+        };
+        assert_eq!(replica.leaves(alice.actor, &original, 9), Leaves::Now);
+        assert_eq!(replica.leaves(second, &again(1), 9), Leaves::Now);
+        // The log did not come so far with the erased author: it never had this one.
+        assert_eq!(replica.leaves(second, &again(2), 9), Leaves::Never);
+    }
 }
