@@ -84,6 +84,7 @@ fn rows() -> Vec<Vector> {
     identity.predecessor = Some(OTHER);
     identity.user = Some(user("alice"));
     identity.nonces = vec![Nonce([0x0b; 16]), Nonce([0x0a; 16])];
+    identity.logs = 3;
     let mut verdicts = Verdicts::new(ACTOR, chain(8));
     verdicts.through = Seq(8);
     verdicts.settled = Seq(5);

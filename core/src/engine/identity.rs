@@ -35,8 +35,8 @@ enum Step {
     /// The rows that say which logs there are must be read.
     Ask,
     Asked,
-    /// Logs with own entries.
-    Known(Vec<Kin>),
+    /// How many logs have own entries, and those whose rows can be read.
+    Known(u64, Vec<Kin>),
     Committing,
 }
 
@@ -80,22 +80,24 @@ impl Engine {
         let heritage = succeeding.heritage;
         match std::mem::replace(&mut succeeding.step, Step::Asked) {
             Step::Ask => {
-                let ranges = vec![storage::all_next(), storage::all_verdicts(), storage::all_voids()];
+                let identity = KeyRange::only(storage::identity_key());
+                let ranges = vec![identity, storage::all_next(), storage::all_verdicts(), storage::all_voids()];
                 self.read(Request::Kin, ranges);
             }
             Step::Asked => {}
             Step::Committing => self.step(Step::Committing),
-            Step::Known(logs) if self.has_grown_beyond(&logs) => {
+            Step::Known(_, logs) if self.has_grown_beyond(&logs) => {
                 self.step(Step::Ask);
                 self.settle_succession();
             }
-            Step::Known(logs) => match self.inherited(&logs, heritage) {
+            Step::Known(known, logs) => match self.inherited(&logs, heritage) {
                 Some((to, client, logs)) => {
                     let (Some(fence), from) = (self.fence, self.actor()) else { return };
                     self.step(Step::Committing);
-                    self.commit(Request::Succeed, Commit::Succeed(Succession { fence, from, to, client, logs }));
+                    let succession = Succession { fence, from, to, client, known, logs };
+                    self.commit(Request::Succeed, Commit::Succeed(succession));
                 }
-                None => self.step(Step::Known(logs)),
+                None => self.step(Step::Known(known, logs)),
             },
         }
     }
@@ -108,7 +110,9 @@ impl Engine {
 
     /// Logs with work are brought up; then they can be handed over.
     pub(super) fn kin_read(&mut self, rows: Option<&[Vec<Row>]>) {
-        let Some([next, verdicts, voids]) = rows else { return self.succeeding = None };
+        let Some([identity, next, verdicts, voids]) = rows else { return self.succeeding = None };
+        let identity = identity.first().and_then(|(_, bytes)| row::decode_either::<row::Identity>(bytes).ok());
+        let Some(identity) = identity else { return self.succeeding = None };
         let actor = self.actor();
         let verdicts_of = |name: &LogName| {
             let row = verdicts.iter().find(|(key, _)| storage::log_of(key).as_ref() == Some(name));
@@ -133,7 +137,7 @@ impl Engine {
                 self.refresh(name);
             }
         }
-        self.step(Step::Known(logs));
+        self.step(Step::Known(identity.logs, logs));
     }
 
     /// Whether more was appended than the rows said when they were read.

@@ -332,9 +332,10 @@ pub(super) fn check_fence(fence: u64, row: Option<&[u8]>) -> Result<(), CommitAb
 }
 
 /// Whoever has not heard yet that a fresh actor took over writes nothing.
-pub(super) fn check_actor(actor: ActorId, row: Option<&[u8]>) -> Result<(), CommitAbort> {
+pub(super) fn check_actor(actor: ActorId, row: Option<&[u8]>) -> Result<Identity, CommitAbort> {
     let Some(row) = row else { return Err(CommitAbort::ActorChanged) };
-    if row::decode_either::<Identity>(row)?.actor == actor { Ok(()) } else { Err(CommitAbort::ActorChanged) }
+    let identity: Identity = row::decode_either(row)?;
+    if identity.actor == actor { Ok(identity) } else { Err(CommitAbort::ActorChanged) }
 }
 
 fn decide_identity(proposed: &Identity, row: Option<&[u8]>) -> Decision {
@@ -365,7 +366,8 @@ fn decide_greeted(user: &UserId, nonce: Nonce, row: Option<&[u8]>) -> Decision {
 
 impl Append {
     fn decide(&self, identity: Option<&[u8]>, next: Option<&[u8]>, letters: &[Option<Vec<u8>>]) -> Decision {
-        check_actor(self.actor, identity)?;
+        let mut identity = check_actor(self.actor, identity)?;
+        let is_first = next.is_none();
         let first: Seq = next.map_or(Ok(Seq(1)), row::decode_either)?;
         let entries = self.number(first)?;
         let next = Seq(first.0 + entries.len() as u64);
@@ -377,6 +379,10 @@ impl Append {
         if let Some(entry) = self.entries.first() {
             let id = EntryId { actor: self.actor, seq: first };
             writes.push(Write::Add(storage::run_key(&self.log, self.run, entry.n), row::encode(&id)));
+        }
+        if is_first {
+            identity.logs += 1;
+            writes.push(Write::Put(storage::identity_key(), row::encode_twice(&identity)));
         }
         // One that another tab has discarded meanwhile stays so.
         for ((at, key), row) in self.letters().zip(letters) {

@@ -32,12 +32,14 @@ pub struct Identity {
     pub user: Option<UserId>,
     /// Nonces of the last two welcomes, newest first.
     pub nonces: Vec<Nonce>,
+    /// How many logs have own entries, counted as each got its first: by this a succession knows that it has them all.
+    pub logs: u64,
 }
 
 impl Identity {
     /// A new database's identity, from random bytes of the shell.
     pub fn new(client: ClientId, actor: ActorId) -> Self {
-        Self { format: Format, client, actor, predecessor: None, user: None, nonces: Vec::new() }
+        Self { format: Format, client, actor, predecessor: None, user: None, nonces: Vec::new(), logs: 0 }
     }
 
     /// A fresh actor takes over, which no server has met; where another database has the same id, under another one.

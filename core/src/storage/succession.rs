@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use crate::entry::Entry;
 use crate::id::{ActorId, ClientId, EntryId, LogName, Seq};
-use crate::storage::commit::{CommitAbort, Committed, Decision, check_fence};
-use crate::storage::row::{self, DeadLetter, Identity, Verdicts, Voids};
+use crate::storage::commit::{CommitAbort, Committed, Decision, check_actor, check_fence};
+use crate::storage::row::{self, DeadLetter, Verdicts, Voids};
 use crate::storage::{self, Key, Write};
 
 /// Entries in one row of re-issued ones, at the most.
@@ -27,6 +27,8 @@ pub struct Succession {
     pub to: ActorId,
     /// The database's new id, where another database has the old one too.
     pub client: Option<ClientId>,
+    /// How many logs had own entries when their rows were read; the commit aborts if there are more by now.
+    pub known: u64,
     /// Every log with own entries.
     pub logs: Vec<Inherited>,
 }
@@ -61,10 +63,9 @@ impl Succession {
     pub(super) fn decide(&self, rows: &[Option<Vec<u8>>]) -> Decision {
         let row = |at: usize| rows.get(at).and_then(Option::as_deref);
         check_fence(self.fence, row(0))?;
-        let Some(identity) = row(1) else { return Err(CommitAbort::ActorChanged) };
-        let mut identity: Identity = row::decode_either(identity)?;
-        if identity.actor != self.from {
-            return Err(CommitAbort::ActorChanged);
+        let mut identity = check_actor(self.from, row(1))?;
+        if identity.logs != self.known {
+            return Err(CommitAbort::Overtaken);
         }
         identity.succeed(self.to, self.client);
         let mut writes = vec![Write::Put(storage::identity_key(), row::encode_twice(&identity))];

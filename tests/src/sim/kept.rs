@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use driftlog_core::entry::Replaced;
 use driftlog_core::id::{ActorId, EntryId, LogName, Seq, WriteId};
 use driftlog_core::protocol::Code;
-use driftlog_core::storage::row::{self, DeadLetter, Verdicts};
+use driftlog_core::storage::row::{self, DeadLetter, Identity, Verdicts, Voids};
 use driftlog_core::storage::{self, KeyRange};
 
 use super::checker::{Told, Verdict};
@@ -143,10 +143,27 @@ impl World {
     }
 }
 
+/// Whether the rows hold an action that this database will send or has: under the actor that it writes under, or handed
+/// over to that one. What an actor left behind is sent by nobody.
 fn is_own(database: &Database, log: &LogName, write: WriteId) -> bool {
+    let row = |key| database.read(&KeyRange::only(key)).into_iter().next().map(|(_, bytes)| bytes);
+    let identity = row(storage::identity_key()).and_then(|bytes| row::decode_either::<Identity>(&bytes).ok());
+    let Some(identity) = identity else { return false };
+    let voids = row(storage::voids_key(log, identity.actor));
+    let voids: Voids = voids.and_then(|bytes| row::decode_either(&bytes).ok()).unwrap_or_default();
     let own = database.read(&KeyRange::prefix(own_prefix(log)));
-    let mut own = own.iter().flat_map(|(_, bytes)| row::decode_group(bytes).unwrap_or_default());
-    own.any(|entry| WriteId { run: entry.header.run, n: entry.header.n } == write)
+    own.iter().any(|(key, bytes)| {
+        let Some(actor) = storage::actor_of(key) else { return false };
+        let last = match actor == identity.actor {
+            true => Seq(u64::MAX),
+            false => voids.earlier.iter().find(|(of, _)| *of == actor).map_or(Seq(0), |(_, last)| *last),
+        };
+        let entries = row::decode_group(bytes).unwrap_or_default();
+        entries.iter().any(|entry| {
+            let header = &entry.header;
+            header.seq <= last && WriteId { run: header.run, n: header.n } == write
+        })
+    })
 }
 
 /// Whether an entry that was accepted is listed as lost by the server.
@@ -156,12 +173,14 @@ fn is_listed(database: &Database, log: &LogName, id: EntryId) -> bool {
     letter.is_some_and(|letter| matches!(letter.code, Some(Code::LostByServer | Code::OutcomeUnknown)))
 }
 
-/// Whether there is a dead letter for an entry. One whose own bytes are damaged does not say how many it stands for.
+/// Whether there is a dead letter for an entry. One whose own bytes are damaged does not say how many it stands for, and
+/// one that says that the entry's were is none for an entry that nothing struck.
 fn has_letter(database: &Database, log: &LogName, id: EntryId, struck: bool) -> bool {
     let letters = database.read(&KeyRange::prefix(storage::dead_letter_prefix(log)));
     letters.iter().any(|(key, bytes)| {
         let Some(first) = storage::number_of(key).map(Seq) else { return false };
         match row::decode::<DeadLetter>(bytes) {
+            Ok(letter) if letter.code == Some(Code::Damaged) && !struck => false,
             Ok(letter) => (first..=letter.last(first)).contains(&id.seq),
             Err(_) => first == id.seq || struck && first < id.seq,
         }
