@@ -351,7 +351,7 @@ export function readFrame(frameBytes) {
 // Rows of a client's database
 
 const identity = struct({
-  format, client: random(16), actor, predecessor: optional(actor), user: optional(text), nonces: list(nonce), logs: u64,
+  format, client: random(16), actor, predecessor: optional(actor), user: optional(text), nonces: list(nonce), logs: natural,
 });
 const verdicts = struct({ format, actor, through: natural, chain, marked: list(tuple(natural, natural)), settled: natural, rewound: natural });
 const received = struct({ log_id: random(16), epoch, from: natural, after: cursor, entries: packed });
