@@ -252,3 +252,31 @@ fn a_server_that_was_put_back_does_not_make_a_refused_replacement_accepted() {
     story.run_until_quiet();
     assert!(bob.refusal(first).code.is_some());
 }
+
+#[test]
+fn what_a_copy_has_made_again_is_accepted_in_every_tab_of_the_other() {
+    let (story, alice, bob) = noted(SHORT);
+    bob.open_tab();
+    bob.offline();
+    let first = bob.types(3, "!");
+    story.run_for(500);
+    alice.wear_out(&story, "a");
+    story.reroot_no_more();
+    story.run_for(90_000);
+    let copy = bob.copy();
+    copy.offline();
+    copy.open_tab();
+    bob.online();
+    while bob.dead_letters().is_empty() || bob.outbox() == 0 {
+        story.run_for(1);
+    }
+    // Made again, and stored; the server hears of it after the copy's.
+    bob.vanish();
+    story.run_for(60_000);
+    copy.online();
+    story.run_for(60_000);
+    bob.online();
+    story.run_until_quiet();
+    assert!(bob.is_accepted(first) && copy.is_accepted(first));
+    assert_eq!((bob.field("a", "note"), copy.field("a", "note")), ("one! two three".into(), "one! two three".into()));
+}

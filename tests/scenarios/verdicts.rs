@@ -7,8 +7,9 @@ use std::time::Duration;
 use driftlog_core::notice::{Accepted, LogStatus, WriteStatus};
 use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{Case, Ruling};
+use driftlog_core::storage;
 use driftlog_tests::disk::Loss;
-use driftlog_tests::sim::board::{add, name, named, rename, vote};
+use driftlog_tests::sim::board::{self, add, name, named, rename, vote};
 use driftlog_tests::sim::network::Cut;
 use driftlog_tests::sim::seeds::rules;
 use driftlog_tests::sim::story::Story;
@@ -212,4 +213,22 @@ fn who_comes_back_by_a_snapshot_hears_that_the_unanswered_action_is_accepted() {
     story.world().crash_server(Loss::Unsynced);
     story.world().start_server();
     story.run_until_quiet();
+}
+
+#[test]
+fn a_tab_that_finds_the_verdicts_damaged_learns_them_from_the_tab_that_has_them() {
+    for full in [false, true] {
+        let story = Story::begin();
+        let alice = story.person("alice");
+        alice.act(add("a", "milk"));
+        alice.act(vote("a", 1));
+        story.run_until_quiet();
+        alice.database().flip(&storage::verdicts_key(&board::log(1)), 40);
+        alice.database().full = full;
+        alice.open_tab();
+        story.run_for(5_000);
+        alice.database().full = false;
+        story.run_until_quiet();
+        assert_eq!((alice.outbox(), alice.status()), (0, LogStatus::Synced), "full: {full}");
+    }
 }

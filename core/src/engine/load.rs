@@ -278,7 +278,7 @@ impl Engine {
         // Another tab may have discarded or redriven one.
         let through = tail.verdicts.as_ref().map_or(Seq(0), |verdicts| verdicts.through);
         replica.load_dead_letters(tail.letters, through);
-        let catching_up = std::mem::take(&mut slot.catching_up);
+        let (catching_up, undecided) = (std::mem::take(&mut slot.catching_up), tail.undecided);
         let (mut fits, mut pruned) = (true, false);
         if !leading || catching_up {
             fits = apply_received(replica, user.as_ref(), tail.received);
@@ -298,6 +298,9 @@ impl Engine {
         let park = joined(park, slot.traps.park(&slot.replica, self.now));
         self.commit_park(name, park);
         self.push_anew(name, void);
+        if undecided {
+            self.verdicts_damaged(name);
+        }
         if left_out {
             self.ask_past_trap(name);
         }
@@ -411,6 +414,8 @@ fn apply_received(replica: &mut Replica, user: Option<&UserId>, rows: Vec<Option
 struct Tail {
     identity: Option<row::Identity>,
     verdicts: Option<Verdicts>,
+    /// The row of verdicts is damaged.
+    undecided: bool,
     voids: Voids,
     letters: Vec<(EntryId, DeadLetter)>,
     /// None for a row that is damaged.
@@ -430,6 +435,7 @@ impl Tail {
         let [identity, verdicts, voids, next, letters, before, after, own_before, own_after] =
             <[Vec<Row>; 9]>::try_from(rows).ok()?;
         let identity = identity.first().and_then(|(_, bytes)| row::decode_either(bytes).ok());
+        let undecided = verdicts.first().is_some_and(|(_, bytes)| row::decode::<Verdicts>(bytes).is_err());
         let verdicts: Option<Verdicts> = verdicts.first().and_then(|(_, bytes)| row::decode(bytes).ok());
         let next = next.first().and_then(|(_, bytes)| row::decode_either::<Seq>(bytes).ok());
         let own = own::read(own_before.into_iter().chain(own_after), from, next).ok()?;
@@ -444,7 +450,7 @@ impl Tail {
         let end = voids.earlier.last().map(|(_, last)| last.next());
         let earlier = own::read(earlier.into_iter().flatten(), Seq(1), end).map(|own| own.entries).unwrap_or_default();
         let (own, damaged) = (own.entries, own.damaged);
-        Some(Self { identity, verdicts, voids, letters, received, alone, own, damaged, earlier })
+        Some(Self { identity, verdicts, undecided, voids, letters, received, alone, own, damaged, earlier })
     }
 }
 

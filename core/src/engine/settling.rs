@@ -5,6 +5,9 @@
 //! latest; then the server tells them again, with code and reason, because it was not told that they are settled. Once
 //! in a while one strict commit writes what was recorded since the last one again, and only then `settled` leaves.
 //!
+//! The same commit writes the row of verdicts anew where a leader finds it damaged that knows them: one that is up to date
+//! has no verdict to store, and other tabs would take for undecided what it knows to be decided.
+//!
 //! **Invariant:** through which seq everything is settled stands in the row of verdicts, so what a run of the client
 //! leaves unsettled is settled by a later one.
 
@@ -12,7 +15,7 @@ use crate::id::{LogName, Seq};
 use crate::storage::commit::{Commit, Committed, Settle};
 use crate::time::WallMs;
 
-use super::{CommitFailure, Engine, Request, Slot};
+use super::{CommitFailure, Engine, Hint, Request, Slot};
 
 /// How long a refusal waits before it is settled, in milliseconds. The server keeps its reason for so long; strict
 /// commits are what bounds how many actions a device stores, and each of these takes the place of one.
@@ -27,6 +30,8 @@ const LETTERS_MAX: usize = 256;
 pub(super) struct Settling {
     at: Option<WallMs>,
     under_way: bool,
+    /// The row of verdicts was found damaged.
+    damaged: bool,
 }
 
 impl Settling {
@@ -37,11 +42,12 @@ impl Settling {
 
     /// Whether to begin now; if there is something to settle, it is due after a while.
     fn begins(&mut self, is_unsettled: bool, now: WallMs) -> bool {
-        if !is_unsettled {
+        let wanted = is_unsettled || self.damaged;
+        if !wanted {
             // Another tab did it meanwhile: a time that is over and stands for nothing would be due for ever.
             self.at = None;
         }
-        if !is_unsettled || self.under_way {
+        if !wanted || self.under_way {
             return false;
         }
         let begins = *self.at.get_or_insert(now.saturating_add(SETTLE_MS)) <= now;
@@ -68,13 +74,25 @@ impl Engine {
         }
     }
 
+    /// The row of verdicts was found damaged: what is known here takes its place, if this tab leads.
+    pub(super) fn verdicts_damaged(&mut self, name: &LogName) {
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        if slot.replica.outbox().verdicts().through > Seq(0) {
+            (slot.settling.damaged, slot.settling.at) = (true, Some(self.now));
+        }
+    }
+
     pub(super) fn settled(&mut self, name: &LogName, result: Result<Committed, CommitFailure>) {
         let Some(slot) = self.slots.get_mut(name) else { return };
         slot.settling.under_way = false;
         match result {
             Ok(Committed::Settled(through)) => {
+                let mended = std::mem::take(&mut slot.settling.damaged);
                 slot.replica.outbox_mut().settle(through);
                 self.tell_settled(name);
+                if mended {
+                    self.hint(&Hint::Grew(name.clone()));
+                }
             }
             Err(CommitFailure::Aborted(_)) => self.unseated(),
             _ => slot.settling.at = Some(self.now.saturating_add(RETRY_MS)),
@@ -106,6 +124,7 @@ impl Slot {
             Some(last) if letters.len() == LETTERS_MAX => *last,
             _ => verdicts.through,
         };
-        Settle { fence, log: name.clone(), actor: verdicts.actor, through, letters }
+        let damaged = self.settling.damaged.then(|| verdicts.clone());
+        Settle { fence, log: name.clone(), actor: verdicts.actor, through, letters, damaged }
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use crate::draft::{Draft, DraftFieldOp, DraftOp};
 use crate::entry::Entry;
-use crate::id::{EntryId, WriteId};
+use crate::id::{EntryId, Seq, WriteId};
 use crate::notice::{Accepted, Notice, Refused, WriteStatus};
 use crate::op::{Edit, FieldOp, Op, RichChange};
 use crate::overlay::Visible;
@@ -292,8 +292,7 @@ impl Replica {
             self.moving.undecided.insert(id, letter);
             return;
         }
-        let mark = |seq| self.outbox.verdicts().mark(seq);
-        let accepted = redeemed || replacement.is_some_and(|seq| mark(seq).is_none_or(MarkedStatus::is_accepted));
+        let accepted = redeemed || replacement.is_some_and(|seq| self.is_line_logged(seq));
         let Some(write) = self.moving.untold.remove(&id) else { return };
         let author = self.state.user(id.actor).cloned();
         let status = match accepted {
@@ -301,6 +300,13 @@ impl Replica {
             false => refusal_of(id, letter),
         };
         self.notices.push(Notice::Write(self.name.clone(), write, status));
+    }
+
+    /// Whether something of the line of a replacement that is decided is in the log: it is, or the server says why not.
+    fn is_line_logged(&self, seq: Seq) -> bool {
+        let id = EntryId { actor: self.outbox.author_of(seq), seq };
+        let is_accepted = self.outbox.verdicts().mark(seq).is_none_or(MarkedStatus::is_accepted);
+        is_accepted || self.dead_letters.get(&id).is_some_and(|letter| letter.code == Some(Code::AlreadyReplaced))
     }
 
     /// Tells the app of entries that were made again, and of which that was refused as well.

@@ -176,6 +176,8 @@ pub struct Settle {
     pub through: Seq,
     /// The dead letters that may not be flushed yet.
     pub letters: Vec<Seq>,
+    /// What takes the place of a row of verdicts that does not read; none: it is left.
+    pub damaged: Option<Verdicts>,
 }
 
 /// What a commit did.
@@ -469,9 +471,9 @@ impl Settle {
         [storage::leader_key(), storage::verdicts_key(&self.log)].into_iter().chain(letters).collect()
     }
 
-    /// A letter that somebody discarded meanwhile stays gone. Verdicts that do not read are asked for again.
+    /// A letter that somebody discarded meanwhile stays gone. Verdicts that nobody knows are asked for again.
     fn decide(&self, verdicts: Option<&[u8]>, letters: &[Option<Vec<u8>>]) -> (Vec<Write>, Committed) {
-        let verdicts: Option<Verdicts> = verdicts.and_then(|row| row::decode(row).ok());
+        let verdicts: Option<Verdicts> = verdicts.and_then(|row| row::decode(row).ok()).or_else(|| self.damaged.clone());
         let Some(mut verdicts) = verdicts.filter(|verdicts| verdicts.actor == self.actor) else {
             return (Vec::new(), Committed::Settled(Seq(0)));
         };
