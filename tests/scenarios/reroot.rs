@@ -280,3 +280,26 @@ fn what_a_copy_has_made_again_is_accepted_in_every_tab_of_the_other() {
     assert!(bob.is_accepted(first) && copy.is_accepted(first));
     assert_eq!((bob.field("a", "note"), copy.field("a", "note")), ("one! two three".into(), "one! two three".into()));
 }
+
+#[test]
+fn what_builds_on_an_old_edit_while_that_is_refused_is_made_again_with_it_and_not_without_end() {
+    for after_ms in (0..2_000).step_by(100) {
+        let (story, alice, bob) = noted(SHORT);
+        bob.offline();
+        bob.types(3, "!");
+        alice.wear_out(&story, "a");
+        story.reroot_no_more();
+        story.run_for(90_000);
+        alice.act(rename("a", "bread"));
+        story.run_for(1_000);
+        story.world().weather.latency = (200, 201);
+        bob.online();
+        story.run_for(after_ms);
+        bob.act(add_with_note("a", "milk", "one two three"));
+        story.run_for(50);
+        bob.types(0, "?");
+        story.run_for(20_000);
+        assert_eq!(bob.outbox(), 0, "done after {after_ms} ms");
+        agree(&story, &[&alice, &bob], "?one! two three");
+    }
+}

@@ -27,6 +27,7 @@ use crate::random::Random;
 use crate::rich::{self, Document, Rebase, Splice, Translation};
 use crate::state::text::{self, OldRoot};
 use crate::state::{FieldKey, RecordKey, State};
+use crate::storage::commit::Need;
 use crate::storage::row::DeadLetter;
 use crate::time::{Clock, WallMs};
 
@@ -174,12 +175,21 @@ impl Replica {
     }
 
     /// Whether the server has still to say of some what it said of others: they are made again together, since one may
-    /// build on the other.
+    /// build on the other. What is made while one that will be refused is still shown builds on that, and is refused and
+    /// made again with it, without end.
     fn awaits_refusals(&self) -> bool {
+        if self.hold.is_some() {
+            return false;
+        }
         let is_old =
             |(field, root): (FieldKey, u64)| self.state.content(&field).is_some_and(|content| content.root() != root);
-        let mut undecided = self.outbox.stored_behind(self.outbox.verdicts().through);
-        self.hold.is_none() && undecided.any(|entry| roots(&entry.body.ops).any(is_old))
+        let verdicts = self.outbox.verdicts();
+        let is_refused = |seq: Seq| verdicts.mark(seq).is_some_and(|mark| !mark.is_accepted());
+        let mut stored = self.outbox.stored_behind(verdicts.through);
+        let mut unstored = self.outbox.pending().flat_map(|prepared| &prepared.needs);
+        stored.any(|entry| {
+            entry.header.needs.iter().any(|need| is_refused(*need)) || roots(&entry.body.ops).any(is_old)
+        }) || unstored.any(|need| matches!(need, Need::Seq(seq) if is_refused(*seq)))
     }
 
     /// Whether the root that takes the place of what an entry edits is still to come.
