@@ -82,6 +82,8 @@ pub struct Replica {
     covered_untold: BTreeSet<Seq>,
     /// Accepted under another id and still laid: until confirmed state reaches this offset.
     elsewhere: BTreeMap<WriteId, Offset>,
+    /// What was accepted under an actor before, and is lost: the log has what a copy wrote under the same seq.
+    taken: BTreeMap<Seq, WriteId>,
     /// Own seqs without a verdict whose actions were folded, under whichever id, and were told accepted for it.
     told_by_fold: BTreeMap<Seq, WriteId>,
     status: LogStatus,
@@ -134,6 +136,7 @@ impl Replica {
             unplaced: BTreeSet::new(),
             covered_untold: BTreeSet::new(),
             elsewhere: BTreeMap::new(),
+            taken: BTreeMap::new(),
             told_by_fold: BTreeMap::new(),
             status: LogStatus::Local,
             reason: String::new(),

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use driftlog_core::id::Seq;
+use driftlog_core::entry::Logged;
+use driftlog_core::id::{Seq, WriteId};
 use driftlog_core::notice::LogStatus;
 use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{Case, Ruling};
@@ -347,5 +348,46 @@ fn a_server_restored_while_a_fresh_actor_takes_over_tells_no_accepted_action_ref
         story.run_until_quiet();
         assert!(alice.is_accepted(first) && copy.is_accepted(first), "cut off after {} ms", 10 * at);
         assert_eq!(alice.field("a", "votes"), copy.field("a", "votes"), "cut off after {} ms", 10 * at);
+    }
+}
+
+#[test]
+fn what_a_copy_was_told_to_be_accepted_before_it_read_it_is_not_lost_with_a_restored_server() {
+    for filled in [0, 1, 2, 3] {
+        let story = Story::begin();
+        let (alice, bob) = (story.person("alice"), story.person("bob"));
+        alice.act(add("a", "milk"));
+        story.run_until_quiet();
+        let copy = alice.copy();
+        alice.offline();
+        // Much to read, which the verdicts pass.
+        for at in 0..40 {
+            bob.act(add(&format!("b{at}"), &"x".repeat(100_000)));
+            story.run_for(200);
+        }
+        let backup = backup(&story);
+        copy.open_tab();
+        let own = [copy.act(vote("a", 10)), copy.act(vote("a", 20))];
+        while !own.iter().all(|write| copy.is_accepted(*write)) {
+            story.run_for(1);
+        }
+        copy.close();
+        restore(&story, &backup);
+        alice.online();
+        for _ in 0..filled {
+            alice.act(vote("a", 1));
+        }
+        story.run_until_quiet();
+        copy.open_tab();
+        story.run_until_quiet();
+        let lost = copy.dead_letters();
+        assert!(lost.iter().all(|(_, code)| *code == Some(Code::LostByServer)), "{lost:?}");
+        let is_logged = |write: &WriteId| {
+            let made = |logged: &Logged| (logged.entry.header.run, logged.entry.header.n) == (write.run, write.n);
+            story.logged().iter().any(made)
+        };
+        let kept: i64 = own.iter().zip([10, 20]).filter(|(write, _)| is_logged(write)).map(|(_, votes)| votes).sum();
+        assert_eq!(own.iter().filter(|write| !is_logged(write)).count(), lost.len());
+        assert_eq!(copy.field("a", "votes"), (filled + kept).to_string());
     }
 }

@@ -138,6 +138,7 @@ impl Slot {
         // What else is under way ends with an event, and then this is looked at again.
         let free = self.purges.step == Step::Idle && self.phase == Phase::Ready && self.replica.met();
         let free = free && !self.snapshotting && !self.refreshing && self.rewinding.is_none();
+        let free = free && !self.replica.has_taken();
         // What was erased does not wait.
         let at = if self.replica.leaves_at() == Some(0) { 0 } else { at.max(self.purges.not_before) };
         (free && self.replica.arrivals().is_idle()).then_some(at)

@@ -464,7 +464,7 @@ impl Engine {
 
     pub(super) fn write_snapshot(&mut self, name: &LogName) {
         let (Some(fence), Some(slot)) = (self.fence, self.slots.get_mut(name)) else { return };
-        if slot.snapshotting || !slot.replica.arrivals_mut().is_idle() {
+        if slot.snapshotting || !slot.replica.arrivals_mut().is_idle() || slot.replica.has_taken() {
             return;
         }
         slot.replica.forget_old_roots();

@@ -187,9 +187,9 @@ impl Replica {
         let is_refused = |seq: Seq| verdicts.mark(seq).is_some_and(|mark| !mark.is_accepted());
         let mut stored = self.outbox.stored_behind(verdicts.through);
         let mut unstored = self.outbox.pending().flat_map(|prepared| &prepared.needs);
-        stored.any(|entry| {
-            entry.header.needs.iter().any(|need| is_refused(*need)) || roots(&entry.body.ops).any(is_old)
-        }) || unstored.any(|need| matches!(need, Need::Seq(seq) if is_refused(*seq)))
+        stored
+            .any(|entry| entry.header.needs.iter().any(|need| is_refused(*need)) || roots(&entry.body.ops).any(is_old))
+            || unstored.any(|need| matches!(need, Need::Seq(seq) if is_refused(*seq)))
     }
 
     /// Whether the root that takes the place of what an entry edits is still to come.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::entry::Entry;
+use crate::entry::{Entry, Logged};
 use crate::id::{ActorId, EntryId, EpochId, LogId, Offset, Seq, WriteId};
 use crate::notice::{LogStatus, Notice, Refused, WriteStatus};
 use crate::overlay::Touched;
@@ -14,8 +14,8 @@ use crate::storage::own::Damaged;
 use crate::storage::row::{DeadLetter, Received, Verdicts, Voids};
 use crate::time::WallMs;
 
-use super::Replica;
 use super::places::Places;
+use super::{Replica, write_of};
 
 /// Why an entry is a dead letter, for people.
 const LOST: &str = "the server was put back to a state in which it does not have this entry";
@@ -157,10 +157,27 @@ impl Replica {
         rewound
     }
 
-    /// Whether something is lost that was written under the actors before; known once the log is up to date again.
+    /// Whether something is lost that was written under the actors before; known once the log is up to date again. It
+    /// may be lost without going back: accepted, never read here, and not in the backup that the server was put back to.
     pub fn has_lost_of_before(&self) -> bool {
-        let rewound = self.outbox.verdicts().rewound > 0 && self.status == LogStatus::Synced;
-        rewound && self.elsewhere.is_empty() && self.uncovered_of_before().any(|(_, mut seqs)| seqs.next().is_some())
+        self.status == LogStatus::Synced
+            && self.elsewhere.is_empty()
+            && self.uncovered_of_before().any(|(_, mut seqs)| seqs.next().is_some())
+    }
+
+    /// Whether the log has, under a seq of an actor before, something else than what was accepted here: a restored server
+    /// had lost that, and a copy of the database wrote there.
+    pub(super) fn is_taken(&mut self, logged: &Logged) -> bool {
+        let seq = logged.entry.header.seq;
+        let own = self.outbox.stored(seq).filter(|_| seq <= self.outbox.begins_behind());
+        let write = own.map(write_of).filter(|own| *own != write_of(&logged.entry));
+        self.taken.extend(write.map(|write| (seq, write)));
+        write.is_some()
+    }
+
+    /// Whether something is lost that only this device has: until it is a dead letter, its rows are needed.
+    pub fn has_taken(&self) -> bool {
+        !self.taken.is_empty()
     }
 
     /// Seqs of the actors before that were accepted under them, and that confirmed state does not have.
@@ -172,8 +189,10 @@ impl Replica {
         let mut first = Seq(1);
         earlier.map(move |(actor, last)| {
             let from = first.max(self.state.folded(*actor).next());
+            let taken = self.taken.range(first..from.min(last.next())).map(|(seq, _)| *seq);
             first = last.next();
-            (*actor, (from.0..=last.0).map(Seq).filter(|seq| verdicts.mark(*seq).is_none_or(MarkedStatus::is_logged)))
+            let seqs = taken.chain((from.0..=last.0).map(Seq));
+            (*actor, seqs.filter(|seq| verdicts.mark(*seq).is_none_or(MarkedStatus::is_logged)))
         })
     }
 
@@ -209,6 +228,12 @@ impl Replica {
             self.notices.push(Notice::Write(self.name.clone(), write, WriteStatus::Refused(refused)));
         }
         self.refresh(&touched);
+        for (seq, write) in std::mem::take(&mut self.taken) {
+            let id = EntryId { actor: self.outbox.author_of(seq), seq };
+            let (code, reason) = (Some(Code::LostByServer), LOST.to_owned());
+            let refused = Refused { id, status: MarkedStatus::Void, code, reason };
+            self.notices.push(Notice::Write(self.name.clone(), write, WriteStatus::Refused(refused)));
+        }
         if rebuild {
             self.purged_to(Offset(0));
             let mut keys = self.visible_keys();

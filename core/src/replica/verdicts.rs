@@ -112,6 +112,9 @@ impl Replica {
     pub(super) fn accepted_by_fold(&mut self, logged: &Logged, outcome: &Outcome) {
         let seq = logged.entry.header.seq;
         let ours = logged.actor == self.outbox.author_of(seq);
+        if ours && self.is_taken(logged) {
+            return;
+        }
         if ours {
             self.places.note_one(seq, logged.offset, logged.accepted);
         }

@@ -473,7 +473,8 @@ impl Settle {
 
     /// A letter that somebody discarded meanwhile stays gone. Verdicts that nobody knows are asked for again.
     fn decide(&self, verdicts: Option<&[u8]>, letters: &[Option<Vec<u8>>]) -> (Vec<Write>, Committed) {
-        let verdicts: Option<Verdicts> = verdicts.and_then(|row| row::decode(row).ok()).or_else(|| self.damaged.clone());
+        let verdicts: Option<Verdicts> =
+            verdicts.and_then(|row| row::decode(row).ok()).or_else(|| self.damaged.clone());
         let Some(mut verdicts) = verdicts.filter(|verdicts| verdicts.actor == self.actor) else {
             return (Vec::new(), Committed::Settled(Seq(0)));
         };
