@@ -158,6 +158,20 @@ fn what_has_expired_leaves_a_device_whose_clock_was_set_right_while_it_was_conne
 }
 
 #[test]
+fn what_has_expired_leaves_a_device_that_was_connected_when_the_servers_clock_was_set_right() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    // A day that the server's clock skips: no device hears of it but by what is accepted since.
+    bob.act(event("code-123456", 86_400_000));
+    story.run_until_quiet();
+    assert!(alice.holds("code-123456"));
+    story.world().set_server_clock(90_000_000);
+    bob.act(add("a", "milk"));
+    story.run_for(121_000);
+    assert!(!alice.holds("code-123456") && !bob.holds("code-123456"));
+}
+
+#[test]
 fn what_has_expired_leaves_the_servers_files_and_every_device() {
     let story = Story::begin();
     let (alice, bob) = (story.person("alice"), story.person("bob"));
