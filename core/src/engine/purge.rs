@@ -134,18 +134,13 @@ impl Slot {
     }
 
     fn purge_due(&self, clock_offset: i64) -> Option<WallMs> {
-        let leaves_at = self.replica.leaves_at()?;
-        // A server whose clock was set ahead has said so by what it accepted since, if not by a welcome.
-        let at = match leaves_at < self.replica.state().accepted_last().ms() {
-            true => 0,
-            false => leaves_at.saturating_add(1).saturating_add_signed(-clock_offset),
-        };
+        let at = self.replica.leaves_at()?.saturating_add(1).saturating_add_signed(-clock_offset);
         // What else is under way ends with an event, and then this is looked at again.
         let free = self.purges.step == Step::Idle && self.phase == Phase::Ready && self.replica.met();
         let free = free && !self.snapshotting && !self.refreshing && self.rewinding.is_none();
         let free = free && !self.replica.has_taken();
         // What was erased does not wait.
-        let at = if leaves_at == 0 { 0 } else { at.max(self.purges.not_before) };
+        let at = if self.replica.leaves_at() == Some(0) { 0 } else { at.max(self.purges.not_before) };
         (free && self.replica.arrivals().is_idle()).then_some(at)
     }
 }
@@ -201,7 +196,6 @@ impl Engine {
     pub(super) fn purge_rows_read(&mut self, name: &LogName, rows: Option<Vec<Vec<Row>>>) {
         let now = self.server_now();
         let Some(slot) = self.slots.get_mut(name) else { return };
-        let now = now.max(slot.replica.state().accepted_last().ms());
         let (Some(fence), Some(rows)) = (self.fence, rows) else { return slot.purge_failed() };
         let mut rows = rows.into_iter();
         let own = rows.next().unwrap_or_default();

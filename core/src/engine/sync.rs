@@ -426,7 +426,10 @@ impl Engine {
             slot.unstored = None;
         }
         slot.replica.count_tail(batch.tail);
+        let accepted = slot.replica.state().accepted_last().ms();
         slot.replica.apply(batch.items);
+        let later = Some(slot.replica.state().accepted_last().ms()).filter(|last| *last > accepted);
+        let live = status_before == LogStatus::Synced;
         if let Some(verdicts) = batch.verdicts {
             let actor = slot.replica.actor();
             let revived: Vec<_> = batch.revived.iter().map(|seq| EntryId { actor, seq: *seq }).collect();
@@ -438,6 +441,9 @@ impl Engine {
             slot.replica.catch_up();
         }
         let status_changed = slot.replica.status() != status_before;
+        if let Some(at) = later.filter(|_| live) {
+            self.server_was_at(at);
+        }
         if let Some(session) = &mut self.session {
             session.worked_off(name, batch.cost);
         }
