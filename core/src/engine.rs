@@ -552,18 +552,6 @@ impl Engine {
         self.identity.as_ref().map_or(self.config.actor, |identity| identity.actor)
     }
 
-    fn server_now(&self) -> WallMs {
-        self.now.saturating_add_signed(self.clock_offset.unwrap_or_default())
-    }
-
-    /// The server accepted something at this time by its clock, just now: where the clock was set ahead since the welcome,
-    /// this is how a device hears of it.
-    fn server_was_at(&mut self, at: WallMs) {
-        if at > self.server_now() {
-            self.clock_offset = self.clock_offset.map(|_| at as i64 - self.now as i64);
-        }
-    }
-
     fn opened(&mut self, name: &LogName, schema: Schema) {
         let Some(slot) = self.slots.get_mut(name) else { return };
         if !slot.replica.is_shown() {

@@ -158,6 +158,21 @@ fn what_has_expired_leaves_a_device_whose_clock_was_set_right_while_it_was_conne
 }
 
 #[test]
+fn what_has_expired_leaves_a_device_whose_clock_was_wrong_when_it_was_looked_at() {
+    let story = Story::begin();
+    let alice = story.person("alice");
+    // Connected, so that nobody tells it that it is ahead: it dates what it does a year later, and believes it.
+    alice.set_clock(31_536_000_000);
+    alice.act(event("code-123456", 600_000));
+    story.run_for(180_000);
+    alice.offline();
+    story.run_for(1_000);
+    alice.online();
+    story.run_for(600_000);
+    assert!(!alice.holds("code-123456"));
+}
+
+#[test]
 fn what_has_expired_leaves_a_device_that_was_connected_when_the_servers_clock_was_set_right() {
     let story = Story::begin();
     let (alice, bob) = (story.person("alice"), story.person("bob"));

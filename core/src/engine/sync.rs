@@ -180,7 +180,7 @@ impl Engine {
         self.slots.touch_all();
         // Whoever was away hears of it right behind this.
         self.kept = Some(ConnectionState::Active { was: None });
-        self.clock_offset = Some(welcome.now as i64 - self.now as i64);
+        self.server_is_at(welcome.now);
         if let Some(fence) = self.fence {
             let greeted = Commit::Greeted { fence, user: welcome.user, nonce: welcome.nonce };
             self.commit(Request::Greeted, greeted);

@@ -7,6 +7,9 @@ use crate::time::WallMs;
 
 use super::{Engine, Output, Request, Slot};
 
+/// By how much the server may be behind what was taken for its time before that counts, in milliseconds: the way of a
+/// welcome takes some.
+const CLOCK_AHEAD_MS: WallMs = 10_000;
 /// How long the engine waits before it asks a database again that failed, in milliseconds.
 const DATABASE_RETRY_MS: WallMs = 1_000;
 
@@ -41,6 +44,30 @@ impl Engine {
         self.folds_clock_stepped_back(back);
         // The shell's timer was set for the due time of before.
         self.timeout = None;
+    }
+
+    pub(super) fn server_now(&self) -> WallMs {
+        self.now.saturating_add_signed(self.clock_offset.unwrap_or_default())
+    }
+
+    /// The server says what time it is. Where it is earlier than this device took it to be, what was found to leave later
+    /// is looked at again: an entry that is dated ahead may have been taken at its word.
+    pub(super) fn server_is_at(&mut self, at: WallMs) {
+        if at.saturating_add(CLOCK_AHEAD_MS) < self.server_now() {
+            for slot in self.slots.values_mut() {
+                let leaves = slot.replica.leaves_at().map(|at| at.min(1));
+                slot.replica.leaves_by(leaves);
+            }
+        }
+        self.clock_offset = Some(at as i64 - self.now as i64);
+    }
+
+    /// The server accepted something at this time by its clock, just now: where the clock was set ahead since the welcome,
+    /// this is how a device hears of it.
+    pub(super) fn server_was_at(&mut self, at: WallMs) {
+        if at > self.server_now() {
+            self.clock_offset = self.clock_offset.map(|_| at as i64 - self.now as i64);
+        }
     }
 
     /// What the database could not do is tried again a little later.
