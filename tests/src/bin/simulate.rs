@@ -1,8 +1,8 @@
 //! `cargo run --release --bin simulate -- --seeds N [--first-seed M]`: runs drawn worlds, as many at
 //! once as the machine has cores. A world knows nothing of the others; they are told in the order of their seeds.
 //!
-//! The last line sums up. A run that fails prints its seed and the end of its trace, and the exit is not zero;
-//! `--seeds 1 --first-seed M --trace` prints the trace of a run in any case.
+//! How far it is goes to standard error; the last line sums up. A run that fails prints its seed and the end of its trace,
+//! and the exit is not zero; `--seeds 1 --first-seed M --trace` prints the trace of a run in any case.
 
 use std::collections::BTreeMap;
 use std::panic::{catch_unwind, resume_unwind};
@@ -10,9 +10,12 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use driftlog_tests::sim::seeds::{self, Outcome};
+
+/// How often it is told how far the seeds are.
+const PROGRESS: Duration = Duration::from_secs(10);
 
 struct Options {
     seeds: u64,
@@ -66,8 +69,13 @@ fn main() -> ExitCode {
         }
     };
     let (begun, mut sum) = (Instant::now(), Sum::default());
+    let mut told = begun;
     run(&options, |outcome| {
         sum.add(&outcome);
+        if told.elapsed() > PROGRESS {
+            told = Instant::now();
+            eprintln!("{} of {} seeds, {} failed", outcome.seed - options.first + 1, options.seeds, sum.failed);
+        }
         outcome.trace.iter().for_each(|line| println!("{line}"));
         if let Some((kind, what)) = &outcome.report.violation {
             println!("seed {} failed: {kind}: {what}\n", outcome.seed);
