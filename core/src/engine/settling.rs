@@ -32,6 +32,8 @@ pub(super) struct Settling {
     under_way: bool,
     /// The row of verdicts was found damaged.
     damaged: bool,
+    /// The commit that is under way writes that row.
+    mending: bool,
 }
 
 impl Settling {
@@ -53,6 +55,7 @@ impl Settling {
         let begins = *self.at.get_or_insert(now.saturating_add(SETTLE_MS)) <= now;
         if begins {
             (self.at, self.under_way) = (None, true);
+            self.mending = std::mem::take(&mut self.damaged);
         }
         begins
     }
@@ -77,7 +80,7 @@ impl Engine {
     /// The row of verdicts was found damaged: what is known here takes its place, if this tab leads.
     pub(super) fn verdicts_damaged(&mut self, name: &LogName) {
         let Some(slot) = self.slots.get_mut(name) else { return };
-        if slot.replica.outbox().verdicts().through > Seq(0) {
+        if slot.replica.outbox().verdicts().through > Seq(0) && !slot.settling.mending {
             (slot.settling.damaged, slot.settling.at) = (true, Some(self.now));
         }
     }
@@ -85,9 +88,9 @@ impl Engine {
     pub(super) fn settled(&mut self, name: &LogName, result: Result<Committed, CommitFailure>) {
         let Some(slot) = self.slots.get_mut(name) else { return };
         slot.settling.under_way = false;
+        let mended = std::mem::take(&mut slot.settling.mending);
         match result {
             Ok(Committed::Settled(through)) => {
-                let mended = std::mem::take(&mut slot.settling.damaged);
                 slot.replica.outbox_mut().settle(through);
                 self.tell_settled(name);
                 if mended {
@@ -95,7 +98,10 @@ impl Engine {
                 }
             }
             Err(CommitFailure::Aborted(_)) => self.unseated(),
-            _ => slot.settling.at = Some(self.now.saturating_add(RETRY_MS)),
+            _ => {
+                slot.settling.damaged |= mended;
+                slot.settling.at = Some(self.now.saturating_add(RETRY_MS));
+            }
         }
     }
 
@@ -110,7 +116,8 @@ impl Engine {
 
     /// When the refusals of a log are to be settled.
     pub(super) fn settling_due(&self, slot: &Slot) -> Option<WallMs> {
-        slot.settling.at.filter(|_| self.fence.is_some() && self.session.is_some())
+        let free = self.fence.is_some() && self.session.is_some() && !slot.settling.under_way;
+        slot.settling.at.filter(|_| free)
     }
 }
 
@@ -124,7 +131,7 @@ impl Slot {
             Some(last) if letters.len() == LETTERS_MAX => *last,
             _ => verdicts.through,
         };
-        let damaged = self.settling.damaged.then(|| verdicts.clone());
+        let damaged = self.settling.mending.then(|| verdicts.clone());
         Settle { fence, log: name.clone(), actor: verdicts.actor, through, letters, damaged }
     }
 }
