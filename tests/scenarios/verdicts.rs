@@ -232,3 +232,24 @@ fn a_tab_that_finds_the_verdicts_damaged_learns_them_from_the_tab_that_has_them(
         assert_eq!((alice.outbox(), alice.status()), (0, LogStatus::Synced), "full: {full}");
     }
 }
+
+#[test]
+fn verdicts_that_are_found_damaged_while_refusals_are_settled_are_written_once() {
+    for before_ms in (0..8_000).step_by(500) {
+        let story = Story::begin();
+        story.refuse("once");
+        let alice = story.person("alice");
+        alice.act(add("a", "milk"));
+        // The leader looks at its rows every half minute; what is refused is settled after five seconds.
+        story.run_for(30_000 - before_ms);
+        alice.act(named("once", "b", "bread"));
+        story.run_for(300);
+        alice.database().flip(&storage::verdicts_key(&board::log(1)), 40);
+        story.world().weather.storage = (1_500, 1_501);
+        story.run_for(30_000);
+        story.world().weather.storage = (1, 3);
+        alice.open_tab();
+        story.run_until_quiet();
+        assert_eq!((alice.outbox(), alice.dead_letters().len()), (0, 1), "refused {before_ms} ms before");
+    }
+}

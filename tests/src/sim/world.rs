@@ -24,6 +24,8 @@ const LOOK_MS: u64 = 500;
 /// Once nothing breaks any more, everything must have settled within so many milliseconds: some back-offs of 30 s and
 /// a scan of the leader's, and then some.
 const QUIET_MS_MAX: u64 = 10 * 60_000;
+/// Events at one time, at the most: whatever makes more of them goes round in a circle.
+const AT_ONCE_MAX: u64 = 200_000;
 
 /// What will happen at its time.
 pub enum Event {
@@ -107,6 +109,8 @@ pub struct World {
     now: u64,
     order: u64,
     events: u64,
+    /// How many of them at the time that it is.
+    at_once: u64,
     queue: BTreeMap<(u64, u64), Event>,
 }
 
@@ -137,6 +141,7 @@ impl World {
             now: BEGIN_MS,
             order: 0,
             events: 0,
+            at_once: 0,
             queue: BTreeMap::new(),
         };
         world.start_server();
@@ -186,6 +191,10 @@ impl World {
             return false;
         }
         let event = next.remove();
+        self.at_once = if at == self.now { self.at_once + 1 } else { 0 };
+        if self.at_once == AT_ONCE_MAX {
+            self.checker.violated("spin", "something is due again and again, and the time does not go on".to_owned());
+        }
         self.now = at;
         self.events += 1;
         self.host.set_time(at);
