@@ -304,11 +304,7 @@ impl Replica {
         }
         let accepted = redeemed || replacement.is_some_and(|seq| self.is_line_logged(seq));
         let Some(write) = self.moving.untold.remove(&id) else { return };
-        let author = self.state.user(id.actor).cloned();
-        let status = match accepted {
-            true => WriteStatus::Accepted(Accepted { id, offset: None, accepted: None, author, outcome: None }),
-            false => refusal_of(id, letter),
-        };
+        let status = if accepted { self.accepted_as_line(id) } else { refusal_of(id, letter) };
         self.notices.push(Notice::Write(self.name.clone(), write, status));
     }
 
@@ -317,6 +313,12 @@ impl Replica {
         let id = EntryId { actor: self.outbox.author_of(seq), seq };
         let is_accepted = self.outbox.verdicts().mark(seq).is_none_or(MarkedStatus::is_accepted);
         is_accepted || self.dead_letters.get(&id).is_some_and(|letter| letter.code == Some(Code::AlreadyReplaced))
+    }
+
+    /// What the app is told of an entry of whose line something is in the log.
+    fn accepted_as_line(&self, id: EntryId) -> WriteStatus {
+        let author = self.state.user(id.actor).cloned();
+        WriteStatus::Accepted(Accepted { id, offset: None, accepted: None, author, outcome: None })
     }
 
     /// Tells the app of entries that were made again, and of which that was refused as well.
@@ -331,9 +333,12 @@ impl Replica {
         let mut told = Vec::new();
         for (id, write) in &self.moving.untold {
             let Some(letter) = self.dead_letters.get(id) else { continue };
-            let dead_again = letter.redriven.and_then(|seq| verdicts.mark(seq)).is_some_and(|mark| !mark.is_accepted());
-            if !self.redriving.contains_key(id) && (dead_again || self.moving.failed.contains(id)) {
-                told.push((*id, *write, refusal_of(*id, letter)));
+            let is_refused = |seq: &Seq| verdicts.mark(*seq).is_some_and(|mark| !mark.is_accepted());
+            let dead_again = letter.redriven.filter(is_refused);
+            if !self.redriving.contains_key(id) && (dead_again.is_some() || self.moving.failed.contains(id)) {
+                let logged = dead_again.is_some_and(|seq| self.is_line_logged(seq));
+                let status = if logged { self.accepted_as_line(*id) } else { refusal_of(*id, letter) };
+                told.push((*id, *write, status));
             }
         }
         for (id, write, status) in told {
