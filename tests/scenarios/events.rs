@@ -187,6 +187,48 @@ fn what_has_expired_leaves_a_device_that_was_connected_when_the_servers_clock_wa
 }
 
 #[test]
+fn what_has_expired_leaves_a_device_whose_clock_is_right_again_when_its_page_starts() {
+    let story = Story::begin();
+    let alice = story.person("alice");
+    // Connected, so that nobody tells it that it is ahead: what leaves is looked at a year later.
+    alice.set_clock(31_536_000_000);
+    alice.act(event("code-123456", 600_000));
+    story.run_for(180_000);
+    alice.set_clock(0);
+    alice.reload();
+    story.run_for(600_000);
+    assert!(!alice.holds("code-123456"));
+}
+
+#[test]
+fn what_is_dated_ahead_leaves_a_device_that_cannot_learn_whether_it_was_accepted() {
+    for is_reloaded in [false, true] {
+        let story = Story::begin();
+        let backup = story.world().host.backup();
+        let alice = story.person("alice");
+        alice.act(add("a", "milk"));
+        story.run_until_quiet();
+        alice.offline();
+        alice.set_clock(31_536_000_000);
+        alice.act(event("code-123456", 60_000));
+        story.run_for(500);
+        alice.set_clock(0);
+        alice.reload();
+        story.world().crash_server(Loss::Nothing);
+        story.world().restore_server(&backup);
+        story.world().start_server();
+        alice.online();
+        story.run_until_quiet();
+        assert_eq!(alice.dead_letters().len(), 2, "somebody may want it");
+        if is_reloaded {
+            alice.reload();
+        }
+        story.run_for(121_000);
+        assert!(!alice.holds("code-123456"));
+    }
+}
+
+#[test]
 fn what_has_expired_leaves_the_servers_files_and_every_device() {
     let story = Story::begin();
     let (alice, bob) = (story.person("alice"), story.person("bob"));

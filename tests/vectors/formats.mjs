@@ -400,7 +400,7 @@ export const rows = {
   verdicts: sealed(verdicts),
   received: sealed(received),
   'dead letter': sealed(deadLetter),
-  purged: sealed(struct({ format, expires: optional(natural), erased: natural })),
+  purged: sealed(struct({ format, expires: optional(natural), erased: natural, looked: natural })),
   own: (rowBytes) => unsealAll(rowBytes).map(readEntry),
   key: readKey,
   snapshot: readSnapshot,

@@ -134,7 +134,7 @@ fn rows() -> Vec<Vector> {
         vector("dead letter", "", "dead letter", letter),
         vector("dead letter, redriven", "an undecided entry re-issues it", "dead letter", redriven),
         vector("dead letter of damaged bytes", "of two seqs", "dead letter", DeadLetter::damaged(damaged, NOW)),
-        vector("purged", "an event ends later", "purged", Purged::new(Some(NOW), Offset(44))),
+        vector("purged", "an event ends later", "purged", Purged::new(Some(NOW), Offset(44), NOW - 1)),
         twice("voids", "", "voids", voids),
         twice("voids of a successor", "the first five seqs were its predecessor's", "voids", taken_over),
         Vector::decodes("own entries", "a group: one record each", bytes, group, is, row::decode_group)

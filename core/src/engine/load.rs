@@ -99,11 +99,15 @@ impl Engine {
     pub(super) fn snapshot_loaded(&mut self, name: &LogName, rows: Vec<Vec<Row>>) {
         let actor = self.actor();
         let build = self.resume.build.clone();
+        let (is_timed, now) = (self.clock_offset.is_some(), self.server_now());
         let Some(slot) = self.slots.get_mut(name) else { return };
         slot.learn_traps(&build, rows.get(2).and_then(|rows| rows.first()));
         let voids = rows.get(3).and_then(|rows| rows.first()).map(|(_, bytes)| row::decode_either::<Voids>(bytes));
         slot.replica.begin_behind(voids.and_then(Result::ok).unwrap_or_default().earlier);
         slot.learn_purged(rows.get(4).and_then(|rows| rows.first()));
+        if is_timed {
+            slot.server_is_at(now);
+        }
         if let Some((_, bytes)) = rows.first().and_then(|rows| rows.first()) {
             match slot.stored_snapshot(bytes) {
                 Some(state) => {

@@ -25,6 +25,9 @@ use super::{Engine, Hint, Phase, Request, Slot};
 
 /// From one purge of a log to the next, at least.
 const PAUSE_MS: WallMs = 60_000;
+/// By how much the server may be behind what was taken for its time before that counts, in milliseconds: the way of a
+/// welcome takes some.
+const CLOCK_AHEAD_MS: WallMs = 10_000;
 /// Rows looked at in one step.
 const STEP_ROWS: u32 = 256;
 
@@ -40,6 +43,8 @@ pub(super) struct Purges {
     erased: Offset,
     /// When the next event ends, among those that were looked at in this purge and stay.
     expires: Option<WallMs>,
+    /// When rows were looked at last, by what was taken for the server's clock: until when they stay was told by it.
+    looked: WallMs,
     /// What the row says that is stored.
     pub(super) stored: Option<WallMs>,
 }
@@ -83,14 +88,14 @@ impl Slot {
         let due = [self.replica.leaves_at(), self.purges.was].into_iter().flatten().min();
         let at = due.filter(|at| Some(*at) != self.purges.stored)?;
         self.purges.stored = Some(at);
-        Some(Purged::new(Some(at), self.replica.purged()))
+        Some(Purged::new(Some(at), self.replica.purged(), self.purges.looked))
     }
 
     /// Takes the row that says how far the log is purged. One that is damaged says nothing: everything is looked at.
     pub(super) fn learn_purged(&mut self, row: Option<&Row>) {
         let Some((_, bytes)) = row else { return };
-        let purged = row::decode::<Purged>(bytes).unwrap_or_else(|_| Purged::new(Some(0), Offset(0)));
-        self.purges.stored = purged.expires;
+        let purged = row::decode::<Purged>(bytes).unwrap_or_else(|_| Purged::new(Some(0), Offset(0), 0));
+        (self.purges.stored, self.purges.looked) = (purged.expires, purged.looked);
         self.replica.purged_to(purged.erased);
         self.replica.leaves_by(purged.expires);
     }
@@ -131,6 +136,15 @@ impl Slot {
     fn purge_failed(&mut self) {
         self.purges.step = Step::Idle;
         self.replica.leaves_by(self.purges.was.take().map(|was| was.max(1)));
+    }
+
+    /// The server says what time it is. Where it is earlier than it was taken to be when rows were looked at, they are
+    /// again: an entry that is dated ahead may have been taken at its word.
+    pub(super) fn server_is_at(&mut self, at: WallMs) {
+        if at.saturating_add(CLOCK_AHEAD_MS) < self.purges.looked {
+            self.purges.looked = 0;
+            self.replica.leaves_by(Some(1));
+        }
     }
 
     fn purge_due(&self, clock_offset: i64) -> Option<WallMs> {
@@ -201,7 +215,7 @@ impl Engine {
         let own = rows.next().unwrap_or_default();
         let mut gone = slot.folds_erased(name, rows.flatten());
         let letters = slot.replica.letters_over(now);
-        let letters_end = slot.replica.letters_end().filter(|end| *end >= now);
+        let letters_end = slot.replica.letters_end(now);
         gone.extend(letters.iter().map(|id| storage::dead_letter_key(name, id.actor, id.seq)));
         let rows = own;
         let full = rows.len() as u32 == STEP_ROWS;
@@ -229,7 +243,8 @@ impl Engine {
             slot.purges.erased = slot.replica.purged();
         }
         let erased = slot.purges.erased;
-        let purged = next.is_none().then(|| Purged::new(expires, erased));
+        slot.purges.looked = now;
+        let purged = next.is_none().then(|| Purged::new(expires, erased, now));
         let purge = Purge { fence, log: name.clone(), rows: written, gone, purged };
         self.commit(Request::Purge(name.clone(), Purging { next, expires, letters }), Commit::Purge(purge));
     }

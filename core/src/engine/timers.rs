@@ -7,9 +7,6 @@ use crate::time::WallMs;
 
 use super::{Engine, Output, Request, Slot};
 
-/// By how much the server may be behind what was taken for its time before that counts, in milliseconds: the way of a
-/// welcome takes some.
-const CLOCK_AHEAD_MS: WallMs = 10_000;
 /// How long the engine waits before it asks a database again that failed, in milliseconds.
 const DATABASE_RETRY_MS: WallMs = 1_000;
 
@@ -50,16 +47,10 @@ impl Engine {
         self.now.saturating_add_signed(self.clock_offset.unwrap_or_default())
     }
 
-    /// The server says what time it is. Where it is earlier than this device took it to be, what was found to leave later
-    /// is looked at again: an entry that is dated ahead may have been taken at its word.
+    /// The server says what time it is.
     pub(super) fn server_is_at(&mut self, at: WallMs) {
-        if at.saturating_add(CLOCK_AHEAD_MS) < self.server_now() {
-            for slot in self.slots.values_mut() {
-                let leaves = slot.replica.leaves_at().map(|at| at.min(1));
-                slot.replica.leaves_by(leaves);
-            }
-        }
         self.clock_offset = Some(at as i64 - self.now as i64);
+        self.slots.values_mut().for_each(|slot| slot.server_is_at(at));
     }
 
     /// The server accepted something at this time by its clock, just now: where the clock was set ahead since the welcome,

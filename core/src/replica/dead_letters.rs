@@ -23,7 +23,7 @@ use crate::storage::row::DeadLetter;
 use crate::time::{Clock, WallMs};
 
 use super::act::{Again, Reissue};
-use super::leaving::may_be_logged;
+use super::leaving::{look_at, may_be_logged};
 use super::{ActError, Replica};
 
 /// A dead letter cannot be redriven; nothing was recorded.
@@ -165,6 +165,7 @@ impl Replica {
         let Some(first) = letters.iter().map(|(seq, _)| *seq).min() else { return };
         let back = self.dead_letters.iter().find(|(_, letter)| letter.redriven.is_some_and(|seq| seq >= first));
         self.letters_changed(back.map_or(first, |(id, _)| id.seq.min(first)));
+        self.leaves_by(look_at(letters.iter().map(|(_, letter)| letter)));
         let id = |seq| EntryId { actor: self.actor, seq };
         self.dead_letters.extend(letters.into_iter().map(|(seq, letter)| (id(seq), letter)));
     }
@@ -191,8 +192,8 @@ impl Replica {
                 self.moved_is_over(*id, letter, false);
             }
             self.tell_moved();
-            let ends = self.letters_end();
-            self.leaves_by(ends);
+            let leaves = look_at(self.dead_letters.values());
+            self.leaves_by(leaves);
         }
     }
 

@@ -60,11 +60,12 @@ impl Replica {
         std::mem::take(&mut self.erased)
     }
 
-    /// When the first event is over whose dead letter leaves with it: it is listed for as long as it is worth something.
-    pub fn letters_end(&self) -> Option<WallMs> {
+    /// When the first event is over, of those that are not yet, whose dead letter leaves with it: it is listed for as long
+    /// as it is worth something.
+    pub fn letters_end(&self, now: WallMs) -> Option<WallMs> {
         let letters = self.dead_letters.values().filter(|letter| may_be_logged(letter));
-        let ends = letters.filter_map(|letter| event_ends(&Entry::from_bytes(&letter.entry).ok()?));
-        ends.min()
+        let ends = letters.filter_map(|letter| letter_ends(letter, &Entry::from_bytes(&letter.entry).ok()?, now));
+        ends.filter(|end| *end >= now).min()
     }
 
     /// Dead letters of what was erased, as far as they are decided, and of events that are over and may have been in the
@@ -74,7 +75,8 @@ impl Replica {
             // What does not read may be of it.
             let entry = Entry::from_bytes(&letter.entry);
             let is_of = |entry: &Entry| self.holds_erased(**id, entry);
-            let is_over = |entry: &Entry| may_be_logged(letter) && event_ends(entry).is_some_and(|end| end < now);
+            let ends = |entry: &Entry| letter_ends(letter, entry, now).filter(|_| may_be_logged(letter));
+            let is_over = |entry: &Entry| ends(entry).is_some_and(|end| end < now);
             entry.as_ref().map_or(!self.state.erasures().is_empty(), |entry| is_of(entry) || is_over(entry))
         });
         let letters: Vec<_> = letters.map(|(id, _)| *id).collect();
@@ -156,6 +158,23 @@ impl Replica {
 /// is an event, its content is gone everywhere when it is over, and so it is here. What was refused stays for its user.
 pub(super) fn may_be_logged(letter: &DeadLetter) -> bool {
     matches!(letter.code, Some(Code::LostByServer | Code::OutcomeUnknown))
+}
+
+/// When to look at dead letters that were not looked at: what is in them may be over.
+pub(super) fn look_at<'a>(mut letters: impl Iterator<Item = &'a DeadLetter>) -> Option<WallMs> {
+    let is_event =
+        |letter: &DeadLetter| Entry::from_bytes(&letter.entry).is_ok_and(|entry| event_ends(&entry).is_some());
+    letters.any(|letter| may_be_logged(letter) && is_event(letter)).then_some(1)
+}
+
+/// When the event of a dead letter is over, which was accepted before now, if it was. A clock that was ahead by more than
+/// the event lives counts for nothing, neither that of its author nor that of who recorded its end: so nothing stays for
+/// longer than it lives twice.
+fn letter_ends(letter: &DeadLetter, entry: &Entry, now: WallMs) -> Option<WallMs> {
+    let lifetime = entry.body.lifetime_ms?;
+    let counts = |time: &WallMs| *time <= now.saturating_add(lifetime);
+    let time = [entry.header.time.ms(), letter.at].into_iter().find(counts);
+    Some(time.map_or(0, |time| time.saturating_add(lifetime)))
 }
 
 /// When an event is over, by the clock of its author.

@@ -18,10 +18,11 @@ use super::leaving::event_ends;
 /// Why nobody here knows what became of an entry.
 const LETTER_WENT: &str = "its dead letter was dealt with in another tab before this one heard of it";
 
-/// When an own entry that is decided has to leave the rows, if ever. Confirmed state may have come past it before.
+/// When an own entry that is decided has to leave the rows, if ever: confirmed state may have come past it before. Where
+/// nobody says when it was accepted, the next look tells.
 fn leaves_by(entry: &Entry, mark: Option<MarkedStatus>) -> Option<WallMs> {
-    let is_over = matches!(mark, Some(MarkedStatus::Expired | MarkedStatus::Elsewhere));
-    event_ends(entry).map(|end| if is_over { 1 } else { end })
+    let untimed = matches!(mark, Some(MarkedStatus::Expired | MarkedStatus::Elsewhere | MarkedStatus::Void));
+    event_ends(entry).map(|end| if untimed { 1 } else { end })
 }
 
 impl Replica {

@@ -18,12 +18,15 @@ pub struct Purged {
     pub expires: Option<WallMs>,
     /// Erases before this offset were carried out here.
     pub erased: Offset,
+    /// When rows were looked at last, by what was taken for the server's clock; 0: they were not.
+    pub looked: WallMs,
 }
 
 impl Purged {
-    /// A log in which the next event ends at this time, purged of what was erased before an offset.
-    pub fn new(expires: Option<WallMs>, erased: Offset) -> Self {
-        Self { format: Format, expires, erased }
+    /// A log in which the next event ends at this time, purged of what was erased before an offset, as it was when it
+    /// was looked at.
+    pub fn new(expires: Option<WallMs>, erased: Offset, looked: WallMs) -> Self {
+        Self { format: Format, expires, erased, looked }
     }
 }
 

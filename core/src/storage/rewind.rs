@@ -69,7 +69,7 @@ impl Rewind {
         writes.extend(self.letters.iter().map(put));
         if self.rebuild {
             // What was erased comes again from the server, and so does the word that it is.
-            writes.push(Purged::new(Some(0), Offset(0)).write(log));
+            writes.push(Purged::new(Some(0), Offset(0), 0).write(log));
             let received = storage::received_key(log, Offset(0));
             writes.push(Write::Delete(storage::snapshot_key(log)));
             writes.push(Write::DeleteRange(received, storage::received_key(log, Offset(u64::MAX))));
