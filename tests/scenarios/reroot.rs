@@ -282,6 +282,27 @@ fn what_a_copy_has_made_again_is_accepted_in_every_tab_of_the_other() {
 }
 
 #[test]
+fn an_old_edit_that_was_made_again_while_its_tab_slept_is_told_to_be_accepted() {
+    let (story, alice, bob) = noted(SHORT);
+    let (device, one) = (bob.device(), bob.tab());
+    bob.offline();
+    let first = bob.types(3, "!");
+    story.run_for(500);
+    bob.open_tab();
+    story.run_for(500);
+    story.world().freeze(device, one);
+    alice.wear_out(&story, "a");
+    story.reroot_no_more();
+    story.run_for(90_000);
+    bob.online();
+    story.run_until_quiet();
+    agree(&story, &[&alice, &bob], "one! two three");
+    story.world().thaw(device, one);
+    story.run_until_quiet();
+    assert!(bob.is_accepted(first));
+}
+
+#[test]
 fn what_builds_on_an_old_edit_while_that_is_refused_is_made_again_with_it_and_not_without_end() {
     for after_ms in (0..2_000).step_by(100) {
         let (story, alice, bob) = noted(SHORT);

@@ -1,7 +1,10 @@
 //! What the app is told of own entries: accepted by the fold or by a verdict, refused by a verdict, each once. A log that
 //! goes back to what a restored server has folds it again, and may say the same again.
 
-use crate::entry::{Entry, Logged};
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+
+use crate::entry::{Entry, Logged, Replaced};
 use crate::id::{EntryId, Offset, Seq, WriteId};
 use crate::notice::{Accepted, LogStatus, Notice, Refused, WriteStatus};
 use crate::outbox::Decided;
@@ -13,6 +16,7 @@ use crate::storage::row::{DeadLetter, Verdicts};
 use crate::time::WallMs;
 
 use super::Replica;
+use super::dead_letters::line_of;
 use super::leaving::event_ends;
 
 /// Why nobody here knows what became of an entry.
@@ -43,11 +47,11 @@ impl Replica {
         let folded = self.covered();
         self.add_letters(letters);
         places.iter().for_each(|range| self.places.note(range));
-        let mut touched = Touched::new();
+        let (mut touched, again) = (Touched::new(), OnceCell::new());
         for decided in self.outbox.decide(verdicts).into_iter().filter(|decided| decided.seq > seq) {
             let leaves = self.outbox.stored(decided.seq).and_then(|entry| leaves_by(entry, decided.mark));
             self.leaves_by(leaves);
-            touched.extend(self.decided(decided, folded, places));
+            touched.extend(self.decided(decided, folded, places, &again));
         }
         self.told_by_fold = self.told_by_fold.split_off(&self.outbox.verdicts().through.next());
         self.outbox.release(folded);
@@ -60,7 +64,20 @@ impl Replica {
         self.progress();
     }
 
-    fn decided(&mut self, decided: Decided, folded: Seq, places: &[AckRange]) -> Touched {
+    /// The entries that own ones issue again, each with the last that does.
+    fn issued_again(&self) -> BTreeMap<Replaced, Seq> {
+        self.outbox.held().filter_map(|entry| Some((entry.header.replaces.clone()?, entry.header.seq))).collect()
+    }
+
+    /// What an own entry came to. `again`: what is issued again, once somebody asked. Where the letter of what is refused
+    /// was dealt with in another tab, and it was issued again there, the app is told what became of that.
+    fn decided(
+        &mut self,
+        decided: Decided,
+        folded: Seq,
+        places: &[AckRange],
+        again: &OnceCell<BTreeMap<Replaced, Seq>>,
+    ) -> Touched {
         let Some(entry) = self.outbox.stored(decided.seq) else { return Touched::new() };
         let write = WriteId { run: entry.header.run, n: entry.header.n };
         let id = EntryId { actor: self.outbox.author_of(decided.seq), seq: decided.seq };
@@ -68,6 +85,16 @@ impl Replica {
         let (status, touched) = match decided.mark {
             Some(mark) if !mark.is_accepted() => {
                 let letter = self.dead_letters.get(&id);
+                if letter.is_none() {
+                    let all = again.get_or_init(|| self.issued_again());
+                    if let Some(seq) = all.get(&line_of(id, entry)).copied().filter(|seq| *seq > id.seq) {
+                        let mut letter = DeadLetter::new(entry, mark, None, LETTER_WENT.to_owned(), 0);
+                        letter.redriven = Some(seq);
+                        self.move_later(id, write);
+                        self.moved_is_over(id, &letter, false);
+                        return self.overlay.drop(&self.state, write);
+                    }
+                }
                 if self.is_moved(entry, id, letter.and_then(|letter| letter.code)) {
                     self.move_later(id, write);
                     return self.overlay.drop(&self.state, write);
@@ -75,8 +102,7 @@ impl Replica {
                 let (code, reason) = match letter {
                     Some(letter) => (letter.code, letter.reason.clone()),
                     // Another tab saw to the letter: somebody discarded it, or the entry was in the log after all.
-                    None if mark == MarkedStatus::Void => (Some(Code::OutcomeUnknown), LETTER_WENT.to_owned()),
-                    None => (None, String::new()),
+                    None => ((mark == MarkedStatus::Void).then_some(Code::OutcomeUnknown), LETTER_WENT.to_owned()),
                 };
                 let refused = Refused { id, status: mark, code, reason };
                 (WriteStatus::Refused(refused), self.overlay.drop(&self.state, write))
