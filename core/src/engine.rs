@@ -37,7 +37,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::connection::ConnectionState;
 use crate::fold::FoldId;
-use crate::id::{ActorId, EntryId, LogName, Offset, WriteId};
+use crate::id::{ActorId, EntryId, LogName, Offset, Seq, WriteId};
 use crate::notice::{Connection, LogStatus, Notice, Pressure};
 use crate::protocol::frame::Opened;
 use crate::random::Random;
@@ -169,7 +169,8 @@ enum Request {
     Append(LogName),
     AppendOutcome(LogName),
     Receive(LogName),
-    Snapshot(LogName),
+    /// Through which own seq it has everything.
+    Snapshot(LogName, Seq),
     LoadSnapshot(LogName),
     ReloadSnapshot(LogName),
     LoadTail(LogName),
@@ -477,7 +478,9 @@ impl Engine {
             (Request::Receive(name), Err(failure)) => self.receive_failed(&name, failure),
             (Request::History(name, cost), Ok(_)) => self.history_stored(&name, cost),
             (Request::History(name, _), Err(failure)) => self.history_failed(&name, failure),
-            (Request::Snapshot(name), result) => self.snapshot_stored(&name, result.is_ok()),
+            (Request::Snapshot(name, covered), result) => {
+                self.snapshot_stored(&name, result.is_ok().then_some(covered))
+            }
             (Request::Prune(name, more), result) => self.pruned(&name, more.filter(|_| result.is_ok())),
             (Request::Purge(name, purging), result) => self.purged(&name, purging, result.is_ok()),
             (Request::Park(name), Ok(Committed::Parked(voids, letters))) => self.parked(&name, &voids, letters),

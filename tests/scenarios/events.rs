@@ -59,8 +59,42 @@ fn what_has_expired_leaves_a_device_whose_page_closes_while_it_is_purged() {
         let (story, alice) = begin();
         story.run_for(purged_ms - before_ms);
         alice.reload();
-        story.run_for(120_000);
+        story.run_for(3_700_000);
         assert!(!alice.holds("code-123456"), "closed {before_ms} ms before its end");
+    }
+}
+
+#[test]
+fn what_expires_while_a_device_is_purged_is_needed_until_a_snapshot_has_it() {
+    for latency in (20..300).step_by(40) {
+        let story = Story::begin();
+        let alice = story.person("alice");
+        alice.act(add("a", "milk"));
+        // More rows than are looked at in one step.
+        for _ in 0..300 {
+            alice.act(vote("a", 1));
+            story.run_for(50);
+        }
+        alice.act(event("code-123456", 60_000));
+        story.run_for(58_800);
+        alice.offline();
+        alice.act(event("code-654321", 2_000));
+        alice.act(add("b", "bread"));
+        story.run_for(500);
+        alice.close();
+        story.run_for(500);
+        (story.world().weather.storage, story.world().weather.latency) = ((100, 101), (latency, latency + 1));
+        alice.open_tab();
+        alice.online();
+        // The second is accepted while the first one leaves.
+        story.run_for(20_000);
+        alice.offline();
+        alice.reload();
+        story.run_for(20_000);
+        assert_eq!(alice.ids(), ["a", "b"], "{latency} ms");
+        alice.online();
+        story.run_for(121_000);
+        assert!(!alice.holds("code-123456") && !alice.holds("code-654321"), "{latency} ms");
     }
 }
 

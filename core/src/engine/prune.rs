@@ -27,7 +27,7 @@ const STEP_ROWS: u32 = 256;
 /// How far the own rows of one log are pruned.
 #[derive(Debug, Default)]
 pub(super) struct Pruned {
-    /// Through which own seq the snapshot that is being stored, or was, has everything.
+    /// Through which own seq the snapshot that was stored last has everything.
     pub(super) covered: Seq,
     /// Through which own seq a backup of the server has everything, if the server says so; what the last `opened` said.
     pub(super) backed_up: Option<Option<Seq>>,

@@ -217,7 +217,7 @@ impl Engine {
         let letters = slot.replica.letters_over(now);
         let letters_end = slot.replica.letters_end(now);
         gone.extend(letters.iter().map(|id| storage::dead_letter_key(name, id.actor, id.seq)));
-        let rows = own;
+        let (rows, covered) = (own, slot.pruned.covered);
         let full = rows.len() as u32 == STEP_ROWS;
         let next = rows.last().filter(|_| full).map(|(key, _)| storage::key_after(key));
         let (mut expires, mut written) = ([slot.purges.expires, letters_end].into_iter().flatten().min(), Vec::new());
@@ -225,7 +225,7 @@ impl Engine {
             let Some(actor) = storage::actor_of(&key) else { continue };
             let Some((entries, damaged)) = slot.own_closed(actor, &key, &bytes) else { continue };
             let count = entries.len();
-            let stay = entries.into_iter().filter(|entry| match slot.replica.leaves(actor, entry, now) {
+            let stay = entries.into_iter().filter(|entry| match slot.replica.leaves(actor, entry, now, covered) {
                 Leaves::Now => false,
                 Leaves::At(at) => {
                     expires = [expires, Some(at)].into_iter().flatten().min();

@@ -309,11 +309,11 @@ impl Engine {
                 }
                 slot.replica.catch_up();
                 let keep = slot.folds_keep(behind.from);
-                slot.pruned.covered = slot.replica.state().folded(slot.replica.actor());
+                let covered = slot.replica.covered();
                 let (log, bytes, purged) = (name.clone(), bytes.into(), slot.purged_row());
                 let commit = Commit::Snapshot { fence, log, bytes, behind, keep, purged };
                 slot.snapshotting = true;
-                self.commit(Request::Snapshot(name.clone()), commit);
+                self.commit(Request::Snapshot(name.clone(), covered), commit);
                 self.tell_status(name);
             }
             Ok(_) => {
@@ -479,16 +479,19 @@ impl Engine {
         slot.replica.snapshot_made(bytes.len());
         slot.snapshotting = true;
         let keep = if slot.purges.takes_all() { behind.from } else { slot.folds_keep(behind.from) };
-        slot.pruned.covered = slot.replica.state().folded(slot.replica.actor());
+        let covered = slot.replica.covered();
         let (log, bytes, purged) = (name.clone(), bytes.into(), slot.purged_row());
         let commit = Commit::Snapshot { fence, log, bytes, behind, keep, purged };
-        self.commit(Request::Snapshot(name.clone()), commit);
+        self.commit(Request::Snapshot(name.clone(), covered), commit);
     }
 
-    pub(super) fn snapshot_stored(&mut self, name: &LogName, stored: bool) {
+    /// A snapshot is stored that has everything through an own seq; none: it is not.
+    pub(super) fn snapshot_stored(&mut self, name: &LogName, covered: Option<Seq>) {
         if let Some(slot) = self.slots.get_mut(name) {
             slot.snapshotting = false;
+            slot.pruned.covered = covered.unwrap_or(slot.pruned.covered);
         }
+        let stored = covered.is_some();
         if stored {
             self.hint(&Hint::Grew(name.clone()));
             self.prune(name);

@@ -4,7 +4,7 @@
 //! (`engine/purge.rs`); here is known when it is due, and what goes.
 
 use crate::entry::{Entry, Gone, Logged};
-use crate::id::{ActorId, EntryId, Offset};
+use crate::id::{ActorId, EntryId, Offset, Seq};
 use crate::op::Erase;
 use crate::packed::Gap;
 use crate::protocol::Code;
@@ -125,19 +125,23 @@ impl Replica {
         elsewhere && self.state.erasures().iter().any(is_of)
     }
 
-    /// When an own entry of a row has to leave.
-    pub fn leaves(&mut self, actor: ActorId, entry: &Entry, now: WallMs) -> Leaves {
+    /// When an own entry of a row has to leave; `covered`: through which own seq the stored snapshot has everything.
+    /// Received rows behind that name own entries without their bytes, which a start takes from here.
+    pub fn leaves(&mut self, actor: ActorId, entry: &Entry, now: WallMs, covered: Seq) -> Leaves {
         let id = EntryId { actor, seq: entry.header.seq };
         let closed = self.is_closed(id);
+        let named = id.seq > covered && id.seq <= self.covered();
+        // Due as it is, with the next snapshot.
+        let over = if named { Leaves::At(now) } else { Leaves::Now };
         if self.holds_erased(id, entry) {
             self.erased_open |= !closed;
-            return if closed { Leaves::Now } else { Leaves::Never };
+            return if closed { over } else { Leaves::Never };
         }
         let Some(lifetime) = entry.body.lifetime_ms.filter(|_| closed) else { return Leaves::Never };
         let time = entry.header.time.ms();
         // It was accepted before now: what its clock says beyond that does not count.
         let at = time.saturating_add(lifetime);
-        if at < now || time > now { Leaves::Now } else { Leaves::At(at) }
+        if at < now || time > now { over } else { Leaves::At(at) }
     }
 
     /// Whether something that was erased has to stay for now, since it is undecided. It leaves with its verdict.
@@ -197,7 +201,6 @@ pub enum Leaves {
 mod tests {
     use super::*;
     use crate::entry::Replaced;
-    use crate::id::Seq;
     use crate::op::Op;
     use crate::state::fixture::*;
 
@@ -220,9 +223,9 @@ mod tests {
             (header.seq, header.replaces) = (Seq(seq), Some(Replaced { id, ..line.clone() }));
             Entry::new(header, original.body.clone()).expect("valid")
         };
-        assert_eq!(replica.leaves(alice.actor, &original, 9), Leaves::Now);
-        assert_eq!(replica.leaves(second, &again(1), 9), Leaves::Now);
+        assert_eq!(replica.leaves(alice.actor, &original, 9, Seq(9)), Leaves::Now);
+        assert_eq!(replica.leaves(second, &again(1), 9, Seq(9)), Leaves::Now);
         // The log did not come so far with the erased author: it never had this one.
-        assert_eq!(replica.leaves(second, &again(2), 9), Leaves::Never);
+        assert_eq!(replica.leaves(second, &again(2), 9, Seq(9)), Leaves::Never);
     }
 }
