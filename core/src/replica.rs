@@ -475,6 +475,11 @@ impl Replica {
         self.arrivals.ack(&self.outbox, &self.dead_letters, ack, now);
     }
 
+    /// Verdicts that waited for entries count once these came, or a snapshot that has them.
+    pub fn settle_doubt(&mut self, now: WallMs) {
+        self.arrivals.settle_doubt(self.state.cursor(), (&self.outbox, &self.dead_letters), now);
+    }
+
     /// Takes entries from the server; they count once they are stored.
     ///
     /// # Errors

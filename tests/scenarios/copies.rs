@@ -417,6 +417,46 @@ fn a_copy_is_found_behind_an_entry_whose_bytes_are_damaged() {
 }
 
 #[test]
+fn a_copy_is_found_wherever_it_wrote_around_an_entry_whose_bytes_are_damaged() {
+    let cases = (0..48).map(|case| (1 + case % 4, case / 4 % 3, case / 12 % 2, case / 24 % 2 == 1));
+    for (written, before, behind, at_once) in cases {
+        let case = format!("{written} written by the copy, at once: {at_once}; {before} here, and {behind} behind");
+        let story = Story::begin();
+        let alice = story.person("alice");
+        alice.act(add("a", "milk"));
+        story.run_until_quiet();
+        alice.offline();
+        let copy = alice.copy();
+        // Each in its row.
+        let act = |votes| {
+            let write = alice.act(vote("a", votes));
+            story.run_for(500);
+            write
+        };
+        let mut own: Vec<_> = (0..before).map(|_| act(100)).collect();
+        let damaged = act(1);
+        own.extend((0..behind).map(|_| act(100)));
+        if at_once {
+            copy.offline();
+        }
+        copy.open_tab();
+        for _ in 0..written {
+            copy.act(vote("a", 10));
+            story.run_for(2_000);
+        }
+        copy.online();
+        story.run_for(2_000);
+        alice.damage(damaged);
+        alice.reload();
+        alice.online();
+        story.run_until_quiet();
+        assert!(own.into_iter().all(|write| alice.is_accepted(write)), "{case}");
+        let votes = (10 * written + 100 * (before + behind)).to_string();
+        assert_eq!((alice.field("a", "votes"), copy.field("a", "votes")), (votes.clone(), votes), "{case}");
+    }
+}
+
+#[test]
 fn what_is_done_while_a_fresh_actor_takes_over_goes_on_under_it() {
     for after in (0..400).step_by(5) {
         let story = Story::begin();

@@ -243,12 +243,11 @@ impl Engine {
             replica.stop(LogStatus::Degraded, &reason);
             return self.give_up(name);
         }
-        if !replica.agree(&opened) {
+        if !replica.agree(&opened, !slot.unreadable) {
             if opened.seq < replica.outbox().verdicts().through {
                 return self.parted(name, opened, parts_at);
             }
-            let reason = format!("{name}: another copy of this database has written under its actor");
-            return self.fork(Heritage::Reissued, &reason);
+            return self.fork(Heritage::Reissued, &copied(name));
         }
         slot.pruned.backed_up = Some(opened.backed_up);
         let push_after = replica.outbox().push_after(opened.seq);
@@ -270,6 +269,10 @@ impl Engine {
         }
         let replica = &mut slot.replica;
         let arrived = replica.arrive(user.as_ref(), entries, (cost, tail));
+        replica.settle_doubt(self.now);
+        if arrived == Err(ArrivalError::Copied) {
+            return self.fork(Heritage::Reissued, &copied(name));
+        }
         if let Err(error) = arrived {
             // Nothing of it was used. The session begins again from the applied cursor.
             if let ArrivalError::UnknownKind(kind) = error {
@@ -303,6 +306,7 @@ impl Engine {
                 let bytes = if slot.replica.carry_old_roots(&mut state) { snapshot::encode(&mut state) } else { bytes };
                 slot.replica.restart(state, bytes.len());
                 slot.replica.arrivals_mut().restart();
+                slot.replica.settle_doubt(self.now);
                 if slot.pass_trap() {
                     slot.rows_left = true;
                     slot.replica.go_on();
@@ -561,4 +565,9 @@ impl Engine {
     pub fn wants_connection(&self) -> bool {
         self.wish == OnlineWish::Connected && self.fence.is_some()
     }
+}
+
+/// Why this database goes on under a fresh actor.
+fn copied(name: &LogName) -> String {
+    format!("{name}: another copy of this database has written under its actor")
 }

@@ -22,8 +22,12 @@ pub struct Arrivals {
     next: Option<Cursor>,
     waiting: Batch,
     storing: Option<Batch>,
-    /// Verdicts that end where the actor chain is not known: they count together with the next ones.
+    /// Verdicts that end where the actor chain is not known, or that wait for entries: they count together with the next
+    /// ones.
     unfinished: Option<Ack>,
+    /// Where the log ended when its record of this device's work could not be compared: verdicts wait for the entries
+    /// before, which tell whose work it is.
+    doubted: Option<Offset>,
 }
 
 /// What one commit stores and then applies.
@@ -143,6 +147,9 @@ pub enum ArrivalError {
     /// This build is older than an entry: stop the log, visibly.
     #[error("op kind {0} is unknown to this build")]
     UnknownKind(u8),
+    /// Under an own seq there is something else: a copy of this database wrote it.
+    #[error("what the log has under own seqs is not what was written here")]
+    Copied,
     /// An own entry came back without its body, and the body is not here.
     #[error("own seq {0} came back without its body, which is not here")]
     NotHeld(Seq),
@@ -166,7 +173,14 @@ impl Arrivals {
         if from != at.next {
             return Err(ArrivalError::Offset { expected: at.next, got: from });
         }
-        let items = resolve(at, &packed, after, (user, outbox))?;
+        let items = resolve(at, &packed, after, (user, outbox)).map_err(|error| match error {
+            // The bodies that were put back are not those of the log.
+            ArrivalError::Chain(_) if self.doubted.is_some() => ArrivalError::Copied,
+            error => error,
+        })?;
+        if self.doubted.is_some() && items.iter().any(|item| differs(item, outbox)) {
+            return Err(ArrivalError::Copied);
+        }
         self.next = Some(after);
         self.waiting.items.extend(items);
         self.waiting.rows.push(Received { log_id, epoch, from, after, entries: packed });
@@ -183,6 +197,10 @@ impl Arrivals {
             Some(before) => joined(before, ack),
             None => ack.clone(),
         };
+        if self.doubted.is_some() {
+            self.unfinished = Some(ack);
+            return;
+        }
         let Some(verdicts) = outbox.with_ack(&base, &ack) else {
             self.unfinished = Some(ack).filter(|ack| ack.through > base.through);
             return;
@@ -203,6 +221,25 @@ impl Arrivals {
         }
         self.waiting.places.extend(&ack.accepted);
         self.waiting.verdicts = Some(verdicts);
+    }
+
+    /// Verdicts wait until entries have come through an offset.
+    pub fn doubt(&mut self, end: Offset) {
+        self.doubted = Some(end);
+    }
+
+    /// What verdicts waited for may have come, also with a snapshot.
+    pub fn settle_doubt(
+        &mut self,
+        applied: Cursor,
+        (outbox, letters): (&Outbox, &BTreeMap<EntryId, DeadLetter>),
+        now: WallMs,
+    ) {
+        if self.doubted.take_if(|end| self.next.unwrap_or(applied).next >= *end).is_some()
+            && let Some(ack) = self.unfinished.take()
+        {
+            self.ack(outbox, letters, &ack, now);
+        }
     }
 
     /// The next batch to store, if none is being stored.
@@ -245,7 +282,7 @@ impl Arrivals {
     /// Forgets what is not stored yet: the session is over, or the log restarts.
     pub fn reset(&mut self) {
         self.waiting = Batch::default();
-        self.unfinished = None;
+        (self.unfinished, self.doubted) = (None, None);
         // What is being stored will be applied; the next session begins behind it.
         self.next = self.storing.as_ref().and_then(|batch| batch.rows.last()).map(|row| row.after);
     }
@@ -294,6 +331,14 @@ pub fn resolve(
         Some(kind) => Err(ArrivalError::UnknownKind(kind)),
         None => Ok(items),
     }
+}
+
+/// Whether the log has another entry under an own seq.
+fn differs(item: &Item, outbox: &Outbox) -> bool {
+    let Item::Entry(logged) = item else { return false };
+    let seq = logged.entry.header.seq;
+    let own = outbox.stored(seq).filter(|_| logged.actor == outbox.author_of(seq));
+    own.is_some_and(|own| own.digest() != logged.entry.pushed_digest())
 }
 
 fn full(stub: &Stub, user: Option<&UserId>, outbox: &Outbox) -> Result<Logged, ArrivalError> {

@@ -36,8 +36,9 @@ impl Replica {
     /// Whether the server's record of this device's work is ours, as far as what is left here can tell.
     ///
     /// The bytes of a damaged entry may have been decided before they were damaged. Then only the chain before it can
-    /// be compared, and what is whole between two of the server's checkpoints; for the rest the server's word is taken.
-    pub fn agree(&mut self, opened: &Opened) -> bool {
+    /// be compared, and what is whole between two of the server's checkpoints. For the rest the server's word is taken:
+    /// where the log is read, when it is read, since it may have the work of a copy there.
+    pub fn agree(&mut self, opened: &Opened, is_read: bool) -> bool {
         self.outbox.set_anchor(None);
         let through = self.outbox.verdicts().through;
         if opened.seq < through {
@@ -48,6 +49,10 @@ impl Replica {
         if self.outbox.chain_at(opened.seq) == Some(opened.chain) {
             return true;
         }
+        // Nothing here wrote so much.
+        if opened.seq > self.outbox.highest() {
+            return false;
+        }
         let Some(void) = self.outbox.first_void(opened.seq) else { return false };
         let comparable = |(seq, _): &&(Seq, Chain)| *seq >= self.outbox.verdicts().through && *seq < void;
         let differs = |(seq, chain): &(Seq, Chain)| self.outbox.chain_at(*seq).is_some_and(|ours| ours != *chain);
@@ -55,6 +60,9 @@ impl Replica {
             return false;
         }
         self.outbox.set_anchor(Some((opened.seq, opened.chain)));
+        if is_read && self.arrivals.next(self.state.cursor()).next < opened.end {
+            self.arrivals.doubt(opened.end);
+        }
         true
     }
 
