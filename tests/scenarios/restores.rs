@@ -8,8 +8,9 @@ use driftlog_core::notice::LogStatus;
 use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{Case, Ruling};
 use driftlog_core::session::link::LinkState;
+use driftlog_core::storage::snapshot_key;
 use driftlog_tests::disk::{Backup, Loss};
-use driftlog_tests::sim::board::{add, event, named, rename, tag, untag, vote};
+use driftlog_tests::sim::board::{self, add, event, named, rename, tag, untag, vote};
 use driftlog_tests::sim::story::{Person, Story};
 
 fn restore(story: &Story, backup: &Backup) {
@@ -390,4 +391,53 @@ fn what_a_copy_was_told_to_be_accepted_before_it_read_it_is_not_lost_with_a_rest
         assert_eq!(own.iter().filter(|write| !is_logged(write)).count(), lost.len());
         assert_eq!(copy.field("a", "votes"), (filled + kept).to_string());
     }
+}
+
+#[test]
+fn what_a_copys_entry_displaced_is_listed_by_a_page_that_closes_behind_each_snapshot() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    let much = |name: &str, count| {
+        for at in 0..count {
+            bob.act(add(&format!("{name}{at}"), &"x".repeat(100_000)));
+            story.run_for(200);
+        }
+    };
+    alice.act(add("a", "milk"));
+    story.run_until_quiet();
+    let copy = alice.copy();
+    alice.offline();
+    // To read, while the verdict comes.
+    much("b", 40);
+    let backup = backup(&story);
+    copy.open_tab();
+    let own = copy.act(vote("a", 10));
+    while !copy.is_accepted(own) {
+        story.run_for(1);
+    }
+    copy.close();
+    restore(&story, &backup);
+    alice.online();
+    alice.act(vote("a", 1));
+    alice.act(vote("a", 1));
+    story.run_for(5_000);
+    // Enough for a snapshot behind what was displaced.
+    much("c", 6);
+    story.run_until_quiet();
+    let key = snapshot_key(&board::log(1));
+    let snapshot = || copy.database().rows().find(|(row, _)| **row == key[..]).map(|(_, row)| row.to_vec());
+    copy.open_tab();
+    let (mut stored, mut closed) = (snapshot(), 0);
+    for _ in 0..30_000 {
+        story.run_for(1);
+        if snapshot() != stored {
+            stored = snapshot();
+            copy.reload();
+            closed += 1;
+        }
+    }
+    story.run_until_quiet();
+    assert!(closed > 1, "snapshots are made");
+    let codes: Vec<_> = copy.dead_letters().into_iter().map(|(_, code)| code).collect();
+    assert_eq!(codes, [Some(Code::LostByServer)]);
 }
