@@ -101,3 +101,32 @@ fn a_snapshot_that_the_server_has_no_more_is_begun_anew_and_mixed_with_no_other(
     assert_eq!(bob.field("todo 3", "title"), title(6));
     assert_eq!(bob.ids().len(), TODOS);
 }
+
+#[test]
+fn what_is_kept_for_a_reader_who_never_came_goes_though_nobody_writes_any_more() {
+    let story = Story::begin();
+    story.keep_no_history();
+    let alice = story.person("alice");
+    let write = |name: &str| {
+        for at in 0..TODOS {
+            alice.act(add(&format!("{name} {at}"), &title(at)));
+            story.run_for(200);
+        }
+    };
+    write("first");
+    let bob = story.newcomer("bob");
+    story.world().open_tab(bob.device());
+    assert!(run_until_brought(&story, &bob, SNAPSHOT_PART_BYTES as u64));
+    bob.cut(Cut::Silent);
+    bob.vanish();
+    // Snapshots follow, behind the one that the device has a part of.
+    write("then");
+    let kept = story.kept().1;
+    story.run_for(120_000);
+    assert_eq!(story.kept().1, kept, "kept for the device, and nobody looks");
+    story.run_until_purged();
+    assert!(story.kept().1 > kept);
+    bob.online();
+    story.run_until_quiet();
+    assert_eq!(bob.ids().len(), 2 * TODOS);
+}

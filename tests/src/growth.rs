@@ -177,11 +177,13 @@ impl Server {
         Ok(self.connection()?.query_row(sql, [], |row| row.get::<_, i64>(0))?.cast_unsigned())
     }
 
-    /// Waits until time alone changes nothing in what it keeps of its logs: no text waits for a quiet moment, and no old
-    /// root for the end of its grace.
+    /// Waits until time alone changes nothing in what it keeps of its logs: no text waits for a quiet moment, no old root
+    /// for the end of its grace, and no entries for a reader of a snapshot.
     async fn at_rest(&self, grace: Duration) -> Result<(), Failure> {
         let (connection, begun) = (self.connection()?, Instant::now());
-        let waiting = || connection.query_row("SELECT count(rests) FROM snapshots", [], |row| row.get::<_, i64>(0));
+        let sql = "SELECT (SELECT count(rests) FROM snapshots) + (SELECT count(*) FROM logs
+                   WHERE first < (SELECT min(next) FROM snapshots WHERE snapshots.log = logs.log))";
+        let waiting = || connection.query_row(sql, [], |row| row.get::<_, i64>(0));
         while waiting()? > 0 {
             if begun.elapsed() > 2 * grace + REST_MAX {
                 return Err("the server's log does not come to rest".into());

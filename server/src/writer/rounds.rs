@@ -2,14 +2,14 @@
 //!
 //! Pushes to a log have it looked after: snapshots, new roots of its texts, and what retention lets go follow from them.
 //! A log that nobody writes to any more is met here. Its texts wait for a quiet moment to begin anew, their old roots come
-//! out of their grace, and its entries out of the age to which they are kept.
+//! out of their grace, its entries out of the age to which they are kept, and who was being sent a snapshot may be gone.
 
 use driftlog_core::time::WallMs;
 
 use super::LogWriter;
 use crate::retention::Keep;
 use crate::snapshot::Job;
-use crate::store::{LogKey, LogRow, Reads, StoreError};
+use crate::store::{LogKey, LogRow, Reads, SnapshotRow, StoreError};
 
 /// Logs looked at with one purge: with one every ten seconds, a million in somewhat more than a day.
 const STEP_LOGS: usize = 100;
@@ -53,13 +53,30 @@ impl LogWriter {
         if snapshots.iter().any(|snapshot| snapshot.rests_at.is_some_and(|at| at <= now)) {
             return Ok(Some(Job::Snapshot(log)));
         }
-        Ok(self.is_too_old(reads, &log, now)?.then_some(Job::Truncate(log)))
+        Ok(self.keeps_too_much(reads, &log, &snapshots, now)?.then_some(Job::Truncate(log)))
     }
 
-    /// Whether the first entry that is kept is older than its log's policy wants it.
-    fn is_too_old(&self, reads: Reads<'_>, log: &LogRow, now: WallMs) -> Result<bool, StoreError> {
-        let Keep::Age(age) = self.config.retention.of(&log.name) else { return Ok(false) };
-        let oldest = reads.oldest(log, 1)?;
-        Ok(oldest.first().is_some_and(|entry| entry.accepted.ms().saturating_add(age.as_millis() as u64) < now))
+    /// Whether more is kept than the log's policy wants, and two snapshots cover it: it may have been kept for a reader of
+    /// a snapshot who never came, or has only now become too old.
+    fn keeps_too_much(
+        &self,
+        reads: Reads<'_>,
+        log: &LogRow,
+        snapshots: &[SnapshotRow],
+        now: WallMs,
+    ) -> Result<bool, StoreError> {
+        let ([_, covered], kept) = (snapshots, reads.kept(log)?) else { return Ok(false) };
+        if covered.end <= kept.first.next {
+            return Ok(false);
+        }
+        Ok(match self.config.retention.of(&log.name) {
+            Keep::All => false,
+            Keep::Size(max) => kept.bytes > max,
+            Keep::Last(count) => reads.end(log)?.0.next.0 - kept.first.next.0 > count,
+            Keep::Age(age) => {
+                let oldest = reads.oldest(log, 1)?;
+                oldest.first().is_some_and(|entry| entry.accepted.ms().saturating_add(age.as_millis() as u64) < now)
+            }
+        })
     }
 }
