@@ -102,7 +102,7 @@ impl Replica {
                 let (code, reason) = match letter {
                     Some(letter) => (letter.code, letter.reason.clone()),
                     // Another tab saw to the letter: somebody discarded it, or the entry was in the log after all.
-                    None => ((mark == MarkedStatus::Void).then_some(Code::OutcomeUnknown), LETTER_WENT.to_owned()),
+                    None => (Some(Code::OutcomeUnknown), LETTER_WENT.to_owned()),
                 };
                 let refused = Refused { id, status: mark, code, reason };
                 (WriteStatus::Refused(refused), self.overlay.drop(&self.state, write))

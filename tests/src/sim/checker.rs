@@ -335,10 +335,7 @@ impl Checker {
             WriteStatus::Failed(..) => None,
             // What was made again by itself is told as of itself.
             WriteStatus::Accepted(_) if remade => None,
-            // A tab that is behind finds that its entry was refused, and no dead letter of it any more.
-            WriteStatus::Refused(refused) if remade && matches!(refused.code, None | Some(Code::AlreadyReplaced)) => {
-                None
-            }
+            WriteStatus::Refused(refused) if remade && refused.code == Some(Code::AlreadyReplaced) => None,
             // What was given up for its damaged bytes may have been accepted before: then that holds.
             WriteStatus::Accepted(_) if before.verdict == Some(Verdict::Refused) && !struck && !lost => {
                 Some(("verdict", "was refused, and then accepted".to_owned()))
