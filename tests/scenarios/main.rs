@@ -4,6 +4,7 @@
 
 mod clocks;
 mod copies;
+mod damaged_copies;
 mod dead_letters;
 mod deletes;
 mod erase;
