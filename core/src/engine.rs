@@ -27,6 +27,7 @@ mod rewind;
 mod rights;
 mod settling;
 mod slots;
+mod snapshots;
 mod sync;
 mod tabs;
 mod timers;
@@ -443,6 +444,7 @@ impl Engine {
         self.settle_folds();
         self.settle_refusals();
         self.settle_purges();
+        self.settle_rests();
         self.send_presence();
         self.flush_control();
         self.take_notices();

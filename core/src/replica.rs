@@ -34,7 +34,7 @@ use crate::packed::Item;
 use crate::protocol::frame;
 use crate::state::{FoldError, RecordKey, State};
 use crate::storage::row::{DeadLetter, Verdicts};
-use crate::time::WallMs;
+use crate::time::{Time, WallMs};
 use crate::view::{Query, View};
 use crate::witness::Marker;
 
@@ -99,6 +99,8 @@ pub struct Replica {
     snapshot_bytes: usize,
     /// When something has to leave this device, by the server's clock.
     leaves_at: Option<WallMs>,
+    /// When the first grace of an old root ends, in accepted time.
+    grace_end: Option<Time>,
     /// Confirmed state came past an erase, and nobody has asked yet.
     erased: bool,
     /// Erases before this offset were carried out here.
@@ -147,6 +149,7 @@ impl Replica {
             tail_bytes: 0,
             snapshot_bytes: 0,
             leaves_at: None,
+            grace_end: None,
             erased: false,
             purged: Offset(0),
             erased_open: false,
@@ -240,6 +243,7 @@ impl Replica {
                 Ok(fold) => {
                     self.count_own(&logged);
                     self.note_expiry(&logged);
+                    self.note_grace(&logged);
                     self.accepted_by_fold(&logged, &fold.outcome);
                     self.overlay.folded(&fold);
                     touched.extend(fold.touched);
@@ -309,6 +313,7 @@ impl Replica {
             self.state.set_epochs(before.epochs().to_vec());
         }
         self.note_erasures(erased);
+        self.grace_end = self.state.first_grace_end(Time::MIN);
         self.met = true;
         self.snapshot_bytes = snapshot_bytes;
         self.tail_bytes = 0;

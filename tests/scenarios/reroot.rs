@@ -42,6 +42,27 @@ fn a_text_begins_anew_while_both_write_in_it() {
 }
 
 #[test]
+fn a_device_lets_the_old_root_go_when_its_grace_is_over_though_nobody_writes() {
+    for away in [false, true] {
+        let (story, alice, _) = noted(SHORT);
+        alice.wear_out(&story, "a");
+        story.reroot_no_more();
+        let carol = story.person("carol");
+        let in_grace = carol.snapshot_bytes();
+        if away {
+            carol.close();
+        }
+        story.run_for(90_000);
+        if away {
+            carol.open_tab();
+            story.run_for(1_000);
+        }
+        assert!(2 * carol.snapshot_bytes() < in_grace, "{} of {in_grace} bytes", carol.snapshot_bytes());
+        agree(&story, &[&alice, &carol], "one two three");
+    }
+}
+
+#[test]
 fn an_edit_made_offline_on_the_old_root_merges_where_it_was_typed() {
     let (story, alice, bob) = noted(LONG);
     bob.offline();

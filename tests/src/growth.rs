@@ -118,11 +118,11 @@ pub struct Report {
     pub actions: u64,
     /// The log's records, as JSON.
     pub live_bytes: u64,
-    /// The server's database right behind the last action: old roots are in their grace then.
-    pub written_bytes: u64,
+    /// The server's database and the client's right behind the last action: old roots are in their grace then.
+    pub written_bytes: (u64, u64),
     /// The server's files after nobody wrote for as long as time alone changed something, and it ended.
     pub server_bytes: u64,
-    /// Keys and values of the client's database.
+    /// Keys and values of the client's database then.
     pub client_bytes: u64,
     /// What the client sent.
     pub sent_bytes: u64,
@@ -248,11 +248,12 @@ pub async fn run(plan: Plan) -> Result<Report, Failure> {
     let (server, client) = started(&log, plan, plan.actions).await?;
     let sent_bytes = client.sent_bytes();
     let open_large = opened(&server, &log, plan, plan.actions).await;
-    let client_bytes = client.kill().await.bytes();
     let live_bytes = live_bytes(&server.address, &log).await?;
     server.settled().await?;
-    let written_bytes = server.bytes()?;
+    let written_bytes = (server.bytes()?, client.stored_bytes().await);
     server.at_rest(plan.grace).await?;
+    at_rest(&client, &log).await;
+    let client_bytes = client.kill().await.bytes();
     let server_bytes = server.end().await?;
     let Plan { actions, .. } = plan;
     Ok(Report { actions, live_bytes, written_bytes, server_bytes, client_bytes, sent_bytes, open_small, open_large })
@@ -276,6 +277,13 @@ async fn live_bytes(address: &str, log: &LogName) -> Result<u64, Failure> {
     let body = http::get(address, &format!("/logs/{log}/snapshot")).await?;
     let json: serde_json::Value = serde_json::from_str(&body)?;
     Ok(json["collections"].to_string().len() as u64)
+}
+
+/// Waits until the client has what the server has, and no old root whose grace is over.
+async fn at_rest(client: &NativeClient, log: &LogName) {
+    client.quiet(log).await;
+    let name = log.clone();
+    client.until(move |engine| engine.replica(&name).ok()?.rests_at().is_none().then_some(())).await;
 }
 
 /// Takes these actions, no faster than the server takes it.

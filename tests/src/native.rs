@@ -28,6 +28,7 @@ type EngineCall = Box<dyn FnOnce(&mut Engine, u64) + Send>;
 enum Call {
     Engine(EngineCall),
     Url(String),
+    Stored(oneshot::Sender<u64>),
 }
 
 /// A handle to a running client.
@@ -106,6 +107,13 @@ impl NativeClient {
     /// Connects to another address from the next attempt on.
     pub async fn set_url(&self, url: &str) {
         self.calls.send(Call::Url(url.to_owned())).await.expect("the client runs");
+    }
+
+    /// Bytes of all keys and values in its database.
+    pub async fn stored_bytes(&self) -> u64 {
+        let (answer, answered) = oneshot::channel();
+        self.calls.send(Call::Stored(answer)).await.expect("the client runs");
+        answered.await.expect("the client answers")
     }
 
     /// Opens a log; it can be used when this returns.
@@ -192,6 +200,7 @@ impl Running {
                 call = inbox.recv() => match call {
                     Some(Call::Engine(call)) => call(&mut self.engine, now()),
                     Some(Call::Url(url)) => self.url = url,
+                    Some(Call::Stored(answer)) => drop(answer.send(self.database.bytes())),
                     None => return self.database,
                 },
                 frame = receive(&mut self.socket) => self.received(frame),

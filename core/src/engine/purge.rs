@@ -21,7 +21,7 @@ use crate::storage::purge::{Purge, Purged};
 use crate::storage::{self, Key, KeyRange, Row, own, row};
 use crate::time::WallMs;
 
-use super::{Engine, Hint, Phase, Request, Slot};
+use super::{Engine, Hint, Request, Slot};
 
 /// From one purge of a log to the next, at least.
 const PAUSE_MS: WallMs = 60_000;
@@ -149,13 +149,9 @@ impl Slot {
 
     fn purge_due(&self, clock_offset: i64) -> Option<WallMs> {
         let at = self.replica.leaves_at()?.saturating_add(1).saturating_add_signed(-clock_offset);
-        // What else is under way ends with an event, and then this is looked at again.
-        let free = self.purges.step == Step::Idle && self.phase == Phase::Ready && self.replica.met();
-        let free = free && !self.snapshotting && !self.refreshing && self.rewinding.is_none();
-        let free = free && !self.replica.has_taken();
         // What was erased does not wait.
         let at = if self.replica.leaves_at() == Some(0) { 0 } else { at.max(self.purges.not_before) };
-        (free && self.replica.arrivals().is_idle()).then_some(at)
+        (self.purges.step == Step::Idle && self.is_free()).then_some(at)
     }
 }
 

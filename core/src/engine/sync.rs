@@ -459,50 +459,6 @@ impl Engine {
         self.make_snapshot(name);
     }
 
-    /// Another tab reads damaged rows behind an offset: a snapshot of what this tab has takes their place.
-    pub(super) fn mend(&mut self, name: &LogName, at: Offset) {
-        if self.slots.get(name).is_some_and(|slot| slot.replica.met() && slot.replica.state().cursor().next >= at) {
-            self.write_snapshot(name);
-        }
-    }
-
-    fn make_snapshot(&mut self, name: &LogName) {
-        if self.slots.get(name).is_some_and(|slot| slot.replica.wants_snapshot()) {
-            self.write_snapshot(name);
-        }
-    }
-
-    pub(super) fn write_snapshot(&mut self, name: &LogName) {
-        let (Some(fence), Some(slot)) = (self.fence, self.slots.get_mut(name)) else { return };
-        if slot.snapshotting || !slot.replica.arrivals_mut().is_idle() || slot.replica.has_taken() {
-            return;
-        }
-        slot.replica.forget_old_roots();
-        let bytes = snapshot::encode(slot.replica.state_mut());
-        let behind = Received::behind(slot.replica.state());
-        slot.replica.snapshot_made(bytes.len());
-        slot.snapshotting = true;
-        let keep = if slot.purges.takes_all() { behind.from } else { slot.folds_keep(behind.from) };
-        let covered = slot.replica.covered();
-        let (log, bytes, purged) = (name.clone(), bytes.into(), slot.purged_row());
-        let commit = Commit::Snapshot { fence, log, bytes, behind, keep, purged };
-        self.commit(Request::Snapshot(name.clone(), covered), commit);
-    }
-
-    /// A snapshot is stored that has everything through an own seq; none: it is not.
-    pub(super) fn snapshot_stored(&mut self, name: &LogName, covered: Option<Seq>) {
-        if let Some(slot) = self.slots.get_mut(name) {
-            slot.snapshotting = false;
-            slot.pruned.covered = covered.unwrap_or(slot.pruned.covered);
-        }
-        let stored = covered.is_some();
-        if stored {
-            self.hint(&Hint::Grew(name.clone()));
-            self.prune(name);
-        }
-        self.purge_behind_snapshot(name, stored);
-    }
-
     /// Pushes stored entries while the server gives credit and the socket is not full.
     pub(super) fn push_outboxes(&mut self) {
         if self.link.state() != LinkState::Live || !self.socket_open || self.fence.is_none() {

@@ -43,8 +43,14 @@ impl Engine {
         self.timeout = None;
     }
 
+    /// The server's time; before it said it, this device's.
     pub(super) fn server_now(&self) -> WallMs {
-        self.now.saturating_add_signed(self.clock_offset.unwrap_or_default())
+        self.server_time().unwrap_or(self.now)
+    }
+
+    /// The server's time, once it said it.
+    pub(super) fn server_time(&self) -> Option<WallMs> {
+        self.clock_offset.map(|offset| self.now.saturating_add_signed(offset))
     }
 
     /// The server says what time it is.
@@ -96,7 +102,7 @@ impl Engine {
     /// When something of a log waits for its time to come.
     fn due(&self, slot: &Slot) -> Option<WallMs> {
         let due = [self.held_until(slot), self.unstored_due(slot), self.settling_due(slot), self.purge_due(slot)];
-        due.into_iter().chain([self.pressure_due(slot), slot.fold_deadline()]).flatten().min()
+        due.into_iter().chain([self.rest_due(slot), self.pressure_due(slot), slot.fold_deadline()]).flatten().min()
     }
 
     /// Of the other logs the timer knows already, also where it has run down and is not told yet.

@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::draft::{Draft, DraftFieldOp, DraftOp};
-use crate::entry::Entry;
-use crate::id::{EntryId, Seq, WriteId};
+use crate::entry::{Entry, Logged};
+use crate::id::{ActorId, EntryId, Seq, WriteId};
 use crate::notice::{Accepted, Notice, Refused, WriteStatus};
 use crate::op::{Edit, FieldOp, Op, RichChange};
 use crate::overlay::Visible;
@@ -29,7 +29,7 @@ use crate::state::text::{self, OldRoot};
 use crate::state::{FieldKey, RecordKey, State};
 use crate::storage::commit::Need;
 use crate::storage::row::DeadLetter;
-use crate::time::{Clock, WallMs};
+use crate::time::{self, Clock, WallMs};
 
 use super::Replica;
 use super::act::{Again, Reissue};
@@ -47,13 +47,33 @@ pub(super) struct Moving {
 }
 
 impl Replica {
-    /// Lets old roots go that nothing here builds on and whose grace is over.
-    pub fn forget_old_roots(&mut self) {
+    /// Lets old roots go that nothing here builds on and whose grace is over: by the server's clock, and where that is not
+    /// known, by the last entry. Folding needs none of them: what is done on one is in the log as what it is on the next.
+    pub fn forget_old_roots(&mut self, now: Option<WallMs>) {
+        let accepted = time::accepted(now.unwrap_or_default(), self.state.accepted_last());
         if self.state.has_old_roots() {
             let needed = self.needed_roots();
-            let accepted = self.state.accepted_last();
             self.state.forget_old_roots(accepted, |field, root| needed.contains(&(field.clone(), root)));
         }
+        // What is needed goes with a later snapshot.
+        self.grace_end = self.state.first_grace_end(accepted);
+    }
+
+    /// When the first grace of an old root is over, by the server's clock: a snapshot that is made then takes less room,
+    /// though nothing comes. None: there is no such root, or it is needed for longer.
+    pub fn rests_at(&self) -> Option<WallMs> {
+        self.grace_end.map(|until| until.ms().saturating_add(1))
+    }
+
+    /// A text may begin anew with this entry.
+    pub(super) fn note_grace(&mut self, logged: &Logged) {
+        if logged.actor != ActorId::LOG {
+            return;
+        }
+        let ops = logged.entry.body.ops.iter().flat_map(Op::field_ops);
+        let ends =
+            ops.filter_map(|(_, op)| if let FieldOp::Edit(Edit::Root(root)) = op { Some(root.until) } else { None });
+        self.grace_end = ends.chain(self.grace_end).min();
     }
 
     /// Carries old roots that something here builds on over to a state that takes the place of this one; whether there

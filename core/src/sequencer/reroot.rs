@@ -97,7 +97,7 @@ impl Rerooting {
     /// grace, or a text that is grown may begin anew in a quiet moment. None if time changes nothing.
     pub fn rests_at(&self, state: &State, grown: &[Grown]) -> Option<WallMs> {
         let quiet = state.accepted_last().ms().saturating_add(self.quiet.as_millis() as u64);
-        let grace_end = state.first_grace_end().map(|until| until.ms().saturating_add(1));
+        let grace_end = state.first_grace_end(Time::MIN).map(|until| until.ms().saturating_add(1));
         grace_end.into_iter().chain(grown.iter().map(|_| quiet)).min()
     }
 }

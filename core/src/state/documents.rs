@@ -123,8 +123,9 @@ impl State {
         let records = self.collections.iter().flat_map(|(name, records)| records.iter().map(move |it| (name, it)));
         records.flat_map(|(collection, (id, record))| {
             record.fields().filter_map(move |(name, field)| {
+                let text = field.text.as_deref()?;
                 let key = RecordKey { collection: collection.clone(), record: id.clone() };
-                Some((FieldKey { key, field: name.clone() }, field.text.as_deref()?))
+                Some((FieldKey { key, field: name.clone() }, text))
             })
         })
     }
@@ -255,9 +256,10 @@ impl State {
         true
     }
 
-    /// When the first of the old roots that are kept comes out of its grace.
-    pub(crate) fn first_grace_end(&self) -> Option<Time> {
-        self.contents().flat_map(|(_, content)| content.old.iter().map(|old| old.until)).min()
+    /// When the first of the old roots that are kept comes out of its grace, of those that are in it at this time.
+    pub(crate) fn first_grace_end(&self, accepted: Time) -> Option<Time> {
+        let ends = self.contents().flat_map(|(_, content)| content.old.iter().map(|old| old.until));
+        ends.filter(|until| accepted <= *until).min()
     }
 
     /// Lets old roots go whose grace is over at this accepted time, but those that `keep` names.

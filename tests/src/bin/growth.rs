@@ -53,7 +53,10 @@ fn plan() -> Option<Plan> {
 fn end(report: &Report) -> ExitCode {
     let Report { actions, live_bytes, written_bytes, server_bytes, client_bytes, sent_bytes, open_small, open_large } =
         report;
-    println!("written_bytes={written_bytes} right behind the last action; server_bytes are told when the log rests");
+    let (server, client) = written_bytes;
+    println!(
+        "right behind the last action the server has {server} bytes and the client {client}; below, when the log rests"
+    );
     let is_within = report.is_within(FACTOR);
     if !is_within {
         println!("failed: storage is beyond {FACTOR} times of what lives");

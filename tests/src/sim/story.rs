@@ -13,6 +13,7 @@ use driftlog_core::notice::{LogStatus, Refused, WriteStatus};
 use driftlog_core::protocol::Code;
 use driftlog_core::sequencer::{Case, Policy, Ruling};
 use driftlog_core::session::link::LinkState;
+use driftlog_core::storage;
 use driftlog_core::value::Value;
 use driftlog_server::{Keep, Retention};
 
@@ -272,6 +273,12 @@ impl Person {
     /// The database, to break it.
     pub fn database(&self) -> RefMut<'_, Database> {
         RefMut::map(self.world(), |world| &mut world.devices[self.device].database)
+    }
+
+    /// Bytes of the snapshot that is stored; 0 if none is.
+    pub fn snapshot_bytes(&self) -> usize {
+        let key = storage::snapshot_key(&log());
+        self.database().rows().find(|(stored, _)| **stored == key).map_or(0, |(_, bytes)| bytes.len())
     }
 
     /// The clock is so many milliseconds ahead.
