@@ -63,6 +63,28 @@ fn a_device_lets_the_old_root_go_when_its_grace_is_over_though_nobody_writes() {
 }
 
 #[test]
+fn an_old_root_that_own_work_builds_on_is_kept_beyond_its_grace_and_not_looked_at_without_end() {
+    let (story, alice, bob) = noted(SHORT);
+    bob.offline();
+    let first = bob.types(3, "!");
+    alice.wear_out(&story, "a");
+    story.reroot_no_more();
+    let delay = Duration::from_secs(3_600);
+    story.set_policy(move |case: &Case<'_>| match case.user.as_str() {
+        "bob" => Ruling::RetryLater { reason: "not now".into(), delay },
+        _ => Ruling::Allow,
+    });
+    bob.online();
+    story.run_for(30_000);
+    bob.database().take_work();
+    story.run_for(600_000);
+    assert!(bob.database().take_work().commits < 10, "what it is kept for takes an hour");
+    story.set_policy(|_: &Case<'_>| Ruling::Allow);
+    agree(&story, &[&alice, &bob], "one! two three");
+    assert!(bob.is_accepted(first));
+}
+
+#[test]
 fn an_edit_made_offline_on_the_old_root_merges_where_it_was_typed() {
     let (story, alice, bob) = noted(LONG);
     bob.offline();
