@@ -4,7 +4,7 @@ use driftlog_core::notice::WriteStatus;
 use driftlog_core::protocol::Code;
 use driftlog_core::protocol::frame::MarkedStatus;
 use driftlog_tests::disk::Loss;
-use driftlog_tests::sim::board::{add, event, vote};
+use driftlog_tests::sim::board::{self, add, event, vote};
 use driftlog_tests::sim::story::Story;
 
 #[test]
@@ -230,6 +230,25 @@ fn what_has_expired_leaves_a_device_whose_clock_is_right_again_when_its_page_sta
     story.run_for(180_000);
     alice.set_clock(0);
     alice.reload();
+    story.run_for(600_000);
+    assert!(!alice.holds("code-123456"));
+}
+
+#[test]
+fn what_has_expired_leaves_a_device_whose_clock_is_right_again_when_it_opens_the_log() {
+    let story = Story::begin();
+    let alice = story.person("alice");
+    alice.set_clock(31_536_000_000);
+    alice.act(event("code-123456", 600_000));
+    story.run_for(180_000);
+    alice.close();
+    alice.set_clock(0);
+    // The server says its time while only another log is open.
+    for log in [2, 1] {
+        story.world().devices[alice.device()].logs = vec![board::log(log)];
+        alice.open_tab();
+        story.run_for(1_000);
+    }
     story.run_for(600_000);
     assert!(!alice.holds("code-123456"));
 }
