@@ -29,6 +29,27 @@ fn codes(person: &Person) -> Vec<Option<Code>> {
 }
 
 #[test]
+fn who_heard_of_entries_that_a_restored_server_has_not_does_not_wait_for_them() {
+    let story = Story::begin();
+    let (alice, bob) = (story.person("alice"), story.person("bob"));
+    alice.act(add("a", "milk"));
+    let backup = backup(&story);
+    bob.offline();
+    for at in 0..5 {
+        alice.act(add(&format!("b{at}"), "bread"));
+    }
+    story.run_for(5_000);
+    alice.close();
+    bob.online();
+    while bob.status() != LogStatus::Behind {
+        story.run_for(1);
+    }
+    restore(&story, &backup);
+    story.run_for(60_000);
+    assert_eq!((bob.status(), bob.ids().len()), (LogStatus::Synced, 1));
+}
+
+#[test]
 fn a_server_restored_and_overtaken_gets_every_entry_that_somebody_still_has_once() {
     let story = Story::begin();
     let (alice, bob) = (story.person("alice"), story.person("bob"));

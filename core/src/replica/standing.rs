@@ -67,7 +67,8 @@ impl Replica {
 
     /// The log is open at the server, which has it to `end`, with these rights.
     pub fn follow(&mut self, end: Offset, may_read: bool, may_append: bool) {
-        self.server_end = self.server_end.max(end);
+        // It may be lower than before: a server was put back.
+        self.server_end = end;
         self.may_append = may_append;
         if may_read {
             self.set_status(LogStatus::Behind, "");
