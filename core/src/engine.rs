@@ -148,8 +148,8 @@ pub enum Output {
     Notice(Notice),
     /// A log that the app opened is ready, or cannot be opened for this reason.
     Opened(LogName, Result<(), String>),
-    /// The answer to [`Engine::own_entries`] or [`Engine::own_entry`].
-    OwnEntries(RequestId, Vec<OwnEntry>),
+    /// The answer to [`Engine::own_entries`] or [`Engine::own_entry`], or why the store did not give it.
+    OwnEntries(RequestId, Result<Vec<OwnEntry>, String>),
     /// The engine cannot go on: the store is unusable.
     Broken(String),
     /// Call with [`Input::Timeout`] at this time; it replaces the one before.
@@ -525,8 +525,8 @@ impl Engine {
             (Request::LoadSnapshot(name) | Request::LoadTail(name), Err(reason)) => self.load_failed(&name, reason),
             (Request::Refresh(name), Err(_)) => self.refresh_failed(&name),
             (Request::AppendOutcome(name), Err(_)) => self.look_for_append(&name),
-            (Request::OwnEntries(_) | Request::OwnRun(..) | Request::OwnGroup(..), Err(_)) => {
-                self.outputs.push_back(Output::OwnEntries(id, Vec::new()));
+            (Request::OwnEntries(_) | Request::OwnRun(..) | Request::OwnGroup(..), Err(reason)) => {
+                self.outputs.push_back(Output::OwnEntries(id, Err(reason)));
             }
             (Request::PruneBound(name), rows) => self.prune_bound_read(&name, rows.unwrap_or_default()),
             (Request::PruneRows(name, bound), rows) => self.prune_rows_read(&name, bound, rows.unwrap_or_default()),

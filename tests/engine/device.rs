@@ -31,7 +31,7 @@ pub(crate) struct Tab {
     opened: BTreeSet<LogName>,
     /// Frames sent since the last look.
     sent: Vec<Frame>,
-    found: BTreeMap<RequestId, Vec<OwnEntry>>,
+    found: BTreeMap<RequestId, Result<Vec<OwnEntry>, String>>,
     /// The dead letters as an app lists them, and from which seq on they changed since.
     listed: Vec<OwnEntry>,
     listed_to: Option<Seq>,
@@ -55,6 +55,8 @@ pub(crate) struct Device {
     pub(crate) slow: bool,
     /// Rows that reads brought.
     pub(crate) rows_read: usize,
+    /// Why the store gives no rows at the moment.
+    pub(crate) reads_fail: Option<String>,
     tabs: BTreeMap<usize, Tab>,
     id: u8,
     made: u64,
@@ -86,6 +88,7 @@ impl Device {
             online: false,
             slow: false,
             rows_read: 0,
+            reads_fail: None,
             tabs: BTreeMap::new(),
             id,
             made: 0,
@@ -197,14 +200,18 @@ impl Device {
     }
 
     pub(crate) fn entry(&mut self, tab: usize, write: WriteId) -> Option<OwnEntry> {
-        self.look_up(tab, |engine| engine.own_entry(&log(), write)).pop()
+        self.look_up(tab, |engine| engine.own_entry(&log(), write)).expect("rows").pop()
     }
 
     pub(crate) fn entries(&mut self, tab: usize, which: Own) -> Vec<OwnEntry> {
-        self.look_up(tab, |engine| engine.own_entries(&log(), which))
+        self.look_up(tab, |engine| engine.own_entries(&log(), which)).expect("rows")
     }
 
-    fn look_up(&mut self, tab: usize, ask: impl FnOnce(&mut Engine) -> Result<RequestId, CallError>) -> Vec<OwnEntry> {
+    pub(crate) fn look_up(
+        &mut self,
+        tab: usize,
+        ask: impl FnOnce(&mut Engine) -> Result<RequestId, CallError>,
+    ) -> Result<Vec<OwnEntry>, String> {
         let request = ask(&mut self.tabs.get_mut(&tab).unwrap().engine).unwrap();
         self.run();
         self.tabs.get_mut(&tab).unwrap().found.remove(&request).expect("an answer")
@@ -500,7 +507,7 @@ impl Device {
                     Output::Read(id, ranges) => {
                         let rows: Vec<_> = ranges.iter().map(|range| self.database.read(range)).collect();
                         self.rows_read += rows.iter().map(Vec::len).sum::<usize>();
-                        tab.inbox.push_back(Input::Rows(id, Ok(rows)));
+                        tab.inbox.push_back(Input::Rows(id, self.reads_fail.clone().map_or(Ok(rows), Err)));
                     }
                     Output::Hint(bytes) => hints.push((*at, bytes)),
                     Output::Opened(name, Ok(())) => drop(tab.opened.insert(name)),

@@ -3,7 +3,7 @@
 use driftlog_core::engine::{Own, OwnStatus};
 use driftlog_core::id::Seq;
 
-use crate::device::Device;
+use crate::device::{Device, log};
 
 #[test]
 fn one_entry_among_many_is_found_by_reading_two_rows() {
@@ -66,4 +66,21 @@ fn what_is_not_accepted_is_listed_without_reading() {
     assert_eq!(device.rows_read, 0);
     let all: Vec<_> = device.entries(again, Own::All).into_iter().map(|entry| entry.write).collect();
     assert_eq!(all.len(), 4);
+}
+
+#[test]
+fn a_store_that_cannot_be_read_is_said_and_no_list_of_nothing() {
+    let mut device = Device::new(1);
+    let tab = device.tab();
+    device.open(tab);
+    device.lead(tab);
+    let write = device.add(tab, "milk");
+    device.run();
+    device.reads_fail = Some("the disk does not answer".to_owned());
+    let reason = Err("the disk does not answer".to_owned());
+    assert_eq!(device.look_up(tab, |engine| engine.own_entries(&log(), Own::All)), reason);
+    assert_eq!(device.look_up(tab, |engine| engine.own_entry(&log(), write)), reason);
+    device.reads_fail = None;
+    assert_eq!(device.entry(tab, write).map(|entry| entry.write), Some(write));
+    assert_eq!(device.entries(tab, Own::All).len(), 1);
 }

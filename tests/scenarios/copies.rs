@@ -337,7 +337,7 @@ fn refused(story: &Story, person: &Person) -> Vec<Option<u16>> {
     let engine = world.devices[person.device()].engine(tab);
     engine.own_entries(&board::log(1), Own::Refused(Seq(0))).expect("an open log");
     let listed = std::iter::from_fn(|| engine.poll()).find_map(|output| match output {
-        Output::OwnEntries(_, entries) => Some(entries),
+        Output::OwnEntries(_, entries) => entries.ok(),
         _ => None,
     });
     let codes = listed.expect("an answer from memory").into_iter().filter_map(|entry| match entry.status {

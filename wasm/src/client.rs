@@ -66,7 +66,7 @@ pub(crate) struct Client {
     socket_generation: Cell<u64>,
     socket_watched: Cell<bool>,
     logs: RefCell<Logs>,
-    lookups: RefCell<BTreeMap<RequestId, oneshot::Sender<Vec<OwnEntry>>>>,
+    lookups: RefCell<BTreeMap<RequestId, oneshot::Sender<Found>>>,
     notices: RefCell<Vec<Notice>>,
     delivery_scheduled: Cell<bool>,
     commits_under_way: Cell<u32>,
@@ -91,6 +91,9 @@ struct Logs {
     last: u32,
     opening: BTreeMap<LogName, VecDeque<oneshot::Sender<Result<(), String>>>>,
 }
+
+/// Own entries that were looked for, or why the store does not give them.
+type Found = Result<Vec<OwnEntry>, String>;
 
 /// Why a call of the app fails.
 #[derive(Debug, thiserror::Error)]
@@ -260,7 +263,7 @@ impl Client {
         let (found, wait) = oneshot::channel();
         self.lookups.borrow_mut().insert(request, found);
         self.carry_out();
-        wait.await.ok_or(ClientError::Closed)
+        wait.await.ok_or(ClientError::Closed)?.map_err(ClientError::Storage)
     }
 
     /// Tells the engine of something the app wants.

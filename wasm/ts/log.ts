@@ -74,10 +74,10 @@ export interface Log<D extends LogDefinition = LogDefinition> {
   readonly do: { readonly [Name in keyof D['actions']]: (...args: ArgumentsOf<D['actions'][Name]>) => Write };
   /**
    * What became of an own action, after any number of reloads; `undefined` if this device does not know it. Of accepted
-   * actions it keeps the newest.
+   * actions it keeps the newest. Rejects with `storage-failed` if the database cannot be read now: ask again.
    */
   entry(id: WriteId): Promise<Entry<D> | undefined>;
-  /** Own entries that this device still keeps, oldest first. */
+  /** Own entries that this device still keeps, oldest first. Rejects as `entry` does. */
   entries<Name extends keyof D['actions'] & string = keyof D['actions'] & string>(
     filter?: EntryFilter<D, Name>,
   ): Promise<readonly Extract<Entry<D>, { action: Name }>[]>;

@@ -100,14 +100,14 @@ impl Engine {
 
     fn own_answered(&mut self, entries: Vec<OwnEntry>) -> RequestId {
         self.request_last += 1;
-        self.outputs.push_back(Output::OwnEntries(self.request_last, entries));
+        self.outputs.push_back(Output::OwnEntries(self.request_last, Ok(entries)));
         self.request_last
     }
 
     /// The group that may hold the write is known: read it.
     pub(super) fn own_run_read(&mut self, id: RequestId, name: LogName, write: WriteId, rows: &[Vec<Row>]) {
         let Some((_, bytes)) = rows.first().and_then(|rows| rows.first()) else {
-            return self.outputs.push_back(Output::OwnEntries(id, Vec::new()));
+            return self.outputs.push_back(Output::OwnEntries(id, Ok(Vec::new())));
         };
         let range = match row::decode::<EntryId>(bytes) {
             Ok(first) => KeyRange::only(storage::own_key(&name, first.actor, first.seq)),
@@ -120,15 +120,17 @@ impl Engine {
 
     pub(super) fn own_group_read(&mut self, id: RequestId, name: &LogName, write: WriteId, rows: Vec<Vec<Row>>) {
         let slot = self.slots.get(name);
-        let found = own::read(rows.into_iter().flatten(), Seq(1), None).map(|own| own.entries).unwrap_or_default();
-        let mut found = found.into_iter().filter(|entry| write_of(entry) == write);
-        let entry = slot.and_then(|slot| slot.in_memory(write).or_else(|| Some(slot.stored(&found.next()?))));
-        self.outputs.push_back(Output::OwnEntries(id, entry.into_iter().collect()));
+        let found = own::read(rows.into_iter().flatten(), Seq(1), None).map(|own| {
+            let mut found = own.entries.into_iter().filter(|entry| write_of(entry) == write);
+            let entry = slot.and_then(|slot| slot.in_memory(write).or_else(|| Some(slot.stored(&found.next()?))));
+            entry.into_iter().collect()
+        });
+        self.outputs.push_back(Output::OwnEntries(id, found.map_err(|error| error.to_string())));
     }
 
     pub(super) fn own_entries_read(&mut self, id: RequestId, name: &LogName, rows: Vec<Vec<Row>>) {
         let Some(slot) = self.slots.get(name) else {
-            return self.outputs.push_back(Output::OwnEntries(id, Vec::new()));
+            return self.outputs.push_back(Output::OwnEntries(id, Ok(Vec::new())));
         };
         // What is damaged among them is listed with the dead letters.
         // Rows of an earlier actor that were issued again stand there twice.
@@ -137,7 +139,10 @@ impl Engine {
             first.is_some_and(|first| storage::actor_of(key) == Some(slot.replica.outbox().author_of(first)))
         };
         let rows = rows.into_iter().flatten().filter(is_author);
-        let stored = own::read(rows, Seq(1), None).map(|own| own.entries).unwrap_or_default();
+        let stored = match own::read(rows, Seq(1), None) {
+            Ok(own) => own.entries,
+            Err(error) => return self.outputs.push_back(Output::OwnEntries(id, Err(error.to_string()))),
+        };
         let read: Vec<_> = stored.into_iter().map(|entry| slot.stored(&entry)).collect();
         let known: BTreeSet<_> = read.iter().map(|entry| entry.write).collect();
         let is_kept = |entry: &OwnEntry| match entry.status {
@@ -146,7 +151,7 @@ impl Engine {
         };
         let mut entries: Vec<_> = read.into_iter().filter(is_kept).collect();
         entries.extend(slot.not_accepted(&known));
-        self.outputs.push_back(Output::OwnEntries(id, entries));
+        self.outputs.push_back(Output::OwnEntries(id, Ok(entries)));
     }
 }
 
