@@ -1,7 +1,9 @@
 /** `kill -9` right after a promise was kept, and in the middle of writing: what was promised is there afterwards. */
 import assert from 'node:assert/strict';
+import { appendFileSync, existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
-import { converge, startWorld } from './harness/story.mjs';
+import { converge, eventually, startWorld } from './harness/story.mjs';
 
 const rounds = 20;
 
@@ -74,3 +76,68 @@ test('nothing stored is missing after kill -9 of the browser in mid-write', asyn
   for (const id of stored) assert.ok(['accepted', undefined].includes(found.get(id)), `${id} is ${found.get(id)}`);
   assert.equal((await alice.todos()).length, outbox);
 });
+
+test('half a record at the end of what the browser wrote costs nothing', async (t) => {
+  const world = await startWorld(t);
+  const device = await world.device();
+  const { proxy, url } = await world.link();
+  await proxy.close();
+  const before = await world.tab(device, { name: 'alice', url });
+  await before.stored(await before.act('addTodo', { id: 'before', title: 'x' }));
+  await device.kill();
+  const log = browserLog(device);
+  appendFileSync(log, halfRecord);
+
+  await device.start();
+  const behind = await world.tab(device, { name: 'alice', url });
+  await behind.stored(await behind.act('addTodo', { id: 'behind', title: 'x' }));
+  await eventually(async () => assert.ok(!existsSync(log), 'the browser writes to a log with half a record in it'));
+  await behind.stored(await behind.act('addTodo', { id: 'rolled', title: 'x' }));
+  await device.kill();
+
+  await device.start();
+  const after = await world.tab(device, { name: 'alice', url });
+  assert.deepEqual((await after.todos()).map(({ id }) => id).toSorted(), ['before', 'behind', 'rolled']);
+  assert.equal((await after.state()).storage.lost, undefined);
+  await proxy.open();
+  await after.connect();
+  await after.shipped();
+});
+
+test('a page is told that the browser found its database damaged and deleted it', async (t) => {
+  const world = await startWorld(t);
+  const device = await world.device();
+  const { proxy, url } = await world.link();
+  const before = await world.tab(device, { name: 'alice', url });
+  await before.act('addTodo', { id: 'accepted', title: 'x' });
+  await before.shipped();
+  await proxy.close();
+  await before.stored(await before.act('addTodo', { id: 'only here', title: 'x' }));
+  await device.kill();
+  const log = browserLog(device);
+  const bytes = readFileSync(log);
+  bytes[bytes.length >> 1] ^= 1;
+  writeFileSync(log, bytes);
+
+  await device.start();
+  const after = await world.tab(device, { name: 'alice', url });
+  assert.match((await after.state()).storage.lost, /corrupt/);
+  await proxy.open();
+  await after.connect();
+  await eventually(async () => assert.deepEqual((await after.todos()).map(({ id }) => id), ['accepted']));
+  await after.act('addTodo', { id: 'later', title: 'x' });
+  await after.shipped();
+  await after.reload();
+  assert.equal((await after.state()).storage.lost, undefined);
+});
+
+/** A header of LevelDB (checksum, length, type) without its payload: what a kill between the two writes leaves. */
+const halfRecord = Buffer.from([0xaa, 0xab, 0xac, 0xad, 100, 0, 1]);
+
+/** The log of the LevelDB in which a killed Chromium keeps the databases of the page. */
+function browserLog(device) {
+  const folder = join(device.folder, 'Default', 'IndexedDB');
+  const logs = readdirSync(folder, { recursive: true }).filter((path) => path.endsWith('.log'));
+  assert.equal(logs.length, 1, `logs: ${logs}`);
+  return join(folder, logs[0]);
+}

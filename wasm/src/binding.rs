@@ -307,16 +307,16 @@ async fn open_store(name: &str, choice: StorageChoice) -> Result<(LocalStore, Op
 }
 
 fn describe(store: &LocalStore, mode: Mode, reason: Option<String>) -> Storage {
-    let (kept, durable) = match store {
-        LocalStore::IndexedDb(_) => ("indexeddb", true),
-        LocalStore::Memory(_) => ("memory", false),
+    let (kept, durable, lost) = match store {
+        LocalStore::IndexedDb(store) => ("indexeddb", true, store.lost()),
+        LocalStore::Memory(_) => ("memory", false, None),
     };
     let (tabs, tabs_reason) = match mode {
         Mode::Locks => ("many", None),
         Mode::Lease => ("many", Some("no Web Locks here: tabs take turns by a lease, which is slower".to_owned())),
         Mode::Alone => ("one", None),
     };
-    Storage { mode: kept, durable, tabs, reason: reason.or(tabs_reason) }
+    Storage { mode: kept, durable, tabs, reason: reason.or(tabs_reason), lost }
 }
 
 impl From<ClientError> for JsValue {

@@ -12,6 +12,7 @@
 //!
 //! Two implementations, [`indexeddb`] and [`memory`], pass one suite, [`conformance`].
 
+mod chromium;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod conformance;
 pub(crate) mod indexeddb;

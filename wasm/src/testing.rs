@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use driftlog_core::id::LogName;
 use driftlog_core::witness::Work;
+use indexed_db_futures::database::Database;
 use wasm_bindgen::prelude::*;
 
 use crate::socket::{Socket, SocketEvent};
@@ -41,6 +42,10 @@ pub async fn store_connection_loss(name: String) -> Result<String, JsValue> {
     let check = |found: bool, what: &str| {
         if found { Ok(()) } else { Err(JsValue::from_str(what)) }
     };
+    let delete = async || {
+        let deletion = Database::delete_by_name(&name).map_err(|error| JsValue::from_str(&error.to_string()))?;
+        deletion.await.map_err(|error| JsValue::from_str(&error.to_string()))
+    };
     check(put(1).await.is_ok(), "the first commit failed")?;
     store.sever();
     check(put(2).await.is_ok(), "a commit on a severed handle was not repeated")?;
@@ -48,14 +53,21 @@ pub async fn store_connection_loss(name: String) -> Result<String, JsValue> {
     let rows = store.read(&[KeyRange::only(vec![1])]).await.map_err(fail)?;
     check(rows[0] == [(vec![1], vec![2])], "a read on a severed handle was not repeated")?;
 
-    let factory = indexed_db_futures::database::Database::delete_by_name(&name);
-    let deletion = factory.map_err(|error| JsValue::from_str(&error.to_string()))?;
-    deletion.await.map_err(|error| JsValue::from_str(&error.to_string()))?;
+    delete().await?;
     check(
         store.read(&[KeyRange::only(vec![1])]).await == Err(StoreError::Closed),
         "a deleted database was opened again",
     )?;
     check(put(3).await == Err(CommitError::Store(StoreError::Closed)), "a deleted database was written to")?;
+
+    let store = IndexedDbStore::open(&name).await.map_err(fail)?;
+    check(store.lost().is_none(), "the browser is said to have lost what an app deleted")?;
+    store.sever();
+    delete().await?;
+    check(
+        store.read(&[KeyRange::only(vec![1])]).await == Err(StoreError::Closed),
+        "a database that was deleted while the connection was lost was taken for an empty one",
+    )?;
     Ok("the store survives a lost connection and obeys a deletion".to_owned())
 }
 

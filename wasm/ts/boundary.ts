@@ -292,6 +292,7 @@ export interface WireStorage {
   durable: boolean;
   tabs: 'many' | 'one';
   reason?: string | null;
+  lost?: string | null;
 }
 
 /** How much of the way a log gets among the others. */

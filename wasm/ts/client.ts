@@ -93,6 +93,12 @@ export interface Storage {
   readonly tabs: 'many' | 'one';
   /** Why it is less than durable and many, for people. */
   readonly reason: string | undefined;
+  /**
+   * What the browser said when it found its databases of this origin damaged and deleted them: what was accepted comes
+   * back from the server, what was not is gone, so tell the user. Only Chromium says it, and only to the page that
+   * opened a database first.
+   */
+  readonly lost: string | undefined;
 }
 
 /** A client, open until `close`. */
@@ -387,8 +393,8 @@ class OpenClient implements LogHost, EngineHost {
 }
 
 function storageOf(engine: WireEngine): Storage {
-  const { mode, durable, tabs, reason } = decode<WireStorage>(engine.storage());
-  return Object.freeze({ mode, durable, tabs, reason: reason ?? undefined });
+  const { mode, durable, tabs, reason, lost } = decode<WireStorage>(engine.storage());
+  return Object.freeze({ mode, durable, tabs, reason: reason ?? undefined, lost: lost ?? undefined });
 }
 
 function connectionOf({ state, reason, retryAt, user, kept }: WireConnection): Connection {

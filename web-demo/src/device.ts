@@ -72,7 +72,11 @@ export function devicePanel(device: Device): HTMLElement {
   setInterval(() => {
     if (client.connection.getSnapshot().state === 'backing-off') describe();
   }, 1000);
-  const { reason } = client.storage;
+  const { reason, lost } = client.storage;
+  if (lost !== undefined) {
+    const gone = 'Your browser found what it had stored damaged and deleted it. What the server has comes back.';
+    panel.append(element('p', { class: 'hint', title: lost }, gone));
+  }
   if (reason !== undefined) panel.append(element('p', { class: 'hint' }, `Good to know: ${reason}.`));
   return panel;
 }

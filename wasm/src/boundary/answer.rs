@@ -164,6 +164,8 @@ pub(crate) struct Storage {
     pub(crate) tabs: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lost: Option<String>,
 }
 
 impl Notice {

@@ -6,14 +6,15 @@
 //!
 //! ```text
 //!   no handle ──open──► open ──`close` event, InvalidStateError, UnknownError…──► no handle
-//!                        └───`versionchange` (deleted, or newer code), close()──► closed for good
+//!       │                └───`versionchange` (deleted, or newer code), close()──► closed for good
+//!       └──it is not there any more─────────────────────────────────────────────► closed for good
 //! ```
 //!
 //! A lost connection is normal in WebKit (its storage process ends when the page sleeps) and leaves a handle on which
 //! every retry fails; so the handle is dropped and the database opened again, with a backoff. What happened before the
 //! commit's function ran is repeated here; what happened after it is the caller's, as [`CommitError::Unknown`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
 use indexed_db_futures::KeyRange as IdbKeyRange;
@@ -26,9 +27,12 @@ use indexed_db_futures::prelude::*;
 use indexed_db_futures::transaction::{TransactionDurability, TransactionMode, TransactionOptions};
 use indexed_db_futures::typed_array::{Uint8Array, Uint8ArraySlice};
 use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::spawn_local;
 use web_sys::IdbDatabase;
 
-use super::{CommitError, Direction, Durability, Fault, Key, KeyRange, Row, Store, StoreError, Write, is_empty};
+use super::{
+    CommitError, Direction, Durability, Fault, Key, KeyRange, Row, Store, StoreError, Write, chromium, is_empty,
+};
 use crate::timer;
 use crate::witness::Held;
 
@@ -40,6 +44,9 @@ const SCHEMA_VERSION: u8 = 1;
 
 /// Pauses before each attempt to open the database; after the last one the caller is told.
 const OPEN_PAUSES_MS: [u32; 5] = [0, 50, 200, 800, 2_000];
+
+/// The pause before a log that could not be rolled (a full disk, as a rule) is rolled after all.
+const ROLL_PAUSE_MS: u32 = 60_000;
 
 /// How often a read, or a commit whose function has not run, starts again on a new connection.
 const RESTARTS_MAX: u32 = 3;
@@ -53,6 +60,10 @@ pub(crate) struct IndexedDbStore {
 struct Shared {
     name: String,
     link: RefCell<Link>,
+    /// Whether it was open before: then it exists, or was deleted.
+    exists: Cell<bool>,
+    /// What the browser said, where it has deleted the database as a damaged one.
+    lost: RefCell<Option<String>>,
 }
 
 enum Link {
@@ -76,10 +87,20 @@ impl IndexedDbStore {
     /// [`StoreError::Unavailable`] where the environment has no IndexedDB or denies it, [`StoreError::Lost`] when all
     /// attempts failed.
     pub(crate) async fn open(name: &str) -> Result<Self, StoreError> {
-        let store =
-            IndexedDbStore { shared: Rc::new(Shared { name: name.to_owned(), link: RefCell::new(Link::Absent) }) };
+        let shared = Shared {
+            name: name.to_owned(),
+            link: RefCell::new(Link::Absent),
+            exists: Cell::new(false),
+            lost: RefCell::default(),
+        };
+        let store = IndexedDbStore { shared: Rc::new(shared) };
         store.connect().await?;
         Ok(store)
+    }
+
+    /// Why the browser deleted the database that was here, if it found it damaged and says so.
+    pub(crate) fn lost(&self) -> Option<String> {
+        self.shared.lost.borrow().clone()
     }
 
     /// Closes the browser's handle behind the store's back, as a lost connection does.
@@ -100,8 +121,9 @@ impl IndexedDbStore {
             if pause_ms > 0 {
                 timer::sleep(pause_ms).await;
             }
-            match open_database(&self.shared.name).await {
-                Ok(database) => return Shared::adopt(&self.shared, database),
+            match open_database(&self.shared).await {
+                Ok((_, true)) if self.shared.exists.get() => self.close(),
+                Ok((database, _)) => return Shared::adopt(&self.shared, database),
                 Err(OpenDbError::UnsupportedEnvironment | OpenDbError::NullFactory) => {
                     let fault = Fault::new("NoIndexedDB", "the environment has no IndexedDB");
                     return Err(StoreError::Unavailable(fault));
@@ -197,6 +219,10 @@ impl Shared {
             Ok(None) => {
                 let connection = Connection::new(database.clone(), Rc::downgrade(shared));
                 shared.link.replace(Link::Open(connection));
+                shared.exists.set(true);
+                if chromium::is_here() {
+                    spawn_local(roll_log(Rc::downgrade(shared), database.clone()));
+                }
                 Ok(database)
             }
             Ok(Some(earlier)) => {
@@ -212,12 +238,15 @@ impl Shared {
 
     /// Drops the connection, if it still is this one.
     fn forget(&self, database: &Database) {
-        let is_current = match &*self.link.borrow() {
+        if self.is_current(database) {
+            self.link.replace(Link::Absent);
+        }
+    }
+
+    fn is_current(&self, database: &Database) -> bool {
+        match &*self.link.borrow() {
             Link::Open(connection) => connection.database.as_sys() == database.as_sys(),
             Link::Absent | Link::Closed => false,
-        };
-        if is_current {
-            self.link.replace(Link::Absent);
         }
     }
 }
@@ -254,14 +283,30 @@ impl Drop for Connection {
     }
 }
 
-async fn open_database(name: &str) -> Result<Database, OpenDbError> {
-    Database::open(name)
-        .with_version(SCHEMA_VERSION)
-        .with_on_upgrade_needed(|_event, database| {
-            database.create_object_store(ROWS).build()?;
-            Ok(())
-        })
-        .await
+/// The database, and whether it was made now.
+async fn open_database(shared: &Rc<Shared>) -> Result<(Database, bool), OpenDbError> {
+    let made = Rc::new(Cell::new(false));
+    let (told, is_made) = (Rc::clone(shared), Rc::clone(&made));
+    let open = Database::open(shared.name.as_str()).with_version(SCHEMA_VERSION);
+    let open = open.with_on_upgrade_needed(move |_event, database| {
+        is_made.set(true);
+        if let Some(reason) = chromium::data_loss() {
+            told.lost.replace(Some(reason));
+        }
+        database.create_object_store(ROWS).build()?;
+        Ok(())
+    });
+    Ok((open.await?, made.get()))
+}
+
+/// Rolls the browser's log, for as long as the connection is open and that fails. Nobody waits for it.
+async fn roll_log(shared: Weak<Shared>, database: Database) {
+    while chromium::roll_log().await.is_err() {
+        timer::sleep(ROLL_PAUSE_MS).await;
+        if !shared.upgrade().is_some_and(|shared| shared.is_current(&database)) {
+            return;
+        }
+    }
 }
 
 async fn read_once(database: &Database, ranges: &[KeyRange]) -> Result<Vec<Vec<Row>>, Error> {
