@@ -74,7 +74,7 @@ export function devicePanel(device: Device): HTMLElement {
   }, 1000);
   const { reason, lost } = client.storage;
   if (lost !== undefined) {
-    const gone = 'Your browser found what it had stored damaged and deleted it. What the server has comes back.';
+    const gone = 'Your browser found what it had stored damaged and deleted it. What the server has comes back; what was only here is gone.';
     panel.append(element('p', { class: 'hint', title: lost }, gone));
   }
   if (reason !== undefined) panel.append(element('p', { class: 'hint' }, `Good to know: ${reason}.`));

@@ -83,7 +83,7 @@ export function tape(devices: readonly Device[]): HTMLElement {
       .reduce((sum, { times }) => sum + times, 0);
     say(
       summary,
-      `${end} entries in the server's log. ${waiting === 0 ? 'None waits' : `${waiting} wait${waiting === 1 ? 's' : ''}`} on a device.`,
+      `${end} ${end === 1 ? 'entry' : 'entries'} in the server's log. ${waiting === 0 ? 'None waits' : `${waiting} wait${waiting === 1 ? 's' : ''}`} on a device.`,
     );
   }
 
