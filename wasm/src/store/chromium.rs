@@ -23,8 +23,9 @@ pub(super) fn is_here() -> bool {
     prototype.is_some_and(|prototype| Reflect::has(&prototype, &JsValue::from_str("dataLoss")) == Ok(true))
 }
 
-/// Has LevelDB begin a new log. It does so when it compacts, and Chromium has it compact, a few milliseconds later,
-/// when a database that existed was deleted.
+/// Has LevelDB begin a new log, as a rule. It does so when it compacts, and Chromium has it compact, a few milliseconds
+/// later, when a database that existed was deleted. Where the compaction waits behind a write that waits itself, LevelDB
+/// takes the two for one write, and begins no log.
 ///
 /// # Errors
 /// What the browser says; the old log goes on.

@@ -15,6 +15,7 @@
 //! commit's function ran is repeated here; what happened after it is the caller's, as [`CommitError::Unknown`].
 
 use std::cell::{Cell, RefCell};
+use std::ops::RangeInclusive;
 use std::rc::{Rc, Weak};
 
 use indexed_db_futures::KeyRange as IdbKeyRange;
@@ -45,8 +46,12 @@ const SCHEMA_VERSION: u8 = 1;
 /// Pauses before each attempt to open the database; after the last one the caller is told.
 const OPEN_PAUSES_MS: [u32; 5] = [0, 50, 200, 800, 2_000];
 
-/// The pause before a log that could not be rolled (a full disk, as a rule) is rolled after all.
-const ROLL_PAUSE_MS: u32 = 60_000;
+/// How often the browser's log is rolled behind an opening. LevelDB leaves a roll out when its turn comes together with a
+/// write's, about once in a hundred starts of a busy machine; a second one, later, meets no such moment again.
+const ROLLS: u32 = 2;
+
+/// Pauses between rolls; four times longer after each that fails, on a full disk as a rule.
+const ROLL_PAUSES_MS: RangeInclusive<u32> = 1_000..=64_000;
 
 /// How often a read, or a commit whose function has not run, starts again on a new connection.
 const RESTARTS_MAX: u32 = 3;
@@ -299,10 +304,16 @@ async fn open_database(shared: &Rc<Shared>) -> Result<(Database, bool), OpenDbEr
     Ok((open.await?, made.get()))
 }
 
-/// Rolls the browser's log, for as long as the connection is open and that fails. Nobody waits for it.
+/// Rolls the browser's log, for as long as the connection is open. Nobody waits for it.
 async fn roll_log(shared: Weak<Shared>, database: Database) {
-    while chromium::roll_log().await.is_err() {
-        timer::sleep(ROLL_PAUSE_MS).await;
+    let (mut rolled, mut pause_ms) = (0, *ROLL_PAUSES_MS.start());
+    loop {
+        match chromium::roll_log().await {
+            Ok(()) if rolled + 1 == ROLLS => return,
+            Ok(()) => rolled += 1,
+            Err(_) => pause_ms = (4 * pause_ms).min(*ROLL_PAUSES_MS.end()),
+        }
+        timer::sleep(pause_ms).await;
         if !shared.upgrade().is_some_and(|shared| shared.is_current(&database)) {
             return;
         }
