@@ -14,6 +14,14 @@ test('IndexedDB and memory pass the conformance suite of stores', async (t) => {
   const [memory, indexedDb] = [await passed('memory'), await passed('indexeddb')];
   assert.equal(memory, indexedDb);
   await page.evaluate(() => globalThis.wasm.store_connection_loss('loss'));
+  await page.evaluate(
+    () =>
+      new Promise((resolve, reject) => {
+        const deletion = indexedDB.deleteDatabase('loss');
+        deletion.onsuccess = resolve;
+        deletion.onblocked = () => reject(new Error('a store that was closed holds a connection'));
+      }),
+  );
 });
 
 test('commits with an unknown outcome lose nothing and double nothing', async (t) => {

@@ -47,7 +47,7 @@ const SCHEMA_VERSION: u8 = 1;
 const OPEN_PAUSES_MS: [u32; 5] = [0, 50, 200, 800, 2_000];
 
 /// How often the browser's log is rolled behind an opening. LevelDB leaves a roll out when its turn comes together with a
-/// write's, about once in a hundred starts of a busy machine; a second one, later, meets no such moment again.
+/// write's, about once in a hundred starts of a busy machine; a second one, later, seldom meets such a moment as well.
 const ROLLS: u32 = 2;
 
 /// Pauses between rolls; four times longer after each that fails, on a full disk as a rule.
@@ -127,7 +127,10 @@ impl IndexedDbStore {
                 timer::sleep(pause_ms).await;
             }
             match open_database(&self.shared).await {
-                Ok((_, true)) if self.shared.exists.get() => self.close(),
+                Ok((database, true)) if self.shared.exists.get() => {
+                    database.close();
+                    self.close();
+                }
                 Ok((database, _)) => return Shared::adopt(&self.shared, database),
                 Err(OpenDbError::UnsupportedEnvironment | OpenDbError::NullFactory) => {
                     let fault = Fault::new("NoIndexedDB", "the environment has no IndexedDB");
